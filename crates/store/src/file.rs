@@ -1,0 +1,646 @@
+//! The store file: one SQLite database with the catalog and the sealed chunks. The only module that speaks SQL.
+//! It knows nothing of the log or of what is in memory. `docs/format.md` has every table.
+
+use crate::chunk;
+use crate::error::{Error, Kind};
+use crate::record::{Definition, type_code, type_of_code};
+use crate::value::{Value, Values};
+use crate::window::Summary;
+use graylogic_line::{FieldType, Timestamp};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OpenFlags, Row, ToSql, params};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// `PRAGMA application_id` of a store file: "GLTS".
+const APPLICATION_ID: i32 = 0x474C_5453;
+/// `PRAGMA user_version`: the version of the tables.
+const FORMAT_VERSION: i32 = 1;
+/// Chunks lie in the file by the week of their last reading: what is written together lies together.
+const PERIOD_NANOS: i64 = 7 * 86_400 * 1_000_000_000;
+
+const SCHEMA: &str = "
+CREATE TABLE bucket (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY,
+    bucket INTEGER NOT NULL REFERENCES bucket(id),
+    measurement TEXT NOT NULL,
+    tags BLOB NOT NULL,
+    field TEXT NOT NULL,
+    type INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE sealed (
+    series INTEGER PRIMARY KEY REFERENCES series(id),
+    sequence INTEGER NOT NULL,
+    span INTEGER NOT NULL
+) STRICT;
+CREATE TABLE chunk (
+    period INTEGER NOT NULL,
+    series INTEGER NOT NULL,
+    t1 INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    t0 INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    min ANY, max ANY, sum ANY, first ANY, last ANY,
+    crc INTEGER NOT NULL,
+    PRIMARY KEY (period, series, t1, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE chunk_data (
+    id INTEGER PRIMARY KEY,
+    bytes BLOB NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+";
+
+/// Where the store file is.
+#[derive(Debug)]
+pub(crate) struct StoreFile {
+    path: PathBuf,
+    /// `None` after close.
+    writer: Mutex<Option<Connection>>,
+    readers: Mutex<Vec<Connection>>,
+    /// The weeks that have chunks, so that a question about all of time looks only where something is.
+    periods: Mutex<BTreeSet<i64>>,
+    next_chunk: Mutex<i64>,
+}
+
+/// What the file says of a series.
+#[derive(Debug)]
+pub(crate) struct StoredSeries {
+    pub(crate) definition: Definition,
+    /// The log's records up to here are in chunks, as far as this series is concerned; 0: none is.
+    pub(crate) sealed: u64,
+    /// No chunk of the series is longer than this.
+    pub(crate) span: i64,
+}
+
+/// What is read when a store is opened.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) buckets: Vec<(u32, String)>,
+    pub(crate) series: Vec<StoredSeries>,
+    /// Rows that are not what was written, one sentence each.
+    pub(crate) damage: Vec<String>,
+}
+
+/// A chunk on its way into the file.
+#[derive(Debug)]
+pub(crate) struct NewChunk {
+    pub(crate) series: u32,
+    pub(crate) t0: i64,
+    pub(crate) t1: i64,
+    pub(crate) sequence: u64,
+    pub(crate) summary: Summary,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A chunk in the file, without its readings.
+#[derive(Clone, Debug)]
+pub(crate) struct ChunkMeta {
+    pub(crate) id: i64,
+    pub(crate) t0: i64,
+    pub(crate) t1: i64,
+    pub(crate) sequence: u64,
+    pub(crate) summary: Summary,
+}
+
+/// What one commit makes durable.
+#[derive(Debug, Default)]
+pub(crate) struct Commit {
+    pub(crate) definitions: Vec<Definition>,
+    pub(crate) chunks: Vec<NewChunk>,
+    /// Series, sealed sequence, longest span.
+    pub(crate) sealed: Vec<(u32, u64, i64)>,
+}
+
+/// Numbers of the file's content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) chunks: u64,
+    pub(crate) readings: u64,
+    pub(crate) bytes: u64,
+}
+
+impl StoreFile {
+    /// Opens the file, or makes it.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let opening = |e| Error::sqlite("open the store file", path, e);
+        let writer = connect(path, true).map_err(opening)?;
+        let version: i32 = writer.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(opening)?;
+        let application: i32 = writer.query_row("PRAGMA application_id", [], |r| r.get(0)).map_err(opening)?;
+        let tables: i64 = writer.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(opening)?;
+        if tables == 0 {
+            create(&writer).map_err(opening)?;
+        } else if application != APPLICATION_ID {
+            let message = format!("open the store file {}: this SQLite file is no store of ours; name another folder", path.display());
+            return Err(Error::new(Kind::Invalid, message));
+        } else if version != FORMAT_VERSION {
+            let message = format!(
+                "open the store file {}: it has format version {version}, this program knows {FORMAT_VERSION}; use the program that wrote it",
+                path.display()
+            );
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        let periods = periods(&writer).map_err(opening)?;
+        let last: Option<i64> = writer.query_row("SELECT max(id) FROM chunk_data", [], |r| r.get(0)).map_err(opening)?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(Some(writer)),
+            readers: Mutex::new(Vec::new()),
+            periods: Mutex::new(periods),
+            next_chunk: Mutex::new(last.unwrap_or(0) + 1),
+        })
+    }
+
+    /// The catalog.
+    pub(crate) fn load(&self) -> Result<Loaded, Error> {
+        let guard = lock(&self.writer);
+        let connection = guard.as_ref().ok_or_else(Error::closed)?;
+        load(connection).map_err(|e| Error::sqlite("read the catalog", &self.path, e))
+    }
+
+    /// Makes a bucket durable.
+    pub(crate) fn insert_bucket(&self, id: u32, name: &str) -> Result<(), Error> {
+        let guard = lock(&self.writer);
+        let connection = guard.as_ref().ok_or_else(Error::closed)?;
+        connection
+            .execute("INSERT INTO bucket (id, name) VALUES (?1, ?2)", params![id, name])
+            .map_err(|e| Error::sqlite(format_args!("create bucket {name:?}"), &self.path, e))?;
+        Ok(())
+    }
+
+    /// Makes definitions and chunks durable, all or none.
+    pub(crate) fn commit(&self, commit: &Commit) -> Result<(), Error> {
+        let mut guard = lock(&self.writer);
+        let connection = guard.as_mut().ok_or_else(Error::closed)?;
+        let mut next = lock(&self.next_chunk);
+        let first = *next;
+        let write = || -> Result<(), rusqlite::Error> {
+            let transaction = connection.transaction()?;
+            {
+                let mut series = transaction.prepare_cached(
+                    "INSERT OR IGNORE INTO series (id, bucket, measurement, tags, field, type, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )?;
+                for d in &commit.definitions {
+                    let tags = tags_bytes(&d.tags);
+                    series.execute(params![
+                        d.series,
+                        d.bucket,
+                        d.measurement,
+                        tags,
+                        d.field,
+                        type_code(d.field_type),
+                        definition_crc(d, &tags)
+                    ])?;
+                }
+                let mut data =
+                    transaction.prepare_cached("INSERT INTO chunk_data (id, bytes, crc) VALUES (?1, ?2, ?3)")?;
+                let mut chunk = transaction.prepare_cached(
+                    "INSERT INTO chunk (period, series, t1, id, t0, sequence, n, min, max, sum, first, last, crc)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                )?;
+                for (c, id) in commit.chunks.iter().zip(first..) {
+                    data.execute(params![id, c.bytes, data_crc(id, &c.bytes)])?;
+                    let s = &c.summary;
+                    chunk.execute(params![
+                        period(c.t1),
+                        c.series,
+                        c.t1,
+                        id,
+                        c.t0,
+                        c.sequence as i64,
+                        s.count as i64,
+                        Stored(s.min.as_ref()),
+                        Stored(s.max.as_ref()),
+                        Stored(s.sum.as_ref()),
+                        Stored(Some(&s.first.1)),
+                        Stored(Some(&s.last.1)),
+                        meta_crc(c.series, id, c.t0, c.t1, c.sequence, s)
+                    ])?;
+                }
+                let mut sealed = transaction.prepare_cached(
+                    "INSERT INTO sealed (series, sequence, span) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (series) DO UPDATE SET sequence = excluded.sequence, span = max(span, excluded.span)",
+                )?;
+                for &(series, sequence, span) in &commit.sealed {
+                    sealed.execute(params![series, sequence as i64, span])?;
+                }
+            }
+            transaction.commit()
+        };
+        let mut write = write;
+        write().map_err(|e| Error::sqlite("write chunks", &self.path, e))?;
+        *next += commit.chunks.len() as i64;
+        lock(&self.periods).extend(commit.chunks.iter().map(|c| period(c.t1)));
+        Ok(())
+    }
+
+    /// A view of the file as it is now, which later commits do not change.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot<'_>, Error> {
+        let opening = |e| Error::sqlite("begin to read", &self.path, e);
+        let pooled = lock(&self.readers).pop();
+        let connection = match pooled {
+            Some(connection) => connection,
+            None if lock(&self.writer).is_none() => return Err(Error::closed()),
+            None => connect(&self.path, false).map_err(opening)?,
+        };
+        connection.execute_batch("BEGIN").map_err(opening)?;
+        // The first read fixes what is seen.
+        connection.query_row("SELECT 1 FROM bucket LIMIT 1", [], |_| Ok(())).or_else(no_row).map_err(opening)?;
+        Ok(Snapshot { file: self, connection: Some(connection) })
+    }
+
+    /// Counts the chunks: reads all their rows, not their bytes.
+    pub(crate) fn totals(&self) -> Result<Totals, Error> {
+        let snapshot = self.snapshot()?;
+        let query = "SELECT (SELECT count(*) FROM chunk), (SELECT coalesce(sum(n), 0) FROM chunk), (SELECT coalesce(sum(length(bytes)), 0) FROM chunk_data)";
+        snapshot
+            .connection()
+            .query_row(query, [], |r| {
+                let number = |i| r.get::<_, i64>(i).map(|v| v as u64);
+                Ok(Totals { chunks: number(0)?, readings: number(1)?, bytes: number(2)? })
+            })
+            .map_err(|e| Error::sqlite("count chunks", &self.path, e))
+    }
+
+    /// Writes what SQLite's own log holds into the file and empties it; then no call works any more.
+    pub(crate) fn close(&self) -> Result<(), Error> {
+        lock(&self.readers).clear();
+        let Some(connection) = lock(&self.writer).take() else { return Ok(()) };
+        connection
+            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+            .and_then(|()| connection.close().map_err(|(_, e)| e))
+            .map_err(|e| Error::sqlite("close the store file", &self.path, e))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The file as it was at one moment.
+pub(crate) struct Snapshot<'a> {
+    file: &'a StoreFile,
+    connection: Option<Connection>,
+}
+
+impl Snapshot<'_> {
+    fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect("a snapshot keeps its connection until it is dropped")
+    }
+
+    /// The chunks of a series that may hold readings with `start <= time < stop`, in the order of `t1`.
+    /// A row that is not what was written is named in `damage` and left out.
+    pub(crate) fn chunks(
+        &self,
+        series: u32,
+        field_type: FieldType,
+        span: i64,
+        (start, stop): (i64, i64),
+        damage: &mut Vec<String>,
+    ) -> Result<Vec<ChunkMeta>, Error> {
+        let last = stop.saturating_sub(1).saturating_add(span);
+        let periods: Vec<i64> = lock(&self.file.periods).range(period(start)..=period(last)).copied().collect();
+        let mut found = Vec::new();
+        let mut query = || -> Result<(), rusqlite::Error> {
+            let mut statement = self.connection().prepare_cached(
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc FROM chunk
+                 WHERE period = ?1 AND series = ?2 AND t1 BETWEEN ?3 AND ?4",
+            )?;
+            for period in periods {
+                let mut rows = statement.query(params![period, series, start, last])?;
+                while let Some(row) = rows.next()? {
+                    let t0: i64 = row.get(1)?;
+                    if t0 >= stop {
+                        continue;
+                    }
+                    match chunk_meta(row, series, field_type)? {
+                        Some(meta) => found.push(meta),
+                        None => damage.push(format!("chunk {} of series {series}: its row is damaged", row.get::<_, i64>(0)?)),
+                    }
+                }
+            }
+            Ok(())
+        };
+        query().map_err(|e| Error::sqlite("find chunks", &self.file.path, e))?;
+        Ok(found)
+    }
+
+    /// The newest chunk of a series.
+    pub(crate) fn newest_chunk(&self, series: u32, field_type: FieldType) -> Result<Option<ChunkMeta>, Error> {
+        self.end_chunk(series, field_type, true)
+    }
+
+    /// The chunk of a series that ends first.
+    pub(crate) fn oldest_chunk(&self, series: u32, field_type: FieldType) -> Result<Option<ChunkMeta>, Error> {
+        self.end_chunk(series, field_type, false)
+    }
+
+    fn end_chunk(&self, series: u32, field_type: FieldType, newest: bool) -> Result<Option<ChunkMeta>, Error> {
+        let mut periods: Vec<i64> = lock(&self.file.periods).iter().copied().collect();
+        if newest {
+            periods.reverse();
+        }
+        let query = || -> Result<Option<ChunkMeta>, rusqlite::Error> {
+            let mut statement = self.connection().prepare_cached(if newest {
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc FROM chunk
+                 WHERE period = ?1 AND series = ?2 ORDER BY t1 DESC, sequence DESC"
+            } else {
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc FROM chunk
+                 WHERE period = ?1 AND series = ?2 ORDER BY t1, sequence"
+            })?;
+            for period in periods {
+                let mut rows = statement.query(params![period, series])?;
+                while let Some(row) = rows.next()? {
+                    if let Some(meta) = chunk_meta(row, series, field_type)? {
+                        return Ok(Some(meta));
+                    }
+                }
+            }
+            Ok(None)
+        };
+        query().map_err(|e| Error::sqlite("find the end of a series", &self.file.path, e))
+    }
+
+    /// The readings of a chunk; `None` when its bytes are not what was written.
+    pub(crate) fn readings(
+        &self,
+        meta: &ChunkMeta,
+        field_type: FieldType,
+    ) -> Result<Option<(Vec<i64>, Values)>, Error> {
+        let read = || -> Result<Option<(Vec<i64>, Values)>, rusqlite::Error> {
+            let mut statement = self.connection().prepare_cached("SELECT bytes, crc FROM chunk_data WHERE id = ?1")?;
+            let mut rows = statement.query([meta.id])?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let (ValueRef::Blob(bytes), ValueRef::Integer(crc)) = (row.get_ref(0)?, row.get_ref(1)?) else {
+                return Ok(None);
+            };
+            if data_crc(meta.id, bytes) != crc {
+                return Ok(None);
+            }
+            let Ok((times, values)) = chunk::decode_as(bytes, field_type) else { return Ok(None) };
+            let whole = times.len() as u64 == meta.summary.count
+                && times.first() == Some(&meta.t0)
+                && times.last() == Some(&meta.t1);
+            Ok(whole.then_some((times, values)))
+        };
+        read().map_err(|e| Error::sqlite("read a chunk", &self.file.path, e))
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        // A connection that cannot end its transaction is not used again.
+        if connection.execute_batch("COMMIT").is_ok() {
+            let mut readers = lock(&self.file.readers);
+            if readers.len() < 4 {
+                readers.push(connection);
+            }
+        }
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these guard is whole between statements: a panic elsewhere does not make it wrong.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn period(time: i64) -> i64 {
+    time.div_euclid(PERIOD_NANOS)
+}
+
+fn connect(path: &Path, writer: bool) -> Result<Connection, rusqlite::Error> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    if writer {
+        flags |= OpenFlags::SQLITE_OPEN_CREATE;
+    }
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    if writer {
+        // The first two only take effect in a new file.
+        connection.execute_batch(
+            "PRAGMA page_size = 16384; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA journal_size_limit = 8388608;
+             PRAGMA cache_size = -4096;",
+        )?;
+    } else {
+        connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -2048;")?;
+    }
+    Ok(connection)
+}
+
+fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(&format!(
+        "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}; COMMIT;"
+    ))
+}
+
+fn periods(connection: &Connection) -> Result<BTreeSet<i64>, rusqlite::Error> {
+    let mut statement = connection.prepare("SELECT min(period) FROM chunk WHERE period > ?1")?;
+    let mut found = BTreeSet::new();
+    let mut after = i64::MIN;
+    while let Some(period) = statement.query_row([after], |r| r.get::<_, Option<i64>>(0))? {
+        found.insert(period);
+        after = period;
+    }
+    Ok(found)
+}
+
+fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
+    let mut loaded = Loaded::default();
+    let mut statement = connection.prepare("SELECT id, name FROM bucket ORDER BY id")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        loaded.buckets.push((row.get(0)?, row.get(1)?));
+    }
+    let mut statement = connection.prepare(
+        "SELECT id, bucket, measurement, tags, field, type, crc, coalesce(sequence, 0), coalesce(span, 0)
+         FROM series LEFT JOIN sealed ON sealed.series = series.id ORDER BY id",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let tags: Vec<u8> = row.get(3)?;
+        let read = || -> Result<Option<StoredSeries>, rusqlite::Error> {
+            let (Some(field_type), Some(parsed)) = (type_of_code(row.get(5)?), parse_tags(&tags)) else { return Ok(None) };
+            let definition = Definition {
+                series: row.get(0)?,
+                bucket: row.get(1)?,
+                field_type,
+                measurement: row.get(2)?,
+                tags: parsed,
+                field: row.get(4)?,
+            };
+            if definition_crc(&definition, &tags) != row.get::<_, i64>(6)? {
+                return Ok(None);
+            }
+            Ok(Some(StoredSeries { definition, sealed: row.get::<_, i64>(7)? as u64, span: row.get(8)? }))
+        };
+        match read() {
+            Ok(Some(series)) => loaded.series.push(series),
+            Ok(None) | Err(_) => {
+                let id: i64 = row.get(0)?;
+                loaded.damage.push(format!("series {id}: its row in the catalog is damaged; its readings are not shown"));
+            }
+        }
+    }
+    Ok(loaded)
+}
+
+fn no_row(error: rusqlite::Error) -> Result<(), rusqlite::Error> {
+    if matches!(error, rusqlite::Error::QueryReturnedNoRows) { Ok(()) } else { Err(error) }
+}
+
+/// Tags as bytes: key, 0, value, 0, and so on in the order of keys. No name holds a control character.
+fn tags_bytes(tags: &[(String, String)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (key, value) in tags {
+        for text in [key, value] {
+            out.extend_from_slice(text.as_bytes());
+            out.push(0);
+        }
+    }
+    out
+}
+
+fn parse_tags(bytes: &[u8]) -> Option<Vec<(String, String)>> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut parts = text.split_terminator('\0');
+    let mut tags = Vec::new();
+    while let Some(key) = parts.next() {
+        tags.push((key.to_owned(), parts.next()?.to_owned()));
+    }
+    Some(tags)
+}
+
+// ---- checksums ----------------------------------------------------------------------------------------------------
+
+struct Crc(u32);
+
+impl Crc {
+    fn add(mut self, bytes: &[u8]) -> Self {
+        self.0 = crc32c::crc32c_append(self.0, bytes);
+        self
+    }
+
+    fn number(self, v: i64) -> Self {
+        self.add(&v.to_le_bytes())
+    }
+
+    fn text(self, v: &str) -> Self {
+        self.number(v.len() as i64).add(v.as_bytes())
+    }
+
+    fn value(self, v: Option<&Value>) -> Self {
+        match v {
+            None => self.add(&[0]),
+            Some(Value::Float(v)) => self.add(&[1]).add(&v.to_bits().to_le_bytes()),
+            Some(Value::Integer(v)) => self.add(&[2]).number(*v),
+            Some(Value::Unsigned(v)) => self.add(&[3]).number(*v as i64),
+            Some(Value::Boolean(v)) => self.add(&[4, u8::from(*v)]),
+            Some(Value::String(v)) => self.add(&[5]).text(v),
+        }
+    }
+
+    fn end(self) -> i64 {
+        i64::from(self.0)
+    }
+}
+
+fn definition_crc(d: &Definition, tags: &[u8]) -> i64 {
+    Crc(0)
+        .number(i64::from(d.series))
+        .number(i64::from(d.bucket))
+        .number(i64::from(type_code(d.field_type)))
+        .text(&d.measurement)
+        .number(tags.len() as i64)
+        .add(tags)
+        .text(&d.field)
+        .end()
+}
+
+/// Over the bytes and the number of the chunk, so that the bytes of another chunk are not taken for these.
+fn data_crc(id: i64, bytes: &[u8]) -> i64 {
+    Crc(0).number(id).add(bytes).end()
+}
+
+fn meta_crc(series: u32, id: i64, t0: i64, t1: i64, sequence: u64, s: &Summary) -> i64 {
+    Crc(0)
+        .number(i64::from(series))
+        .number(id)
+        .number(t0)
+        .number(t1)
+        .number(sequence as i64)
+        .number(s.count as i64)
+        .value(s.min.as_ref())
+        .value(s.max.as_ref())
+        .value(s.sum.as_ref())
+        .value(Some(&s.first.1))
+        .value(Some(&s.last.1))
+        .end()
+}
+
+// ---- values of summaries ------------------------------------------------------------------------------------------
+
+/// A value as SQLite keeps it: REAL (NaN and -0.0 as eight bytes), INTEGER (booleans 0 and 1, unsigned by their bits),
+/// TEXT, or NULL for none.
+struct Stored<'a>(Option<&'a Value>);
+
+impl ToSql for Stored<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self.0 {
+            None => ValueRef::Null,
+            // SQLite has no NaN (a sum that overflowed both ways) and may lose the sign of zero: these go as bytes.
+            Some(Value::Float(v)) if v.is_nan() || v.to_bits() == (-0.0f64).to_bits() => {
+                return Ok(ToSqlOutput::Owned(rusqlite::types::Value::Blob(v.to_bits().to_le_bytes().to_vec())));
+            }
+            Some(Value::Float(v)) => ValueRef::Real(*v),
+            Some(Value::Integer(v)) => ValueRef::Integer(*v),
+            Some(Value::Unsigned(v)) => ValueRef::Integer(*v as i64),
+            Some(Value::Boolean(v)) => ValueRef::Integer(i64::from(*v)),
+            Some(Value::String(v)) => ValueRef::Text(v.as_bytes()),
+        }))
+    }
+}
+
+fn stored_value(value: ValueRef<'_>, field_type: FieldType) -> Option<Value> {
+    Some(match (field_type, value) {
+        (FieldType::Float, ValueRef::Real(v)) => Value::Float(v),
+        (FieldType::Float, ValueRef::Blob(v)) => Value::Float(f64::from_bits(u64::from_le_bytes(v.try_into().ok()?))),
+        (FieldType::Integer, ValueRef::Integer(v)) => Value::Integer(v),
+        (FieldType::Unsigned, ValueRef::Integer(v)) => Value::Unsigned(v as u64),
+        (FieldType::Boolean, ValueRef::Integer(v @ 0..=1)) => Value::Boolean(v == 1),
+        (FieldType::String, ValueRef::Text(v)) => Value::String(std::str::from_utf8(v).ok()?.into()),
+        _ => return None,
+    })
+}
+
+/// The row of a chunk; `None` when it is not what was written.
+fn chunk_meta(row: &Row<'_>, series: u32, field_type: FieldType) -> Result<Option<ChunkMeta>, rusqlite::Error> {
+    let number = |i: usize| -> Result<Option<i64>, rusqlite::Error> { Ok(row.get_ref(i)?.as_i64().ok()) };
+    let (Some(id), Some(t0), Some(t1), Some(sequence), Some(n), Some(crc)) =
+        (number(0)?, number(1)?, number(2)?, number(3)?, number(4)?, number(10)?)
+    else {
+        return Ok(None);
+    };
+    let value = |i: usize, of: FieldType| -> Result<Option<Value>, rusqlite::Error> { Ok(stored_value(row.get_ref(i)?, of)) };
+    let sum_type = if field_type == FieldType::Boolean { FieldType::Unsigned } else { field_type };
+    let (Some(first), Some(last)) = (value(8, field_type)?, value(9, field_type)?) else { return Ok(None) };
+    let summary = Summary {
+        count: n as u64,
+        min: value(5, field_type)?,
+        max: value(6, field_type)?,
+        sum: value(7, sum_type)?,
+        first: (Timestamp::from_nanos(t0), first),
+        last: (Timestamp::from_nanos(t1), last),
+    };
+    let good = meta_crc(series, id, t0, t1, sequence as u64, &summary) == crc && t0 <= t1 && n > 0;
+    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, summary }))
+}

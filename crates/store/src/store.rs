@@ -1,0 +1,776 @@
+//! The store as its users see it: open, write, ask, close. What happens inside is in `write.rs`, `scan.rs`, `worker.rs`.
+
+use crate::catalog::{Bucket, Catalog, Newest, SeriesInfo};
+use crate::error::{Error, Kind};
+use crate::file::{StoreFile, Totals, lock};
+use crate::record;
+use crate::scan::Scan;
+use crate::selector::Selector;
+use crate::tail::Tail;
+use crate::value::Value;
+use crate::window::{TimeRange, Window, Windows};
+use crate::worker::{Source, Workers};
+use crate::write::{WriteOptions, WriteReport};
+use graylogic_durable::{Disk, DiskLock, Log, LogOptions, RealDisk};
+use graylogic_line::Timestamp;
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Log identity in the headers of the hot log's segments: "store".
+const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
+/// Segments of the hot log.
+const SEGMENT_BYTES: u64 = 4 << 20;
+/// One batch is one record; its row form is at most about twice its text.
+const RECORD_BYTES_MAX: u32 = 128 << 20;
+
+/// When a write is safe from a power cut. Whatever is set, it is safe from the end of the process when the call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sync {
+    /// When the call returns.
+    EachWrite,
+    /// At most this long after the call returned.
+    Every(Duration),
+}
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    sync: Sync,
+    memory_bytes: usize,
+    disk: Arc<dyn Disk>,
+    workers: bool,
+}
+
+impl Default for StoreOptions {
+    /// Safe from a power cut after one second, 24 MiB for tails, the real disk.
+    fn default() -> Self {
+        Self {
+            sync: Sync::Every(Duration::from_secs(1)),
+            memory_bytes: 24 << 20,
+            disk: Arc::new(RealDisk::default()),
+            workers: true,
+        }
+    }
+}
+
+impl StoreOptions {
+    /// When a write is safe from a power cut.
+    #[must_use]
+    pub fn sync(mut self, sync: Sync) -> Self {
+        self.sync = sync;
+        self
+    }
+
+    /// Memory for readings that are not in chunks yet; half as much again may be on its way into chunks. At least 1 MiB.
+    #[must_use]
+    pub fn memory_bytes(mut self, bytes: usize) -> Self {
+        self.memory_bytes = bytes.max(1 << 20);
+        self
+    }
+
+    /// The disk that holds the hot log: tests simulate one. The store file is SQLite's and always on the real disk.
+    #[must_use]
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = disk;
+        self
+    }
+
+    /// Without threads of its own: syncing and sealing happen only when [`Store::sync`] and [`Store::seal`] are called.
+    /// For simulations that must be repeatable.
+    #[must_use]
+    pub fn without_workers(mut self) -> Self {
+        self.workers = false;
+        self
+    }
+}
+
+/// What opening a store found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Values read from the hot log into memory.
+    pub replayed_values: u64,
+    /// Damage, one sentence each: nothing of it was deleted.
+    pub damage: Vec<String>,
+    /// Values known to be lost to damage.
+    pub lost_values: u64,
+    /// How long opening took.
+    pub duration: Duration,
+}
+
+/// A bucket: readings with a name of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BucketInfo {
+    /// Its number in the store file.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Series in it: measurement, tags and field.
+    pub series: usize,
+}
+
+/// The newest reading of a series.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Latest {
+    /// The series.
+    pub series: SeriesInfo,
+    /// Its time.
+    pub time: Timestamp,
+    /// Its value.
+    pub value: Value,
+}
+
+/// The windows of a series that have readings.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SeriesWindows {
+    /// The series.
+    pub series: SeriesInfo,
+    /// In the order of time.
+    pub windows: Vec<Window>,
+}
+
+/// Whether writes go all the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// They do.
+    Ok,
+    /// They do not, for this reason; it is tried again each second.
+    Degraded(String),
+}
+
+/// What is stored, in numbers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Values stored: in chunks, on their way into chunks, and in tails.
+    pub values: u64,
+    /// Series: bucket, measurement, tags and field.
+    pub series: usize,
+    /// Buckets.
+    pub buckets: usize,
+    /// Sealed chunks.
+    pub chunks: u64,
+    /// Bytes of all files of the store.
+    pub bytes_on_disk: u64,
+    /// Bytes of the sealed chunks alone.
+    pub chunk_bytes: u64,
+    /// Values in the sealed chunks.
+    pub chunk_values: u64,
+    /// Bytes of the hot log.
+    pub log_bytes: u64,
+    /// Values in memory only as far as reading goes; they are in the hot log too.
+    pub tail_values: u64,
+    /// Bytes of memory for them.
+    pub memory_bytes: usize,
+    /// Values written since the store was opened.
+    pub written_total: u64,
+    /// Lines refused since the store was opened.
+    pub rejected_total: u64,
+    /// Chunks found damaged by questions since the store was opened.
+    pub damaged_total: u64,
+    /// Whether writes go all the way.
+    pub state: State,
+}
+
+/// A time-series store in a folder.
+///
+/// Cheap to clone; all clones are the same store. When the last one is dropped the hot log is synced and the folder
+/// is free for another process.
+///
+/// ```
+/// use graylogic_store::{Selector, Store, StoreOptions, TimeRange, WriteOptions};
+///
+/// let folder = tempfile::tempdir()?;
+/// let store = Store::open(folder.path(), StoreOptions::default())?;
+/// store.create_bucket("telemetry")?;
+/// let report = store.write_lines("telemetry", b"energy,device_id=hvac power_watts=450.0", &WriteOptions::now())?;
+/// assert_eq!(report.points, 1);
+///
+/// let latest = store.latest(&Selector::bucket("telemetry").measurement("energy"))?;
+/// assert_eq!(latest[0].value.as_f64(), Some(450.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    handle: Arc<Handle>,
+}
+
+/// Ends the workers when the last clone of a store goes.
+struct Handle {
+    shared: Arc<Shared>,
+    workers: Mutex<Option<Workers>>,
+    recovery: Recovery,
+}
+
+/// What the callers and the workers of a store share.
+pub(crate) struct Shared {
+    pub(crate) core: Mutex<Core>,
+    pub(crate) log: Log,
+    pub(crate) file: StoreFile,
+    /// Held by who seals.
+    pub(crate) sealer: Mutex<()>,
+    /// Wakes the worker that seals.
+    pub(crate) wake: Condvar,
+    /// Wakes writers that wait for room in memory.
+    pub(crate) room: Condvar,
+    /// Counted when first asked for, then kept up.
+    totals: Mutex<Option<Totals>>,
+    pub(crate) sync_each: bool,
+    pub(crate) sync_interval: Duration,
+    pub(crate) tail_bytes_max: usize,
+    pub(crate) sealing_bytes_max: usize,
+    directory: PathBuf,
+    /// Held while the store is open, so that no other process opens it.
+    folder: Mutex<Option<Box<dyn DiskLock>>>,
+}
+
+/// What memory holds, behind one short lock.
+pub(crate) struct Core {
+    pub(crate) catalog: Catalog,
+    /// Tails to be sealed, oldest first.
+    pub(crate) jobs: VecDeque<Arc<Job>>,
+    /// Values and bytes in tails.
+    pub(crate) tail_readings: u64,
+    pub(crate) tail_bytes: usize,
+    /// Values and bytes on their way from tails into chunks.
+    pub(crate) sealing_readings: u64,
+    pub(crate) sealing_bytes: usize,
+    /// Records written since opening: stamps series whose definition went into one.
+    pub(crate) records: u64,
+    pub(crate) written_total: u64,
+    pub(crate) rejected_total: u64,
+    pub(crate) damaged_total: u64,
+    /// Why readings do not go all the way, while they do not.
+    pub(crate) trouble: Option<(Source, Trouble)>,
+    pub(crate) closed: bool,
+}
+
+/// A tail on its way into chunks.
+pub(crate) struct Job {
+    pub(crate) series: u32,
+    pub(crate) tail: Arc<Tail>,
+    pub(crate) bytes: usize,
+}
+
+/// Why sealing or syncing does not work at present.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) kind: Kind,
+    pub(crate) text: String,
+}
+
+impl Trouble {
+    pub(crate) fn of(error: &Error) -> Self {
+        let kind = if error.is_no_space() {
+            Kind::NoSpace
+        } else if error.is_read_only() {
+            Kind::ReadOnly
+        } else {
+            Kind::Io
+        };
+        Self { kind, text: error.to_string() }
+    }
+
+    pub(crate) fn refusal(&self) -> Error {
+        let message = format!("the store takes no readings until this is mended (it tries again each second): {}", self.text);
+        Error::new(self.kind, message)
+    }
+}
+
+impl Store {
+    /// Opens the store in a folder, or makes one, and reads what the hot log holds.
+    ///
+    /// Damage found is set aside and described in [`Store::recovery`]; it does not keep the store from opening.
+    ///
+    /// # Errors
+    /// [`Error::is_locked`] when another process has it open, [`Error::is_read_only`] when the folder cannot be
+    /// written, [`Error::is_no_space`] when there is no room to begin, [`Error::is_invalid`] when the file in the
+    /// folder is not a store, [`Error::is_corruption`] when SQLite cannot read it at all.
+    pub fn open(directory: impl AsRef<Path>, options: StoreOptions) -> Result<Self, Error> {
+        let began = Instant::now();
+        let directory = directory.as_ref();
+        let opening = |e| Error::io(format_args!("open the store in {}", directory.display()), e);
+        options.disk.create_dir_all(directory).map_err(opening)?;
+        // SQLite is on the real disk even when the log is on a simulated one.
+        std::fs::create_dir_all(directory).map_err(opening)?;
+        let folder = lock_folder(&*options.disk, directory)?;
+        let file = StoreFile::open(&directory.join("store.sqlite"))?;
+        let loaded = file.load()?;
+        let mut recovery = Recovery { damage: loaded.damage, ..Recovery::default() };
+        let mut catalog = Catalog::default();
+        for (id, name) in &loaded.buckets {
+            catalog.buckets.push(Bucket::new(*id, name));
+        }
+        let mut sealed_max = 0;
+        for stored in &loaded.series {
+            sealed_max = sealed_max.max(stored.sealed);
+            match catalog.define(&stored.definition) {
+                Ok(id) => {
+                    let series = catalog.series_mut(id);
+                    (series.sealed, series.span, series.in_file) = (stored.sealed, stored.span, true);
+                    if stored.sealed > 0 {
+                        series.newest = Newest::Unknown;
+                    }
+                }
+                Err(why) => recovery.damage.push(why),
+            }
+        }
+        // A number that chunks are known by must not be given again, even if the log lost it in a power cut.
+        let log_options = LogOptions::new(LOG_ID)
+            .segment_bytes(SEGMENT_BYTES)
+            .payload_bytes_max(RECORD_BYTES_MAX)
+            .first_sequence(sealed_max + 1);
+        let (log, found) = Log::open(options.disk.clone(), &directory.join("log"), log_options)
+            .map_err(|e| Error::log(format_args!("open the store in {}", directory.display()), e))?;
+        recovery.damage.extend(found.damage.iter().map(|d| format!("hot log: {d}")));
+        recovery.lost_values += found.damage.iter().map(|d| d.lost_count()).sum::<u64>();
+        let mut core = Core::new(catalog);
+        replay(&mut core, &log, &mut recovery)?;
+        let shared = Arc::new(Shared {
+            core: Mutex::new(core),
+            log,
+            file,
+            sealer: Mutex::new(()),
+            wake: Condvar::new(),
+            room: Condvar::new(),
+            totals: Mutex::new(None),
+            sync_each: options.sync == Sync::EachWrite,
+            sync_interval: match options.sync {
+                Sync::EachWrite => Duration::from_secs(1),
+                Sync::Every(interval) => interval,
+            },
+            tail_bytes_max: options.memory_bytes,
+            sealing_bytes_max: options.memory_bytes / 2,
+            directory: directory.to_owned(),
+            folder: Mutex::new(Some(folder)),
+        });
+        let workers = if options.workers { Some(Workers::start(&shared)?) } else { None };
+        recovery.duration = began.elapsed();
+        for damage in &recovery.damage {
+            tracing::warn!(%damage, "the store is damaged");
+        }
+        Ok(Self { handle: Arc::new(Handle { shared, workers: Mutex::new(workers), recovery }) })
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// What opening found.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.handle.recovery
+    }
+
+    /// Makes a bucket. It is on the disk when the call returns.
+    ///
+    /// # Errors
+    /// [`Error::is_exists`] when there is one with this name, [`Error::is_invalid`] for an empty name or one with
+    /// control characters, or a failure of the disk.
+    pub fn create_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
+        if name.is_empty() || name.chars().any(char::is_control) || name.len() > 256 {
+            let message = format!("create bucket {name:?}: a name has 1 to 256 bytes and no control characters");
+            return Err(Error::invalid(message));
+        }
+        let mut core = self.shared().open_core()?;
+        if core.catalog.bucket_place(name).is_ok() {
+            return Err(Error::new(Kind::Exists, format!("create bucket {name:?}: there is one with this name")));
+        }
+        let id = core.catalog.next_bucket_id();
+        self.shared().file.insert_bucket(id, name)?;
+        core.catalog.buckets.push(Bucket::new(id, name));
+        Ok(BucketInfo { id, name: name.to_owned(), series: 0 })
+    }
+
+    /// The bucket with this name, made when there is none.
+    ///
+    /// # Errors
+    /// As [`Store::create_bucket`].
+    pub fn ensure_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
+        match self.create_bucket(name) {
+            Err(e) if e.is_exists() => Ok(self
+                .buckets()
+                .into_iter()
+                .find(|b| b.name == name)
+                .unwrap_or_else(|| unreachable!("buckets do not vanish while the store is open"))),
+            other => other,
+        }
+    }
+
+    /// All buckets in the order of their numbers.
+    #[must_use]
+    pub fn buckets(&self) -> Vec<BucketInfo> {
+        let core = self.shared().core();
+        let of = |b: &Bucket| {
+            let with_readings = |id: u32| core.catalog.get(id).is_some_and(|s| s.has_readings());
+            let series = b.entries.iter().flat_map(|e| &e.fields).filter(|f| with_readings(f.series)).count();
+            BucketInfo { id: b.id, name: b.name.to_string(), series }
+        };
+        core.catalog.buckets.iter().map(of).collect()
+    }
+
+    /// Stores line protocol and says what became of each line that was not stored.
+    ///
+    /// The lines that are stored are stored together: after a crash all are there or none. They answer questions when
+    /// the call returns and survive the end of the process; when they survive a power cut is the store's [`Sync`].
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] for an unknown bucket, [`Error::is_too_large`] above 32 MiB, [`Error::is_no_space`],
+    /// [`Error::is_read_only`] or another failure of the disk: then nothing was accepted, and the call may be repeated;
+    /// writing the same lines twice stores them once.
+    pub fn write_lines(&self, bucket: &str, body: &[u8], options: &WriteOptions) -> Result<WriteReport, Error> {
+        self.shared().write_lines(bucket, body, options)
+    }
+
+    /// Returns when everything accepted so far survives a power cut.
+    ///
+    /// # Errors
+    /// A failure of the disk: what was accepted is still in memory and is tried again with the next sync.
+    pub fn sync(&self) -> Result<(), Error> {
+        drop(self.shared().open_core()?);
+        self.shared().sync("sync the hot log")
+    }
+
+    /// Moves every reading from memory into chunks: after an import, or before copying the folder.
+    ///
+    /// # Errors
+    /// A failure of the disk; the readings stay where they were.
+    pub fn seal(&self) -> Result<(), Error> {
+        self.shared().seal_everything()
+    }
+
+    /// The series a selector means, in the order of measurement, tags, field.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] for an unknown bucket.
+    pub fn series(&self, selector: &Selector) -> Result<Vec<SeriesInfo>, Error> {
+        self.shared().open_core()?.catalog.select(selector)
+    }
+
+    /// The readings of a range, series by series, in blocks in the order of time.
+    ///
+    /// A chunk that is found damaged is left out, logged, and counted in [`Stats::damaged_total`].
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] for an unknown bucket.
+    pub fn scan(&self, selector: &Selector, range: TimeRange) -> Result<Scan, Error> {
+        let series = self.series(selector)?;
+        Ok(Scan::new(self.shared().clone(), series, range))
+    }
+
+    /// Count, sum, extremes, first and last of each window that has readings, series by series.
+    ///
+    /// Where a window covers a whole chunk the chunk's own figures are used and its readings are not read.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk.
+    pub fn windows(&self, selector: &Selector, range: TimeRange, windows: &Windows) -> Result<Vec<SeriesWindows>, Error> {
+        let fold = |series: SeriesInfo| {
+            let windows = self.shared().fold(&series, range, windows)?;
+            Ok(SeriesWindows { series, windows })
+        };
+        let found: Result<Vec<SeriesWindows>, Error> = self.series(selector)?.into_iter().map(fold).collect();
+        Ok(found?.into_iter().filter(|s| !s.windows.is_empty()).collect())
+    }
+
+    /// The newest reading of each series.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk.
+    pub fn latest(&self, selector: &Selector) -> Result<Vec<Latest>, Error> {
+        let mut found = Vec::new();
+        for series in self.series(selector)? {
+            if let Some((time, value)) = self.shared().newest(&series)? {
+                found.push(Latest { series, time: Timestamp::from_nanos(time), value });
+            }
+        }
+        Ok(found)
+    }
+
+    /// The times of the oldest and newest reading of each series.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk.
+    pub fn bounds(&self, selector: &Selector) -> Result<Vec<(SeriesInfo, Option<(Timestamp, Timestamp)>)>, Error> {
+        let of = |series: SeriesInfo| {
+            let bounds = self.shared().bounds(&series)?;
+            Ok((series, bounds.map(|(a, b)| (Timestamp::from_nanos(a), Timestamp::from_nanos(b)))))
+        };
+        self.series(selector)?.into_iter().map(of).collect()
+    }
+
+    /// What is stored, in numbers.
+    ///
+    /// # Errors
+    /// A failure of the disk while counting.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        self.shared().stats()
+    }
+
+    /// Syncs the hot log, ends the threads, frees the folder. Later calls fail with [`Error::is_closed`]; closing again is fine.
+    ///
+    /// # Errors
+    /// A failure of the disk while syncing or closing; the store is closed all the same.
+    pub fn close(&self) -> Result<(), Error> {
+        self.handle.close()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("directory", &self.handle.shared.directory).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<(), Error> {
+        {
+            let mut core = self.shared.core();
+            if core.closed {
+                return Ok(());
+            }
+            core.closed = true;
+        }
+        self.shared.wake.notify_all();
+        self.shared.room.notify_all();
+        if let Some(workers) = lock(&self.workers).take() {
+            workers.join();
+        }
+        let synced = self.shared.sync("close the store");
+        let closed = self.shared.file.close();
+        lock(&self.shared.folder).take();
+        synced.and(closed)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the store could not be closed cleanly");
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        lock(&self.core)
+    }
+
+    /// The core of a store that is not closed.
+    pub(crate) fn open_core(&self) -> Result<MutexGuard<'_, Core>, Error> {
+        let core = self.core();
+        if core.closed { Err(Error::closed()) } else { Ok(core) }
+    }
+
+    pub(crate) fn sync(&self, doing: impl fmt::Display) -> Result<(), Error> {
+        self.log.sync().map(|_| ()).map_err(|e| Error::log(doing, e))
+    }
+
+    /// Takes part in the counts what a commit added.
+    pub(crate) fn count(&self, chunks: u64, readings: u64, bytes: u64) {
+        if let Some(totals) = lock(&self.totals).as_mut() {
+            totals.chunks += chunks;
+            totals.readings += readings;
+            totals.bytes += bytes;
+        }
+    }
+
+    fn stats(&self) -> Result<Stats, Error> {
+        // Held while counting, so that no commit is counted twice or not at all.
+        let totals = {
+            let mut totals = lock(&self.totals);
+            match *totals {
+                Some(totals) => totals,
+                None => *totals.insert(self.file.totals()?),
+            }
+        };
+        let log_bytes: u64 = self.log.segments().iter().map(|s| s.bytes).sum();
+        let file = self.file.path();
+        let bytes_of = |suffix: &str| {
+            let mut name = file.as_os_str().to_owned();
+            name.push(suffix);
+            std::fs::metadata(name).map_or(0, |m| m.len())
+        };
+        let core = self.open_core()?;
+        Ok(Stats {
+            values: totals.readings + core.tail_readings + core.sealing_readings,
+            series: core.catalog.series.iter().flatten().filter(|s| s.has_readings()).count(),
+            buckets: core.catalog.buckets.len(),
+            chunks: totals.chunks,
+            bytes_on_disk: log_bytes + bytes_of("") + bytes_of("-wal"),
+            chunk_bytes: totals.bytes,
+            chunk_values: totals.readings,
+            log_bytes,
+            tail_values: core.tail_readings + core.sealing_readings,
+            memory_bytes: core.tail_bytes + core.sealing_bytes,
+            written_total: core.written_total,
+            rejected_total: core.rejected_total,
+            damaged_total: core.damaged_total,
+            state: match &core.trouble {
+                None => State::Ok,
+                Some((_, trouble)) => State::Degraded(trouble.text.clone()),
+            },
+        })
+    }
+}
+
+impl Core {
+    fn new(catalog: Catalog) -> Self {
+        Self {
+            catalog,
+            jobs: VecDeque::new(),
+            tail_readings: 0,
+            tail_bytes: 0,
+            sealing_readings: 0,
+            sealing_bytes: 0,
+            records: 0,
+            written_total: 0,
+            rejected_total: 0,
+            damaged_total: 0,
+            trouble: None,
+            closed: false,
+        }
+    }
+
+    /// Sends the tail of a series on its way into chunks.
+    pub(crate) fn detach(&mut self, id: u32) {
+        let series = self.catalog.series_mut(id);
+        if series.tail.is_empty() {
+            return;
+        }
+        let empty = Tail::new(series.info.field_type);
+        let tail = Arc::new(std::mem::replace(&mut series.tail, empty));
+        series.seal_at = SEAL_READINGS;
+        series.sealing.push(tail.clone());
+        let bytes = tail.memory_bytes();
+        self.tail_readings -= tail.len() as u64;
+        self.tail_bytes = self.tail_bytes.saturating_sub(bytes);
+        self.sealing_readings += tail.len() as u64;
+        self.sealing_bytes += bytes;
+        self.jobs.push_back(Arc::new(Job { series: id, tail, bytes }));
+    }
+
+    /// Detaches the longest tails until the others take no more than `bytes`.
+    pub(crate) fn detach_largest(&mut self, bytes: usize) {
+        let mut tails: Vec<(usize, u32)> =
+            self.catalog.series.iter().flatten().map(|s| (s.tail.len(), s.info.id)).filter(|t| t.0 > 0).collect();
+        tails.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, id) in tails {
+            if self.tail_bytes <= bytes {
+                break;
+            }
+            self.detach(id);
+        }
+    }
+
+    /// Detaches the tails that keep the log from giving up records before `sequence`.
+    pub(crate) fn detach_older(&mut self, sequence: u64) {
+        let old = |s: &&crate::catalog::Series| !s.tail.is_empty() && s.tail.first_sequence < sequence;
+        let ids: Vec<u32> = self.catalog.series.iter().flatten().filter(old).map(|s| s.info.id).collect();
+        ids.into_iter().for_each(|id| self.detach(id));
+    }
+
+    /// The first record that memory still needs the log for; `None` when it needs none.
+    pub(crate) fn oldest_sequence(&self) -> Option<u64> {
+        let of = |s: &crate::catalog::Series| {
+            let sealing = s.sealing.iter().map(|t| t.first_sequence).min();
+            let tail = (!s.tail.is_empty()).then_some(s.tail.first_sequence);
+            sealing.into_iter().chain(tail).min()
+        };
+        self.catalog.series.iter().flatten().filter_map(of).min()
+    }
+}
+
+/// A tail becomes a chunk at this length.
+const SEAL_READINGS: usize = 2048;
+
+fn lock_folder(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn DiskLock>, Error> {
+    let path = directory.join("LOCK");
+    disk.lock(&path).map_err(|e| {
+        if e.kind() == std::io::ErrorKind::WouldBlock {
+            let owner = std::fs::read_to_string(&path).unwrap_or_default();
+            let owner = match owner.trim() {
+                "" => String::new(),
+                pid => format!(" (process {pid})"),
+            };
+            let message = format!(
+                "open the store in {}: another process has it open{owner}; stop that process or name another folder",
+                directory.display()
+            );
+            Error::new(Kind::Locked, message)
+        } else {
+            Error::io(format_args!("lock the store in {}", directory.display()), e)
+        }
+    })
+}
+
+/// Reads what the log holds beyond the chunks into tails.
+fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Error> {
+    for item in log.replay(log.first_sequence()) {
+        let frame = match item {
+            Ok(frame) => frame,
+            Err(damage) => {
+                recovery.lost_values += damage.lost_count();
+                recovery.damage.push(format!("hot log: {damage}"));
+                continue;
+            }
+        };
+        let sequence = frame.first_sequence;
+        let Ok(record) = record::decode(&frame.payload) else {
+            recovery.lost_values += u64::from(frame.count);
+            recovery.damage.push(format!("hot log: record {sequence} is not understood, though its checksum is good"));
+            continue;
+        };
+        let mut moved = Vec::new();
+        for definition in &record.definitions {
+            let before = core.catalog.series.len();
+            match core.catalog.define(definition) {
+                Ok(id) => {
+                    if id != definition.series {
+                        moved.push((definition.series, id));
+                    }
+                    if core.catalog.series.len() > before || !core.catalog.series_mut(id).in_file {
+                        core.catalog.undefined.push(id);
+                    }
+                }
+                Err(why) => recovery.damage.push(format!("hot log: record {sequence}: {why}")),
+            }
+        }
+        let texts: Vec<Arc<str>> = record.texts.iter().map(|t| Arc::from(t.as_str())).collect();
+        let mut homeless = 0;
+        for row in &record.rows {
+            let id = moved.iter().find(|m| m.0 == row.series).map_or(row.series, |m| m.1);
+            match core.catalog.get_mut(id) {
+                Some(series) if series.info.field_type == row.field_type => {
+                    if sequence > series.sealed {
+                        series.tail.push(row, &texts, sequence);
+                        core.tail_bytes += Tail::reading_bytes(row.field_type);
+                        core.tail_readings += 1;
+                        recovery.replayed_values += 1;
+                    }
+                }
+                _ => homeless += 1,
+            }
+        }
+        core.tail_bytes += texts.iter().map(|t| t.len()).sum::<usize>();
+        if homeless > 0 {
+            recovery.lost_values += homeless;
+            let what = format!("hot log: {homeless} values of record {sequence} belong to series the catalog has lost");
+            recovery.damage.push(what);
+        }
+    }
+    core.catalog.undefined.sort_unstable();
+    core.catalog.undefined.dedup();
+    let full: Vec<u32> =
+        core.catalog.series.iter().flatten().filter(|s| s.tail.len() >= s.seal_at).map(|s| s.info.id).collect();
+    full.into_iter().for_each(|id| core.detach(id));
+    Ok(())
+}

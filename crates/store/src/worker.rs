@@ -1,0 +1,251 @@
+//! The store's two threads: one syncs the hot log, one seals tails into chunks and lets the log go. Tasks start here.
+
+use crate::catalog::{Catalog, Newest};
+use crate::chunk::{self, CHUNK_READINGS_MAX};
+use crate::column::Effort;
+use crate::error::Error;
+use crate::file::{Commit, NewChunk};
+use crate::store::{Core, Job, Shared, Trouble};
+use crate::window::Summary;
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// So many tails go into chunks in one commit.
+const JOBS_PER_COMMIT: usize = 128;
+/// How often the sealer looks after the log and series without being woken.
+const TICK: Duration = Duration::from_secs(1);
+/// When the hot log is longer than this, tails are sealed for its sake, however short they are.
+const LOG_BYTES_MAX: u64 = 32 << 20;
+
+/// The threads of an open store.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    pub(crate) fn start(shared: &Arc<Shared>) -> Result<Self, Error> {
+        let mut workers = Self { threads: Vec::new() };
+        let roles: [(&str, fn(&Shared)); 2] = [("store-seal", seal_loop), ("store-sync", sync_loop)];
+        for (name, role) in roles {
+            let theirs = shared.clone();
+            let started = std::thread::Builder::new().name(name.into()).spawn(move || role(&theirs));
+            match started {
+                Ok(thread) => workers.threads.push(thread),
+                Err(error) => {
+                    shared.core().closed = true;
+                    shared.wake.notify_all();
+                    workers.join();
+                    return Err(Error::io("start the store's threads", error));
+                }
+            }
+        }
+        Ok(workers)
+    }
+
+    /// Returns when the threads have ended; the core says they are to.
+    pub(crate) fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store has panicked");
+            }
+        }
+    }
+}
+
+fn sync_loop(shared: &Shared) {
+    loop {
+        // The same condition variable ends both threads; a seal job only makes this one look at the clock.
+        let until = Instant::now() + shared.sync_interval;
+        let mut core = shared.core();
+        while !core.closed {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
+            core = shared.room.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if core.closed {
+            return;
+        }
+        drop(core);
+        if shared.log.synced() < shared.log.next_sequence() {
+            let synced = shared.sync("sync the hot log");
+            shared.note_trouble(Source::Sync, synced.err());
+        }
+    }
+}
+
+fn seal_loop(shared: &Shared) {
+    let mut looked = Instant::now();
+    loop {
+        let mut core = shared.core();
+        while !core.closed && core.jobs.is_empty() && looked.elapsed() < TICK {
+            let left = TICK.saturating_sub(looked.elapsed());
+            core = shared.wake.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if core.closed {
+            return;
+        }
+        drop(core);
+        let outcome = shared.seal_some();
+        if looked.elapsed() >= TICK {
+            looked = Instant::now();
+            shared.relieve_log();
+        }
+        let failed = outcome.is_err();
+        shared.note_trouble(Source::Seal, outcome.err());
+        if failed {
+            // Disk trouble does not go away at once; the readings are in the log meanwhile.
+            let core = shared.core();
+            let _unused = shared.wake.wait_timeout_while(core, TICK, |c| !c.closed).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Which thread has trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Sync,
+    Seal,
+}
+
+impl Shared {
+    /// Remembers why readings do not go all the way, or that they do again.
+    fn note_trouble(&self, source: Source, error: Option<Error>) {
+        let mut core = self.core();
+        match error {
+            Some(error) => {
+                if core.trouble.as_ref().is_none_or(|t| t.0 != source) {
+                    tracing::error!(%error, ?source, "readings do not go all the way; trying again each second");
+                }
+                core.trouble = Some((source, Trouble::of(&error)));
+            }
+            None => {
+                if core.trouble.as_ref().is_some_and(|t| t.0 == source) {
+                    tracing::info!(?source, "readings go all the way again");
+                    core.trouble = None;
+                }
+            }
+        }
+        drop(core);
+        self.room.notify_all();
+    }
+
+    /// Seals some of the tails that wait for it, with the definitions that the file does not have yet.
+    pub(crate) fn seal_some(&self) -> Result<(), Error> {
+        // One at a time: a caller who seals and the worker would otherwise commit the jobs of a series out of order.
+        let _one = crate::file::lock(&self.sealer);
+        let (jobs, definitions) = {
+            let core = self.core();
+            let jobs: Vec<Arc<Job>> = core.jobs.iter().take(JOBS_PER_COMMIT).cloned().collect();
+            let series = core.catalog.undefined.iter().filter_map(|&id| core.catalog.get(id));
+            let definitions: Vec<_> = series.map(|s| s.owned_definition()).collect();
+            (jobs, definitions)
+        };
+        if jobs.is_empty() && definitions.is_empty() {
+            return Ok(());
+        }
+        let mut commit = Commit { definitions, ..Commit::default() };
+        for job in &jobs {
+            let from = commit.chunks.len();
+            chunks_of(job, &mut commit.chunks);
+            let span = commit.chunks[from..].iter().map(|c| c.t1.saturating_sub(c.t0)).max().unwrap_or(0);
+            commit.sealed.push((job.series, job.tail.last_sequence, span));
+        }
+        // Neighbours in the file are written together.
+        commit.chunks.sort_by_key(|c| (c.series, c.t1));
+        self.file.commit(&commit)?;
+        let readings = commit.chunks.iter().map(|c| c.summary.count).sum();
+        let bytes = commit.chunks.iter().map(|c| c.bytes.len() as u64).sum();
+        self.sealed(&jobs, &commit);
+        self.count(commit.chunks.len() as u64, readings, bytes);
+        self.room.notify_all();
+        Ok(())
+    }
+
+    /// Forgets what is in the file now.
+    fn sealed(&self, jobs: &[Arc<Job>], commit: &Commit) {
+        let mut core = self.core();
+        let core: &mut Core = &mut core;
+        for definition in &commit.definitions {
+            if let Some(series) = core.catalog.get_mut(definition.series) {
+                series.in_file = true;
+            }
+        }
+        let Catalog { series: series_of, undefined, .. } = &mut core.catalog;
+        undefined.retain(|&id| series_of[id as usize].as_ref().is_some_and(|s| !s.in_file));
+        for (job, &(_, sequence, span)) in jobs.iter().zip(&commit.sealed) {
+            if let Some(series) = core.catalog.get_mut(job.series) {
+                series.sealing.retain(|t| !Arc::ptr_eq(t, &job.tail));
+                series.sealed = sequence;
+                series.span = series.span.max(span);
+                if let Some((time, value)) = job.tail.newest() {
+                    let newer = match &series.newest {
+                        Newest::Unknown => false,
+                        Newest::Nothing => true,
+                        Newest::At(known, _) => time >= *known,
+                    };
+                    if newer {
+                        series.newest = Newest::At(time, value);
+                    }
+                }
+            }
+            core.sealing_bytes -= job.bytes;
+            core.sealing_readings -= job.tail.len() as u64;
+        }
+        core.jobs.drain(..jobs.len());
+    }
+
+    /// Lets the log go as far as chunks allow, and makes them allow more when it has grown long.
+    pub(crate) fn relieve_log(&self) {
+        let oldest = self.core().oldest_sequence().unwrap_or_else(|| self.log.next_sequence());
+        if let Err(error) = self.log.trim(oldest) {
+            tracing::warn!(%error, "the hot log could not be trimmed; it will be tried again");
+        }
+        let segments = self.log.segments();
+        let bytes: u64 = segments.iter().map(|s| s.bytes).sum();
+        if bytes > LOG_BYTES_MAX
+            && let Some(middle) = segments.get(segments.len() / 2)
+        {
+            self.core().detach_older(middle.first_sequence);
+        }
+    }
+
+    /// Seals everything there is and lets the log go.
+    pub(crate) fn seal_everything(&self) -> Result<(), Error> {
+        {
+            let mut core = self.open_core()?;
+            let ids: Vec<u32> = core.catalog.series.iter().flatten().map(|s| s.info.id).collect();
+            ids.into_iter().for_each(|id| core.detach(id));
+        }
+        loop {
+            self.seal_some()?;
+            let core = self.open_core()?;
+            if core.jobs.is_empty() {
+                break;
+            }
+        }
+        self.log.roll().map_err(|e| Error::log("begin a new segment of the hot log", e))?;
+        self.relieve_log();
+        Ok(())
+    }
+}
+
+/// The chunks of a tail: one, unless it is very long.
+fn chunks_of(job: &Job, out: &mut Vec<NewChunk>) {
+    let (times, values) = job.tail.all();
+    let pieces = times.len().div_ceil(CHUNK_READINGS_MAX).max(1);
+    for i in 0..pieces {
+        let (from, to) = (times.len() * i / pieces, times.len() * (i + 1) / pieces);
+        let Some(summary) = Summary::of(&times, &values, from, to) else { continue };
+        let mut part = values.clone();
+        part.cut(from, to);
+        out.push(NewChunk {
+            series: job.series,
+            t0: times[from],
+            t1: times[to - 1],
+            sequence: job.tail.last_sequence,
+            summary,
+            bytes: chunk::encode(&times[from..to], &part, Effort::Seal),
+        });
+    }
+}
