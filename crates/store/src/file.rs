@@ -308,7 +308,7 @@ impl Snapshot<'_> {
         let last = stop.saturating_sub(1).saturating_add(span);
         let periods: Vec<i64> = lock(&self.file.periods).range(period(start)..=period(last)).copied().collect();
         let mut found = Vec::new();
-        let mut query = || -> Result<(), rusqlite::Error> {
+        let query = || -> Result<(), rusqlite::Error> {
             let mut statement = self.connection().prepare_cached(
                 "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc FROM chunk
                  WHERE period = ?1 AND series = ?2 AND t1 BETWEEN ?3 AND ?4",
