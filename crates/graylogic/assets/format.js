@@ -18,7 +18,7 @@ export function reading(value, digits = 6) {
   if (!Number.isFinite(value)) return String(value);
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e15 || size < 1e-6) return value.toExponential(Math.min(digits - 1, 4)).replace("e+", "e");
+  if (size >= 1e15 || size < 1e-6) return String(Number(value.toPrecision(digits)));
   const decimals = Math.max(0, Math.min(12, digits - 1 - Math.floor(Math.log10(size))));
   return value.toLocaleString(LOCALE, { maximumFractionDigits: decimals });
 }
@@ -39,17 +39,14 @@ export function bytes(value) {
 /** A span in its two largest units: `2 min 5 s`, `3 h 12 min`, `4 y 61 d`. */
 export function span(milliseconds) {
   const units = [["y", 31_536_000], ["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
-  let rest = Math.max(0, Math.round(milliseconds / 1000));
-  const parts = [];
-  for (const [name, seconds] of units) {
-    const whole = Math.floor(rest / seconds);
-    if (whole > 0 || (parts.length === 1 && name !== "y")) {
-      if (whole > 0) parts.push(`${whole.toLocaleString(LOCALE)} ${name}`);
-      rest -= whole * seconds;
-      if (parts.length === 2 || (parts.length === 1 && whole === 0)) break;
-    }
-  }
-  return parts.length === 0 ? "0 s" : parts.join(" ");
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  const first = units.findIndex(([, unit]) => seconds >= unit);
+  if (first < 0) return "0 s";
+  const [name, unit] = units[first];
+  const large = `${count(Math.floor(seconds / unit))} ${name}`;
+  const next = units[first + 1];
+  const small = next ? Math.floor((seconds % unit) / next[1]) : 0;
+  return small > 0 ? `${large} ${small} ${next[0]}` : large;
 }
 
 /** The width of a window, which may be a fraction of a second. */

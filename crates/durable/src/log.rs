@@ -1,0 +1,858 @@
+//! The log: frames appended to segments, synced in groups, replayed after any end, trimmed from the front.
+//! It knows nothing of what a payload means. Everything is synchronous; there are no threads here.
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::Error;
+use crate::frame::{
+    FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame, padded, payload_crc, torn_header,
+};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Suffix of segment files.
+const SUFFIX: &str = ".seg";
+/// Folder for what was found damaged.
+const DAMAGED: &str = "damaged";
+
+/// How a log is opened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LogOptions {
+    log_id: u64,
+    segment_bytes: u64,
+    payload_bytes_max: u32,
+    unsynced_bytes_max: usize,
+    first_sequence: u64,
+}
+
+impl LogOptions {
+    /// The log with this identity: segments and frames of another log are not taken for its own.
+    ///
+    /// Segments of 8 MiB, payloads up to 16 MiB, a sync at the latest after 16 MiB, sequences from 1.
+    #[must_use]
+    pub fn new(log_id: u64) -> Self {
+        Self {
+            log_id,
+            segment_bytes: 8 << 20,
+            payload_bytes_max: 16 << 20,
+            unsynced_bytes_max: 16 << 20,
+            first_sequence: 1,
+        }
+    }
+
+    /// A new segment is begun when the present one has this many bytes.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes.max(SEGMENT_HEADER_BYTES as u64 + 1);
+        self
+    }
+
+    /// A larger payload is refused.
+    #[must_use]
+    pub fn payload_bytes_max(mut self, bytes: u32) -> Self {
+        self.payload_bytes_max = bytes;
+        self
+    }
+
+    /// So many bytes of frames may wait for a sync; an append beyond that syncs first. They are kept in memory as well, so
+    /// that a failed sync loses none of them.
+    #[must_use]
+    pub fn unsynced_bytes_max(mut self, bytes: usize) -> Self {
+        self.unsynced_bytes_max = bytes;
+        self
+    }
+
+    /// No sequence below this one is given, whatever the segments hold: for callers who remember sequences elsewhere.
+    #[must_use]
+    pub fn first_sequence(mut self, sequence: u64) -> Self {
+        self.first_sequence = sequence;
+        self
+    }
+}
+
+/// What opening a log found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Segments of this log.
+    pub segments: usize,
+    /// Damage seen while opening. What lies inside closed segments is found by [`Log::replay`].
+    pub damage: Vec<Damage>,
+}
+
+/// Bytes that are not what was written, and what they cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// Name of the segment.
+    pub segment: String,
+    /// Where in it.
+    pub offset: u64,
+    /// How many bytes.
+    pub bytes: u64,
+    /// The sequences that are lost; empty when none is known to be.
+    pub lost: Range<u64>,
+    /// Where a copy of the bytes is, when one was made.
+    pub kept_in: Option<PathBuf>,
+}
+
+impl Damage {
+    /// How many sequences are lost.
+    #[must_use]
+    pub fn lost_count(&self) -> u64 {
+        self.lost.end.saturating_sub(self.lost.start)
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "segment {}: {} bytes at {} are not what was written", self.segment, self.bytes, self.offset)?;
+        match self.lost_count() {
+            0 => write!(f, "; nothing that was whole is lost")?,
+            n => write!(f, "; {n} lost, numbers {} to {}", self.lost.start, self.lost.end - 1)?,
+        }
+        if let Some(path) = &self.kept_in {
+            write!(f, "; kept in {}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// A frame read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Frame {
+    /// Its first sequence.
+    pub first_sequence: u64,
+    /// How many sequences it has.
+    pub count: u32,
+    /// The flags it was written with.
+    pub flags: u16,
+    /// The payload, byte for byte.
+    pub payload: Vec<u8>,
+}
+
+/// A segment of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentInfo {
+    /// No sequence in it is smaller.
+    pub first_sequence: u64,
+    /// The first sequence after it.
+    pub end_sequence: u64,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// What trimming removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Trimmed {
+    /// Segments.
+    pub segments: usize,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What a log has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LogStats {
+    /// Bytes appended, headers and padding included.
+    pub bytes_written: u64,
+    /// Syncs of segments.
+    pub syncs: u64,
+    /// Syncs that failed.
+    pub failed_syncs: u64,
+    /// How long the last sync took.
+    pub last_sync: Duration,
+}
+
+#[derive(Clone, Debug)]
+struct Segment {
+    name: String,
+    path: PathBuf,
+    first: u64,
+    end: u64,
+    bytes: u64,
+    /// `None` when only its name and place are known: it is opened when it is read.
+    file: Option<Arc<dyn DiskFile>>,
+    /// Has bytes that no sync has covered.
+    dirty: bool,
+}
+
+/// A frame that no sync has covered yet.
+#[derive(Debug)]
+struct Unsynced {
+    end_sequence: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// In the order of their names.
+    segments: Vec<Segment>,
+    /// Whether the last segment takes more frames.
+    active: bool,
+    next: u64,
+    synced: u64,
+    /// The frames that no sync has covered, one after the other, and where each ends.
+    unsynced: VecDeque<Unsynced>,
+    unsynced_bytes: VecDeque<u8>,
+    /// A sync failed and what it should have covered is only in `unsynced_bytes`.
+    broken: bool,
+    buffer: Vec<u8>,
+    stats: LogStats,
+}
+
+/// A log in a folder of its own.
+///
+/// Appends are in the hands of the operating system when they return and survive the end of the process; after
+/// [`Log::sync`] they survive a power cut. All methods take `&self`; a sync does not hold up appends. That no two logs
+/// use one folder is the caller's care: see [`Disk::lock`].
+///
+/// ```
+/// use graylogic_durable::{Log, LogOptions, RealDisk};
+/// use std::sync::Arc;
+///
+/// let folder = tempfile::tempdir()?;
+/// let (log, _) = Log::open(Arc::new(RealDisk), folder.path(), LogOptions::new(7))?;
+/// let first = log.append(b"two readings", 2)?;
+/// log.sync()?;
+/// assert_eq!((first, log.next_sequence()), (1, 3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    options: LogOptions,
+    inner: Mutex<Inner>,
+    /// Held by who syncs: others wait and find that theirs was covered.
+    syncing: Mutex<()>,
+}
+
+impl Log {
+    /// Opens the log in a folder, or makes one.
+    ///
+    /// It never fails because of what the files hold. A torn tail is copied to `damaged/` and cut; a file that is no
+    /// segment of this log is moved there. Only the last segment is read whole; others are looked into by
+    /// [`Log::replay`].
+    ///
+    /// # Errors
+    /// When the disk refuses a call.
+    pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: LogOptions) -> Result<(Self, Recovery), Error> {
+        let opening = |e| Error::io(format_args!("open the log in {}", directory.display()), e);
+        disk.create_dir_all(directory).map_err(opening)?;
+        let mut recovery = Recovery::default();
+        let mut segments = find_segments(&*disk, directory, &options, &mut recovery).map_err(opening)?;
+        let mut next = options.first_sequence.max(1);
+        for segment in &segments {
+            next = next.max(segment.first);
+        }
+        if let Some(last) = segments.last_mut() {
+            let end = cut_torn_tail(&*disk, directory, &options, last, &mut recovery).map_err(opening)?;
+            next = next.max(end);
+            last.end = next;
+        }
+        recovery.segments = segments.len();
+        let inner = Inner {
+            segments,
+            active: false,
+            next,
+            synced: next,
+            unsynced: VecDeque::new(),
+            unsynced_bytes: VecDeque::new(),
+            broken: false,
+            buffer: Vec::new(),
+            stats: LogStats::default(),
+        };
+        let log = Self {
+            disk,
+            directory: directory.to_owned(),
+            options,
+            inner: Mutex::new(inner),
+            syncing: Mutex::new(()),
+        };
+        Ok((log, recovery))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Fields change together between fallible calls, so that a panic elsewhere leaves them whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends a frame of `count` sequences and returns the first of them.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid`] for a payload above the limit; otherwise the disk refused: nothing was appended, and a
+    /// later append may succeed.
+    ///
+    /// # Panics
+    /// When `count` is 0.
+    pub fn append(&self, payload: &[u8], count: u32) -> Result<u64, Error> {
+        self.append_with(count, |out| out.extend_from_slice(payload))
+    }
+
+    /// Like [`Log::append`], with the payload written by `fill` into the log's own buffer, which it must only add to.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    ///
+    /// # Panics
+    /// When `count` is 0.
+    pub fn append_with(&self, count: u32, fill: impl FnOnce(&mut Vec<u8>)) -> Result<u64, Error> {
+        assert!(count > 0, "a frame has at least one sequence");
+        let mut inner = self.lock();
+        if inner.unsynced_bytes.len() > self.options.unsynced_bytes_max || inner.broken {
+            drop(inner);
+            self.sync()?;
+            inner = self.lock();
+        }
+        let mut buffer = std::mem::take(&mut inner.buffer);
+        buffer.clear();
+        buffer.resize(FRAME_HEADER_BYTES, 0);
+        fill(&mut buffer);
+        let done = self.append_frame(&mut inner, &mut buffer, count);
+        if buffer.capacity() <= 1 << 20 {
+            inner.buffer = buffer;
+        }
+        done
+    }
+
+    fn append_frame(&self, inner: &mut Inner, buffer: &mut Vec<u8>, count: u32) -> Result<u64, Error> {
+        let payload_bytes = buffer.len() - FRAME_HEADER_BYTES;
+        if payload_bytes > self.options.payload_bytes_max as usize {
+            let max = self.options.payload_bytes_max;
+            let message = format!("append to the log: a payload of {payload_bytes} bytes is above the limit of {max}; split it");
+            return Err(Error::plain(io::ErrorKind::InvalidInput, message));
+        }
+        let sequence = inner.next;
+        let header = FrameHeader {
+            payload_bytes: payload_bytes as u32,
+            flags: 0,
+            first_sequence: sequence,
+            payload_crc: payload_crc(self.options.log_id, sequence, &buffer[FRAME_HEADER_BYTES..]),
+            count,
+        };
+        buffer[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
+        buffer.resize(FRAME_HEADER_BYTES + padded(payload_bytes), 0);
+        let end = header.end_sequence().ok_or_else(|| {
+            Error::plain(io::ErrorKind::InvalidInput, "append to the log: all sequence numbers are used".into())
+        })?;
+        let full = inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes);
+        if !inner.active || full {
+            self.begin_segment(inner, sequence)?;
+        }
+        self.write(inner, buffer, end)?;
+        inner.next = end;
+        inner.unsynced.push_back(Unsynced { end_sequence: end, bytes: buffer.len() });
+        inner.unsynced_bytes.extend(&*buffer);
+        Ok(sequence)
+    }
+
+    /// Puts whole frames behind the last one of the active segment, or leaves the segment as it was.
+    fn write(&self, inner: &mut Inner, frames: &[u8], end: u64) -> Result<(), Error> {
+        let segment = inner.segments.last_mut().expect("an active log has a segment");
+        let file = segment.file.clone().expect("the active segment is open");
+        if let Err(error) = file.write_at(frames, segment.bytes) {
+            // What was written of it must not stand before the next frame.
+            if file.truncate(segment.bytes).is_err() {
+                inner.active = false;
+            }
+            let name = segment.path.display();
+            return Err(Error::io(format_args!("append {} bytes to {name}", frames.len()), error));
+        }
+        segment.bytes += frames.len() as u64;
+        segment.end = end;
+        segment.dirty = true;
+        inner.stats.bytes_written += frames.len() as u64;
+        Ok(())
+    }
+
+    /// Makes a segment whose frames begin at `first`, durable with its name before any frame is in it.
+    fn begin_segment(&self, inner: &mut Inner, first: u64) -> Result<(), Error> {
+        // Named by a sequence no segment is named by yet, and after all of them.
+        let name = format!("{:016x}{SUFFIX}", inner.next);
+        let path = self.directory.join(&name);
+        let doing = format!("begin segment {}", path.display());
+        let failed = |e| Error::io(&doing, e);
+        if inner.segments.last().is_some_and(|s| s.name == name) {
+            // Nothing was ever appended to it, or its number would be smaller.
+            self.set_aside(inner, &name).map_err(failed)?;
+        }
+        let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
+        let header = SegmentHeader { log_id: self.options.log_id, first_sequence: first, created };
+        let make = || -> io::Result<Arc<dyn DiskFile>> {
+            let file = self.disk.open(&path, OpenMode::CreateNew)?;
+            file.write_at(&header.encode(), 0)?;
+            file.sync()?;
+            self.disk.sync_dir(&self.directory)?;
+            Ok(file)
+        };
+        match make() {
+            Ok(file) => {
+                inner.segments.push(Segment {
+                    name,
+                    path,
+                    first,
+                    end: first,
+                    bytes: SEGMENT_HEADER_BYTES as u64,
+                    file: Some(file),
+                    dirty: false,
+                });
+                inner.active = true;
+                Ok(())
+            }
+            Err(error) => {
+                // It holds nothing; if it cannot be removed either, opening finds it empty.
+                let _left_behind = self.disk.remove(&path);
+                Err(failed(error))
+            }
+        }
+    }
+
+    /// Moves the last segment, which holds no frame, out of the way of a new one with its name.
+    fn set_aside(&self, inner: &mut Inner, name: &str) -> io::Result<()> {
+        let path = self.directory.join(name);
+        let holds_only_header = inner.segments.last().is_some_and(|s| s.bytes <= SEGMENT_HEADER_BYTES as u64);
+        if holds_only_header {
+            self.disk.remove(&path)?;
+        } else {
+            keep_damaged(&*self.disk, &self.directory, &path, name)?;
+        }
+        inner.segments.pop();
+        Ok(())
+    }
+
+    /// Returns when everything appended before the call survives a power cut, with the first sequence that may not.
+    ///
+    /// Callers that come while one syncs share the next sync. Appends go on meanwhile.
+    ///
+    /// # Errors
+    /// When the disk refuses. What was appended is still in memory and in the hands of the operating system; it is
+    /// written again to a new segment with the next sync.
+    pub fn sync(&self) -> Result<u64, Error> {
+        let wanted = self.lock().next;
+        let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (target, files) = {
+            let mut inner = self.lock();
+            if inner.synced >= wanted && !inner.broken {
+                return Ok(inner.synced);
+            }
+            if inner.broken {
+                self.write_again(&mut inner)?;
+            }
+            let dirty: Vec<(Arc<dyn DiskFile>, PathBuf)> = inner
+                .segments
+                .iter_mut()
+                .filter(|s| s.dirty)
+                .filter_map(|s| Some((s.file.clone()?, s.path.clone())))
+                .collect();
+            // Bytes appended from here on make them dirty again.
+            inner.segments.iter_mut().for_each(|s| s.dirty = false);
+            (inner.next, dirty)
+        };
+        let began = Instant::now();
+        for (file, path) in &files {
+            if let Err(error) = file.sync() {
+                // The kernel may have dropped the pages and call the file clean: it is not trusted any more.
+                let mut inner = self.lock();
+                inner.broken = true;
+                inner.active = false;
+                inner.stats.failed_syncs += 1;
+                return Err(Error::io(format_args!("sync {}", path.display()), error));
+            }
+        }
+        let mut inner = self.lock();
+        inner.stats.syncs += files.len() as u64;
+        inner.stats.last_sync = began.elapsed();
+        inner.synced = inner.synced.max(target);
+        while inner.unsynced.front().is_some_and(|f| f.end_sequence <= target) {
+            if let Some(frame) = inner.unsynced.pop_front() {
+                inner.unsynced_bytes.drain(..frame.bytes);
+            }
+        }
+        let last = inner.segments.len().saturating_sub(1);
+        for segment in inner.segments[..last].iter_mut().filter(|s| !s.dirty) {
+            segment.file = None;
+        }
+        Ok(inner.synced)
+    }
+
+    /// Writes what no sync has covered to a new segment, which takes the place of what earlier ones hold of it.
+    fn write_again(&self, inner: &mut Inner) -> Result<(), Error> {
+        if inner.unsynced.is_empty() {
+            inner.broken = false;
+            return Ok(());
+        }
+        let first = inner.synced;
+        self.begin_segment(inner, first)?;
+        let frames: Vec<u8> = inner.unsynced_bytes.iter().copied().collect();
+        let end = inner.next;
+        self.write(inner, &frames, end)?;
+        inner.broken = false;
+        Ok(())
+    }
+
+    /// Every sequence below this one survives a power cut.
+    #[must_use]
+    pub fn synced(&self) -> u64 {
+        self.lock().synced
+    }
+
+    /// The sequence the next frame gets.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.lock().next
+    }
+
+    /// The first sequence that may still be in the log.
+    #[must_use]
+    pub fn first_sequence(&self) -> u64 {
+        let inner = self.lock();
+        inner.segments.first().map_or(inner.next, |s| s.first)
+    }
+
+    /// Closes the segment that takes frames, so that [`Log::trim`] may remove it; the next append begins another.
+    pub fn roll(&self) {
+        self.lock().active = false;
+    }
+
+    /// Removes the segments whose sequences are all below `before`, oldest first. Freeing needs no room.
+    ///
+    /// # Errors
+    /// When the disk refuses; what was not removed is tried again by the next call.
+    pub fn trim(&self, before: u64) -> Result<Trimmed, Error> {
+        let mut inner = self.lock();
+        let mut trimmed = Trimmed::default();
+        loop {
+            let (Some(oldest), following) = (inner.segments.first(), inner.segments.get(1).map(|s| s.first)) else { break };
+            let end = following.unwrap_or(oldest.end);
+            let takes_frames = inner.active && following.is_none();
+            // What a later segment took over of an un-synced one is in that one.
+            if end > before || takes_frames || inner.broken {
+                break;
+            }
+            let doing = format!("remove segment {}", oldest.path.display());
+            match self.disk.remove(&oldest.path) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io(doing, e)),
+            }
+            trimmed.segments += 1;
+            trimmed.bytes += oldest.bytes;
+            inner.segments.remove(0);
+        }
+        if trimmed.segments > 0 {
+            let doing = format_args!("sync folder {}", self.directory.display());
+            self.disk.sync_dir(&self.directory).map_err(|e| Error::io(doing, e))?;
+        }
+        Ok(trimmed)
+    }
+
+    /// The segments, oldest first.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let of = |s: &Segment| SegmentInfo { first_sequence: s.first, end_sequence: s.end, bytes: s.bytes };
+        self.lock().segments.iter().map(of).collect()
+    }
+
+    /// What the log has done since it was opened.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        self.lock().stats
+    }
+
+    /// The frames with sequences from `from` on, as they are now, with the damage between them.
+    ///
+    /// One segment at a time is in memory. What is appended or trimmed meanwhile may or may not be seen.
+    #[must_use]
+    pub fn replay(&self, from: u64) -> Replay {
+        let inner = self.lock();
+        let segments: Vec<Segment> = inner.segments.clone();
+        let expected = segments.first().map_or(inner.next, |s| s.first);
+        Replay {
+            disk: self.disk.clone(),
+            log_id: self.options.log_id,
+            end: inner.next,
+            segments: segments.into_iter().collect(),
+            from,
+            expected,
+            current: None,
+        }
+    }
+}
+
+/// The frames of a log in their order, with the damage between them: an iterator.
+#[derive(Debug)]
+pub struct Replay {
+    disk: Arc<dyn Disk>,
+    log_id: u64,
+    end: u64,
+    segments: VecDeque<Segment>,
+    from: u64,
+    /// The sequence the next good frame has when nothing is lost.
+    expected: u64,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    segment: Segment,
+    bytes: Vec<u8>,
+    at: usize,
+    /// Frames from here on count in a later segment.
+    limit: u64,
+}
+
+impl Replay {
+    fn load(&mut self) -> Option<Result<(), Damage>> {
+        let segment = self.segments.pop_front()?;
+        let limit = self.segments.iter().map(|s| s.first).min().unwrap_or(self.end).max(segment.first);
+        match read_all(&*self.disk, &segment.path) {
+            Ok(bytes) => {
+                self.current = Some(Current { segment, bytes, at: SEGMENT_HEADER_BYTES, limit });
+                Some(Ok(()))
+            }
+            Err(_) => {
+                let lost = self.expected.max(segment.first)..limit.max(self.expected);
+                self.expected = self.expected.max(limit);
+                Some(Err(Damage { segment: segment.name, offset: 0, bytes: segment.bytes, lost, kept_in: None }))
+            }
+        }
+    }
+}
+
+impl Iterator for Replay {
+    type Item = Result<Frame, Damage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(current) = &mut self.current else {
+                match self.load()? {
+                    Ok(()) => continue,
+                    Err(damage) => return Some(Err(damage)),
+                }
+            };
+            let expected = self.expected;
+            let found = next_frame(&current.bytes, current.at, self.log_id, expected..current.limit);
+            let name = || current.segment.name.clone();
+            let Some(found) = found else {
+                // Nothing more counts here. Bytes that are no frame at the end cost what the next segment does not have.
+                let (at, end) = (current.at, current.bytes.len());
+                let superseded = frames_end(&current.bytes, at, self.log_id);
+                let lost = expected..current.limit.max(expected);
+                let damage = (superseded < end || !lost.is_empty()).then(|| Damage {
+                    segment: name(),
+                    offset: superseded.min(end) as u64,
+                    bytes: (end - superseded.min(end)) as u64,
+                    lost: lost.clone(),
+                    kept_in: None,
+                });
+                self.expected = lost.end;
+                self.current = None;
+                match damage {
+                    Some(damage) => return Some(Err(damage)),
+                    None => continue,
+                }
+            };
+            if found.offset > current.at || found.header.first_sequence > expected {
+                let damage = Damage {
+                    segment: name(),
+                    offset: current.at as u64,
+                    bytes: (found.offset - current.at) as u64,
+                    lost: expected..found.header.first_sequence,
+                    kept_in: None,
+                };
+                current.at = found.offset;
+                self.expected = found.header.first_sequence;
+                return Some(Err(damage));
+            }
+            let frame = Frame {
+                first_sequence: found.header.first_sequence,
+                count: found.header.count,
+                flags: found.header.flags,
+                payload: found.payload(&current.bytes).to_vec(),
+            };
+            current.at = found.end(&current.bytes);
+            self.expected = found.header.first_sequence + u64::from(found.header.count);
+            if self.expected > self.from {
+                return Some(Ok(frame));
+            }
+        }
+    }
+}
+
+/// Where whole frames of this log that follow each other from `at` on end, whatever their sequences.
+fn frames_end(bytes: &[u8], mut at: usize, log_id: u64) -> usize {
+    while at < bytes.len() {
+        match next_frame(bytes, at, log_id, 0..u64::MAX) {
+            Some(found) if found.offset == at => at = found.end(bytes),
+            _ => break,
+        }
+    }
+    at
+}
+
+fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let length = usize::try_from(file.bytes()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match file.read_at(&mut bytes[filled..], filled as u64)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// The segments of this log in the order of their names; what is none is moved to `damaged/` and reported.
+fn find_segments(
+    disk: &dyn Disk,
+    directory: &Path,
+    options: &LogOptions,
+    recovery: &mut Recovery,
+) -> io::Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for entry in disk.list(directory)? {
+        let Some(name) = entry.name.to_str().filter(|n| n.ends_with(SUFFIX) && !entry.is_dir) else { continue };
+        let number = name.strip_suffix(SUFFIX).filter(|n| n.len() == 16);
+        let number = number.and_then(|n| u64::from_str_radix(n, 16).ok());
+        let path = directory.join(name);
+        let mut front = [0; SEGMENT_HEADER_BYTES];
+        let file = disk.open(&path, OpenMode::Read)?;
+        let mut filled = 0;
+        while filled < front.len() {
+            match file.read_at(&mut front[filled..], filled as u64)? {
+                0 => break,
+                n => filled += n,
+            }
+        }
+        let header = SegmentHeader::decode(&front[..filled]);
+        let first = match (number, header) {
+            (Some(_), Some(header)) if header.log_id == options.log_id => Some(header.first_sequence),
+            // A damaged header: frames know themselves where they belong. The name is at least as large as the truth.
+            (Some(number), None) if entry.bytes > SEGMENT_HEADER_BYTES as u64 => {
+                recovery.damage.push(Damage {
+                    segment: name.to_owned(),
+                    offset: 0,
+                    bytes: SEGMENT_HEADER_BYTES as u64,
+                    lost: 0..0,
+                    kept_in: None,
+                });
+                Some(first_good_sequence(disk, &path, options.log_id)?.unwrap_or(number).min(number))
+            }
+            _ => None,
+        };
+        match first {
+            Some(first) => segments.push(Segment {
+                name: name.to_owned(),
+                path,
+                first,
+                end: first,
+                bytes: entry.bytes,
+                file: None,
+                dirty: false,
+            }),
+            // A crash while it was made: never held a frame.
+            None if entry.bytes <= SEGMENT_HEADER_BYTES as u64 && header.is_none() && number.is_some() => disk.remove(&path)?,
+            None => {
+                let kept_in = keep_damaged(disk, directory, &path, name)?;
+                let damage = Damage {
+                    segment: name.to_owned(),
+                    offset: 0,
+                    bytes: entry.bytes,
+                    lost: 0..0,
+                    kept_in: Some(kept_in),
+                };
+                recovery.damage.push(damage);
+            }
+        }
+    }
+    segments.sort_by(|a, b| a.name.cmp(&b.name));
+    for i in 1..segments.len() {
+        segments[i - 1].end = segments[i].first;
+    }
+    Ok(segments)
+}
+
+fn first_good_sequence(disk: &dyn Disk, path: &Path, log_id: u64) -> io::Result<Option<u64>> {
+    let bytes = read_all(disk, path)?;
+    Ok(next_frame(&bytes, 0, log_id, 0..u64::MAX).map(|f| f.header.first_sequence))
+}
+
+/// Cuts what follows the last whole frame of the last segment, after copying it, and returns the first free sequence.
+fn cut_torn_tail(
+    disk: &dyn Disk,
+    directory: &Path,
+    options: &LogOptions,
+    last: &mut Segment,
+    recovery: &mut Recovery,
+) -> io::Result<u64> {
+    let bytes = read_all(disk, &last.path)?;
+    let mut at = SEGMENT_HEADER_BYTES.min(bytes.len());
+    let mut next = last.first;
+    while let Some(found) = next_frame(&bytes, at, options.log_id, next..u64::MAX) {
+        at = found.end(&bytes);
+        next = found.header.first_sequence + u64::from(found.header.count);
+    }
+    if at < bytes.len() {
+        // A header that is whole says how many readings were on their way; their numbers are not given again.
+        let torn = torn_header(&bytes, at).filter(|h| h.first_sequence >= next);
+        let lost = torn.and_then(|h| Some(next..h.end_sequence()?)).unwrap_or(0..0);
+        next = next.max(lost.end);
+        let copy_name = format!("{}-{at:x}.torn", last.name);
+        let kept_in = copy_damaged(disk, directory, &copy_name, &bytes[at..])?;
+        let file = disk.open(&last.path, OpenMode::ReadWrite)?;
+        file.truncate(at as u64)?;
+        file.sync()?;
+        last.bytes = at as u64;
+        recovery.damage.push(Damage {
+            segment: last.name.clone(),
+            offset: at as u64,
+            bytes: (bytes.len() - at) as u64,
+            lost,
+            kept_in: Some(kept_in),
+        });
+    }
+    Ok(next)
+}
+
+/// A name in `damaged/` that nothing has yet.
+fn free_name(disk: &dyn Disk, folder: &Path, name: &str) -> io::Result<PathBuf> {
+    let taken: Vec<_> = disk.list(folder)?.into_iter().map(|e| e.name).collect();
+    let free = (0..)
+        .map(|i| if i == 0 { name.to_owned() } else { format!("{name}.{i}") })
+        .find(|n| !taken.iter().any(|t| t.to_str() == Some(n)));
+    Ok(folder.join(free.unwrap_or_else(|| unreachable!("there are more names than files"))))
+}
+
+fn keep_damaged(disk: &dyn Disk, directory: &Path, path: &Path, name: &str) -> io::Result<PathBuf> {
+    let folder = directory.join(DAMAGED);
+    disk.create_dir_all(&folder)?;
+    let to = free_name(disk, &folder, name)?;
+    disk.rename(path, &to)?;
+    disk.sync_dir(&folder)?;
+    disk.sync_dir(directory)?;
+    Ok(to)
+}
+
+fn copy_damaged(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+    let folder = directory.join(DAMAGED);
+    disk.create_dir_all(&folder)?;
+    let to = free_name(disk, &folder, name)?;
+    let file = disk.open(&to, OpenMode::CreateNew)?;
+    file.write_at(bytes, 0)?;
+    file.sync()?;
+    disk.sync_dir(&folder)?;
+    Ok(to)
+}

@@ -1,0 +1,160 @@
+//! The release build against real programs. Starts them, hands over to the script that looks, and stops them;
+//! must not know what a page should show (`campaign_page.py` beside this crate does).
+
+use crate::cargo;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+const START_MAX: Duration = Duration::from_secs(30);
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// What the campaign needs beside Rust and Python, as program and Debian package.
+const PROGRAMS: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedriver", "chromium-driver")];
+
+/// Builds, fills a store with the shipped recordings, serves it, looks at the page, stops.
+pub(crate) fn run(root: &Path) -> Result<(), String> {
+    install()?;
+    crate::run(
+        "campaign: release build",
+        cargo(root).args(["build", "--release", "--package", "graylogic"]),
+    )?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let program = root.join(target).join("release").join("graylogic");
+
+    let data = TemporaryFolder::new()?;
+    let mut demo = Command::new(&program);
+    demo.args(["demo", "--once", "--data"]).arg(data.path()).stdout(Stdio::null());
+    crate::run("campaign: demo", &mut demo)?;
+
+    let mut serve = Serve::start(&program, data.path())?;
+    let script = root.join("xtask").join("campaign_page.py");
+    let looked = crate::run("campaign: page", Command::new("python3").arg(script).arg(&serve.address));
+    let stopped = serve.stop();
+    looked.and(stopped)
+}
+
+/// Installs what is missing. A campaign that cannot run has failed: skipping would look like success.
+fn install() -> Result<(), String> {
+    let missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("campaign: installing {}", missing.join(" "));
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["-qq", "-o", "Acquire::Retries=3"])
+            .args(arguments);
+        crate::run("campaign: install", command.stdout(Stdio::null()))
+    };
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(&missing);
+    apt(&["update"]).and_then(|()| apt(&arguments)).map_err(|why| {
+        format!(
+            "{why}\ncampaign: {} must be installed; as root this installs them itself",
+            missing.join(" and ")
+        )
+    })
+}
+
+fn is_installed(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+}
+
+/// A running `graylogic serve`, killed when dropped so that no failure leaves it behind.
+struct Serve {
+    child: Child,
+    address: String,
+}
+
+impl Serve {
+    fn start(program: &Path, data: &Path) -> Result<Serve, String> {
+        let mut command = Command::new(program);
+        command.arg("serve").arg("--data").arg(data).args(["--port", &free_port()?.to_string()]);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("campaign: start {command:?}: {error}"))?;
+        let lines = child.stdout.take().map(BufReader::new);
+        let mut serve = Serve { child, address: String::new() };
+        let (sender, receiver) = mpsc::channel();
+        // Reads on until the end: a program whose output nobody takes would stop at a full pipe.
+        std::thread::spawn(move || {
+            for line in lines.into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("listening on ") {
+                    // The receiver is gone once the address is known; later lines are of no interest.
+                    let _ = sender.send(address.trim().to_owned());
+                }
+            }
+        });
+        serve.address = receiver.recv_timeout(START_MAX).map_err(|_| {
+            format!("campaign: serve did not say where it listens within {} s", START_MAX.as_secs())
+        })?;
+        Ok(serve)
+    }
+
+    /// Asks the program to end, as an init system does, and wants it to end well.
+    fn stop(&mut self) -> Result<(), String> {
+        let signal = format!("kill -TERM {}", self.child.id());
+        crate::run("campaign: stop serve", Command::new("sh").args(["-c", &signal]))?;
+        let start = Instant::now();
+        while start.elapsed() < STOP_MAX {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return ended_well(status),
+                Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+                Err(error) => return Err(format!("campaign: wait for serve to end: {error}")),
+            }
+        }
+        Err(format!("campaign: serve did not end within {} s of SIGTERM", STOP_MAX.as_secs()))
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // Both fail when the program has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ended_well(status: ExitStatus) -> Result<(), String> {
+    if status.success() { Ok(()) } else { Err(format!("campaign: serve ended with {status} after SIGTERM")) }
+}
+
+fn free_port() -> Result<u16, String> {
+    TcpListener::bind(("127.0.0.1", 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|error| format!("campaign: find a free port: {error}"))
+}
+
+/// A new folder below the system's temporary one, removed at the end.
+struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    fn new() -> Result<TemporaryFolder, String> {
+        let folder = std::env::temp_dir().join(format!("graylogic-campaign-{}", std::process::id()));
+        std::fs::create_dir(&folder)
+            .map_err(|error| format!("campaign: create {}: {error}", folder.display()))?;
+        Ok(TemporaryFolder(folder))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        // What stays behind is in the system's temporary folder, which is cleared by the system.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
