@@ -1,46 +1,43 @@
-//! Bytes that survive: a disk that can be simulated, and an append-only log of checksummed frames that recovers.
+//! Bytes that survive: a disk that can be simulated, checksummed frames, and a log of segments that is replayed after
+//! any end of the process or the power.
 //!
-//! The crate knows nothing about readings, lines, lanes or buckets: a payload is bytes and a count. One [`Log`] serves the
-//! embedded store's hot log today; the spool's lanes (cursor, limits, dead letters, writer thread) will stand on the same
-//! log, beside it in this crate, and will add nothing to its files.
-//!
-//! | module | noun |
-//! |---|---|
-//! | [`disk`] | the one door to the file system: [`Disk`], [`DiskFile`], [`DiskLock`], and the real one |
-//! | [`sim`] | a disk in memory that tears, forgets, fails and runs full on command, for everyone's tests |
-//! | [`log`] | append, sync, replay, trim |
-//! | `segment`, `frame` | the bytes, as `docs/format.md` specifies them |
-//!
-//! # Example
 //! ```
-//! use std::{path::Path, sync::Arc};
-//! use graylogic_durable::{Entry, Log, LogOptions, SimDisk};
+//! use graylogic_durable::{Log, LogOptions, RealDisk};
+//! use std::sync::Arc;
 //!
-//! let disk = Arc::new(SimDisk::new(1)); // `RealDisk` outside tests
-//! let (log, _recovery) = Log::open(disk, Path::new("/hot"), LogOptions::new(7))?;
-//! assert_eq!(log.append(b"three readings", 3)?, 0);
-//! assert_eq!(log.sync()?, 3); // sequences 0, 1 and 2 survive a power cut from here on
-//!
-//! let mut replay = log.replay(0);
-//! while let Some(entry) = replay.read()? {
-//!     match entry {
-//!         Entry::Frame(frame) => assert_eq!(frame.payload, b"three readings"),
-//!         Entry::Damage(damage) => panic!("{damage}"),
+//! let folder = tempfile::tempdir()?;
+//! let (log, recovery) = Log::open(Arc::new(RealDisk), folder.path(), LogOptions::new(7))?;
+//! assert!(recovery.damage.is_empty());
+//! log.append(b"cpu=1", 1)?; // survives the end of the process
+//! log.append(b"cpu=2", 1)?;
+//! log.sync()?; // survives a power cut
+//! for item in log.replay(log.first_sequence()) {
+//!     match item {
+//!         Ok(frame) => println!("{}: {} bytes", frame.first_sequence, frame.payload.len()),
+//!         Err(damage) => eprintln!("{damage}"),
 //!     }
 //! }
-//! # Ok::<(), graylogic_durable::Error>(())
+//! log.trim(log.next_sequence())?; // whole segments that nobody needs any more
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! What is promised:
+//! - an append that returned survives the end of the process; after [`Log::sync`] it survives a power cut;
+//! - nothing comes out that did not go in: a frame is replayed byte for byte or not at all;
+//! - damage costs exactly the frames it hits. Replay goes on behind it and says which numbers are lost;
+//! - opening never fails because of what the files hold, and deletes nothing that holds a reading.
+//!
+//! Not here: compression, encryption, several writers of one folder (take [`Disk::lock`]), network file systems
+//! without a working `fdatasync`. The spool's cursor, lanes and limits will be built on this log.
 
-pub mod disk;
+mod disk;
 mod error;
 mod frame;
-pub mod log;
-mod replay;
-mod segment;
-pub mod sim;
+mod log;
+mod sim;
 
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use error::Error;
-pub use log::{Log, LogCounters, LogOptions, Recovery, SegmentInfo, Trimmed};
-pub use replay::{Damage, Entry, Frame, Replay};
-pub use sim::SimDisk;
+pub use frame::FRAME_HEADER_BYTES;
+pub use log::{Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed};
+pub use sim::{Call, Fault, IO_ERROR, NO_SPACE, READ_ONLY, SimDisk, TOO_MANY_FILES};

@@ -1,1 +1,66 @@
-//! (skeleton)
+//! A time-series client for building telemetry: writes never wait, nothing accepted is lost silently, and nothing needs
+//! to be installed, because the default target is a store in a folder.
+//!
+//! ```
+//! use graylogic_influxdb::{Aggregate, Client, Config, Timestamp};
+//! use std::time::Duration;
+//!
+//! let folder = tempfile::tempdir()?;
+//! let client = Client::connect(&Config::embedded(folder.path()))?;
+//! client.set_on_error(|error| eprintln!("{error}"));
+//!
+//! client.write_device_metric("light-living-1", "level", 50.0)?;
+//! client.write_energy_metric("hvac-main", -450.0, Some(12.34))?; // consumption is negative
+//! client.write_phm_metric("pump-2", "vibration_mm_s", 2.1)?;
+//! client.flush(Duration::from_secs(5))?;
+//!
+//! let latest = client.latest("energy", &[("device_id", "hvac-main")])?;
+//! assert_eq!(latest.len(), 2); // power_watts and energy_kwh
+//! let hour = Duration::from_secs(3600);
+//! let power = client.query_range(
+//!     "energy", &[], "power_watts", Timestamp::from_nanos(0), Timestamp::MAX, hour, Aggregate::Mean,
+//! )?;
+//! assert_eq!(power[0].values[0].1.as_f64(), Some(-450.0));
+//!
+//! let report = client.close(Duration::from_secs(10))?;
+//! assert_eq!((report.delivered, report.dropped), (3, 0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What a write means
+//! A `write_*` call that returns `Ok` has accepted the reading: it is encoded, in memory, and will be handed to the store
+//! within 10 ms. It did no I/O and did not wait. A call that returns an error has not accepted it. From the store's log
+//! it survives the end of the process; within a second, or after [`Client::flush`], a power cut.
+//!
+//! At any moment `accepted = delivered + rejected + waiting + dropped` ([`Client::stats`]). What is rejected, and why, is
+//! told to the callback of [`Client::set_on_error`]. While the store does not take readings (a full disk) they wait in
+//! memory, up to 64 MiB; then calls are refused, as [`Error::is_retryable`].
+//!
+//! # Threads
+//! All methods take `&self` and are safe from any number of threads. The client owns its threads: it works inside and
+//! outside of any asynchronous runtime, and after one was dropped. `flush`, `close` and the queries wait and have
+//! `_async` forms that do not hold up a runtime.
+//!
+//! # Configuration
+//! See [`Config`]: the section `influxdb` of a YAML file, and `GRAYLOGIC_INFLUXDB_*` over it.
+//!
+//! # Not supported
+//! - remote targets (`http://`, `https://`): refused when connecting, in one sentence;
+//! - a spool on disk in front of the store: readings that were accepted within the last 10 ms are lost by `kill -9`;
+//! - Flux and other query languages; managing buckets; several targets or buckets of one client.
+
+mod client;
+mod config;
+mod error;
+mod lane;
+mod notify;
+mod worker;
+
+pub use client::{
+    Aggregate, Client, CloseReport, FlushReport, LatestValue, QuerySeries, SeriesHandle, Stats,
+};
+pub use config::{Config, Target};
+pub use error::Error;
+pub use graylogic_line::{EncodeError, FieldRef, FieldValue, Point, Timestamp};
+pub use graylogic_store::{Store, Value};
+pub use notify::{RefusedLine, WriteError, WriteErrorKind};

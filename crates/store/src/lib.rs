@@ -1,4 +1,49 @@
-//! (front page below)
+//! An embedded time-series store for building telemetry: nothing to install, one folder.
+//!
+//! ```
+//! use graylogic_store::{Selector, Store, StoreOptions, TimeRange, Windows, WriteOptions};
+//! use std::time::Duration;
+//!
+//! let folder = tempfile::tempdir()?;
+//! let store = Store::open(folder.path(), StoreOptions::default())?;
+//! store.ensure_bucket("telemetry")?;
+//!
+//! let lines = b"energy,device_id=hvac power_watts=450.0 1700000000000000000\n\
+//!               energy,device_id=hvac power_watts=470.0 1700000060000000000\n\
+//!               energy,device_id=hvac power_watts=oops 1700000120000000000";
+//! let report = store.write_lines("telemetry", lines, &WriteOptions::now())?;
+//! assert_eq!((report.points, report.rejected_count), (2, 1));
+//! assert_eq!(report.rejected[0].reason, "invalid boolean"); // in InfluxDB 2.8's words
+//!
+//! let power = Selector::bucket("telemetry").measurement("energy").field("power_watts");
+//! let hours = Windows::every(Duration::from_secs(3600))?;
+//! let found = store.windows(&power, TimeRange::all(), &hours)?;
+//! assert_eq!(found[0].windows[0].summary.mean(), Some(460.0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What "written" means
+//! When [`Store::write_lines`] returns, the lines are one record in the hands of the operating system: they are there
+//! after the process is killed, all of them or none. When they are safe from a power cut is a setting, [`Sync`]:
+//! - [`Sync::EachWrite`]: when the call returns;
+//! - [`Sync::Every`]: at most that long after (the default is one second; ten spare an SD card).
+//!
+//! # How it works
+//! A write goes to the hot log (`graylogic-durable`), then to a tail in memory for each series. A tail of about 2,000
+//! readings becomes a compressed chunk in a SQLite file, about one byte a reading on building data; then the log lets
+//! go of it. Questions read chunks, tails on their way into chunks, and tails. Of several readings of one series and
+//! time the one written last counts.
+//!
+//! # Errors
+//! All are [`Error`]: ask it what to do ([`Error::is_retryable`], [`Error::is_no_space`], ...). Lines that cannot be stored
+//! are no errors but part of the [`WriteReport`], each with its number and reason.
+//!
+//! # Not supported
+//! - deleting, retention, and compaction of chunks: what is written stays, in chunks of about 2,000 readings;
+//! - repair of damaged chunks: they are named in the log and left out of answers;
+//! - several processes on one folder, and network file systems without a working `fdatasync` or `flock`;
+//! - batches above 32 MiB of line protocol.
+
 mod bytes;
 mod catalog;
 mod chunk;

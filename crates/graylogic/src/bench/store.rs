@@ -1,0 +1,267 @@
+//! The store on the data set: how fast it takes lines in, how small they become, how fast it answers.
+
+use super::dataset::{DataSet, SERIES, TICKS};
+use super::{median, rows};
+use crate::cli::Bench;
+use crate::command::{answer, answer_json, remark};
+use crate::failure::Failure;
+use crate::text;
+use graylogic_store::{Matcher, Selector, Store, StoreOptions, Sync, TimeRange, Windows, WriteOptions};
+use serde_json::{Map, Value, json};
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+pub(crate) const BATCH_LINES: usize = 5000;
+/// Threads that write when each batch is synced: as requests of several senders do.
+const WRITERS: usize = 4;
+const QUESTIONS: usize = 9;
+
+pub(crate) fn run(options: &Bench, json: bool) -> Result<ExitCode, Failure> {
+    let ticks = if options.quick { TICKS / 10 } else { TICKS };
+    let points = ticks * SERIES;
+    let place = Place::new(options.dir.as_deref())?;
+    remark(format_args!("writing {} lines to {}", text::count(points as u64), place.path.display()));
+    let lines = place.path.join("lines");
+    generate(&lines, points)?;
+    let store = measure_store(&place.path, &lines, points)?;
+    remark("the same as rows of a plain SQLite table, a tenth of them");
+    let rows = rows::measure(&place.path, &lines, points / 10)?;
+    drop(place);
+    if json {
+        answer_json(&json!({ "store": store, "sqlite_rows": rows }));
+    } else {
+        let shown = |v: Option<&Value>| v.map_or_else(|| "-".to_owned(), |v| v.as_f64().map_or_else(|| v.to_string(), text::number));
+        let table: Vec<Vec<String>> =
+            store.iter().map(|(key, v)| vec![key.clone(), shown(Some(v)), shown(rows.get(key))]).collect();
+        answer(text::table(&["figure", "store", "SQLite rows"], &table).trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A folder that is removed at the end.
+struct Place {
+    path: PathBuf,
+}
+
+impl Place {
+    fn new(parent: Option<&Path>) -> Result<Self, Failure> {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        let path = parent.join(format!("graylogic-bench-{}", std::process::id()));
+        fs::create_dir_all(&path).map_err(|e| Failure::because(format_args!("make {}", path.display()), e))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _left_behind = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn generate(path: &Path, points: usize) -> Result<(), Failure> {
+    let failed = |e| Failure::because(format_args!("write {}", path.display()), e);
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
+    let mut data = DataSet::new();
+    let mut body = Vec::new();
+    for _ in 0..points / BATCH_LINES {
+        body.clear();
+        data.lines(BATCH_LINES, &mut body);
+        // Batches are framed, so that nothing looks for line ends while the clock runs.
+        out.write_all(&(body.len() as u32).to_le_bytes()).and_then(|()| out.write_all(&body)).map_err(failed)?;
+    }
+    out.flush().map_err(failed)
+}
+
+/// Hands out the batches of the generated file.
+pub(crate) struct Batches {
+    input: BufReader<File>,
+    left: usize,
+}
+
+impl Batches {
+    pub(crate) fn open(path: &Path, points: usize) -> Result<Self, Failure> {
+        let file = File::open(path).map_err(|e| Failure::because(format_args!("read {}", path.display()), e))?;
+        Ok(Self { input: BufReader::with_capacity(1 << 20, file), left: points / BATCH_LINES })
+    }
+
+    /// Fills `batch`; false at the end.
+    pub(crate) fn next(&mut self, batch: &mut Vec<u8>) -> Result<bool, Failure> {
+        if self.left == 0 {
+            return Ok(false);
+        }
+        self.left -= 1;
+        let failed = |e| Failure::because("read the generated lines", e);
+        let mut length = [0; 4];
+        self.input.read_exact(&mut length).map_err(failed)?;
+        batch.resize(u32::from_le_bytes(length) as usize, 0);
+        self.input.read_exact(batch).map_err(failed)?;
+        Ok(true)
+    }
+}
+
+fn measure_store(folder: &Path, lines: &Path, points: usize) -> Result<Map<String, Value>, Failure> {
+    let each = folder.join("each");
+    let (each_seconds, _) = ingest(&each, lines, points, Sync::EachWrite, WRITERS)?.finish()?;
+    fs::remove_dir_all(&each).map_err(|e| Failure::because("remove the first store", e))?;
+    reset_peak();
+    let place = folder.join("store");
+    let written_before = written_bytes();
+    let ingested = ingest(&place, lines, points, Sync::Every(Duration::from_secs(1)), 1)?;
+    let cpu = ingested.cpu_seconds;
+    let (seconds, store) = ingested.finish()?;
+    store.seal()?;
+    let stats = store.stats()?;
+    store.close()?;
+    drop(store);
+    let written = written_bytes() - written_before;
+    let files = folder_bytes(&place);
+    let mut figures = Map::new();
+    let n = points as f64;
+    figures.insert("points".into(), json!(points));
+    figures.insert("ingest_points_per_s".into(), json!(n / seconds));
+    figures.insert("ingest_each_points_per_s".into(), json!(n / each_seconds));
+    figures.insert("ingest_cpu_us_per_point".into(), json!(cpu * 1e6 / n));
+    figures.insert("sealed_bytes_per_point".into(), json!(files as f64 / n));
+    figures.insert("chunk_bytes_per_point".into(), json!(stats.chunk_bytes as f64 / stats.chunk_values as f64));
+    figures.insert("written_bytes_per_point".into(), json!(written as f64 / n));
+    let store = Store::open(&place, StoreOptions::default())?;
+    questions(&store, &mut figures)?;
+    // What an end without warning leaves to be read again: a second of the stream on top.
+    let mut batches = Batches::open(lines, points.min(1_000_000))?;
+    let mut batch = Vec::new();
+    while batches.next(&mut batch)? {
+        store.write_lines("bench", &batch, &WriteOptions::now())?;
+    }
+    store.close()?;
+    let mut opens = Vec::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        let store = Store::open(&place, StoreOptions::default())?;
+        opens.push(began.elapsed().as_secs_f64() * 1e3);
+        store.close()?;
+    }
+    figures.insert("open_ms".into(), json!(median(opens)));
+    figures.insert("memory_peak_mb".into(), json!(peak_bytes() as f64 / 1e6));
+    Ok(figures)
+}
+
+/// What an ingest took.
+struct Ingested {
+    store: Store,
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+impl Ingested {
+    fn finish(self) -> Result<(f64, Store), Failure> {
+        Ok((self.seconds, self.store))
+    }
+}
+
+fn ingest(place: &Path, lines: &Path, points: usize, sync: Sync, writers: usize) -> Result<Ingested, Failure> {
+    let store = Store::open(place, StoreOptions::default().sync(sync))?;
+    store.create_bucket("bench")?;
+    let batches = Mutex::new(Batches::open(lines, points)?);
+    let cpu = cpu_seconds();
+    let began = Instant::now();
+    let write = || -> Result<(), Failure> {
+        let mut batch = Vec::new();
+        loop {
+            let more = {
+                let mut batches = batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                batches.next(&mut batch)?
+            };
+            if !more {
+                return Ok(());
+            }
+            let report = store.write_lines("bench", &batch, &WriteOptions::now())?;
+            if report.points as usize != BATCH_LINES {
+                return Err(Failure::new("the store refused lines of the data set"));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..writers).map(|_| scope.spawn(write)).collect();
+        let mine = write();
+        others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(Failure::new("a writer panicked")))).fold(mine, Result::and)
+    })?;
+    // The clock runs until the last line is safe.
+    store.sync()?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(Ingested { store, seconds, cpu_seconds: cpu_seconds() - cpu })
+}
+
+fn questions(store: &Store, figures: &mut Map<String, Value>) -> Result<(), Failure> {
+    let one = Selector::bucket("bench").measurement("environment").tag("device", Matcher::equal("temp-000"));
+    let all = Selector::bucket("bench");
+    let hours = Windows::every(Duration::from_secs(3600))?;
+    let mut ask = |name: &str, question: &dyn Fn() -> Result<usize, Failure>| -> Result<(), Failure> {
+        let mut times = Vec::new();
+        for _ in 0..QUESTIONS {
+            let began = Instant::now();
+            let found = question()?;
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+            if found == 0 {
+                return Err(Failure::new(format!("{name} found nothing")));
+            }
+        }
+        figures.insert(name.to_owned(), json!(median(times)));
+        Ok(())
+    };
+    ask("series_week_ms", &|| {
+        let mut n = 0;
+        for block in store.scan(&one, TimeRange::all())? {
+            n += block?.times.len();
+        }
+        Ok(n)
+    })?;
+    let windows = |selector: &Selector| -> Result<usize, Failure> {
+        Ok(store.windows(selector, TimeRange::all(), &hours)?.iter().map(|s| s.windows.len()).sum())
+    };
+    ask("hourly_mean_1_ms", &|| windows(&one))?;
+    ask("hourly_mean_500_ms", &|| windows(&all))?;
+    ask("latest_500_ms", &|| Ok(store.latest(&all)?.len()))
+}
+
+/// Seconds of processor time of this process.
+pub(crate) fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: f64 = rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
+    // The kernel counts in hundredths for every process.
+    ticks / 100.0
+}
+
+/// Bytes this process has handed to disks.
+pub(crate) fn written_bytes() -> u64 {
+    proc_number("/proc/self/io", "write_bytes:")
+}
+
+/// Most memory this process had since the last reset.
+pub(crate) fn peak_bytes() -> u64 {
+    proc_number("/proc/self/status", "VmHWM:") * 1024
+}
+
+pub(crate) fn reset_peak() {
+    let _shown_from_the_start_otherwise = fs::write("/proc/self/clear_refs", "5");
+}
+
+fn proc_number(file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix(name));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+pub(crate) fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let of = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => folder_bytes(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(of).sum()
+}

@@ -1,0 +1,218 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Time-series storage for predictive health monitoring and energy telemetry of buildings.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some readings were refused.
+#[derive(Debug, Parser)]
+#[command(name = "graylogic", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Import the shipped recordings into a store, say what is there, and serve the page.
+    Demo(Demo),
+    /// Open a store and serve the page until Ctrl-C.
+    Serve(Serve),
+    /// Store line protocol from a file or standard input.
+    Write(Write),
+    /// Readings, windows or latest values.
+    Query(Query),
+    /// Store files of line protocol or CSV; an import that was interrupted goes on where it was.
+    Import(Import),
+    /// What is stored, in numbers.
+    Status(Place),
+    /// Measure the line protocol or the store on this machine.
+    Bench(Bench),
+}
+
+/// Which store.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Place {
+    /// Folder of the store; without it the configuration's, or ./graylogic-data.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Configuration file, section `influxdb`.
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    pub(crate) config: Option<PathBuf>,
+    /// Bucket; without it the configuration's, or telemetry.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bucket: Option<String>,
+}
+
+/// Where the page is served.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Address {
+    /// Port of the page; 0 takes a free one.
+    #[arg(long, default_value_t = 8490)]
+    pub(crate) port: u16,
+    /// Address to listen on. Only loopback is safe: there are no tokens yet, and everything stored can be read.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub(crate) bind: IpAddr,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Demo {
+    /// Stop after the summary.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR", default_value = "./graylogic-data")]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) address: Address,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(flatten)]
+    pub(crate) address: Address,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Write {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Unit of the times.
+    #[arg(long, value_enum, default_value_t = Unit::Ns)]
+    pub(crate) precision: Unit,
+    /// Lines stored together.
+    #[arg(long, value_name = "LINES", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) batch: u32,
+    /// Sync after each batch and say how many lines are safe from a power cut.
+    #[arg(long)]
+    pub(crate) ack: bool,
+    /// File of line protocol; standard input without it or with -.
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Unit {
+    Ns,
+    Us,
+    Ms,
+    S,
+}
+
+impl Unit {
+    pub(crate) fn precision(self) -> graylogic_line::Precision {
+        match self {
+            Self::Ns => graylogic_line::Precision::Nanoseconds,
+            Self::Us => graylogic_line::Precision::Microseconds,
+            Self::Ms => graylogic_line::Precision::Milliseconds,
+            Self::S => graylogic_line::Precision::Seconds,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Query {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Measurement; all without it.
+    #[arg(long, short)]
+    pub(crate) measurement: Option<String>,
+    /// Tag that must have this value; may be given several times. KEY!=VALUE, KEY=~REGEX and KEY!~REGEX work too.
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    pub(crate) tag: Vec<String>,
+    /// Field; all without it.
+    #[arg(long, short)]
+    pub(crate) field: Option<String>,
+    /// From: RFC 3339, a local date or time, now, or back from now as in -1h, -7d. Everything without it.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) start: Option<String>,
+    /// Up to but without; as --start.
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) stop: Option<String>,
+    /// One value for each window: 30s, 15m, 1h, 1d (24 hours).
+    #[arg(long, short)]
+    pub(crate) window: Option<String>,
+    /// What the value of a window is.
+    #[arg(long, short, value_enum, default_value_t = Aggregate::Mean, requires = "window")]
+    pub(crate) aggregate: Aggregate,
+    /// The newest reading of each series.
+    #[arg(long, conflicts_with_all = ["start", "stop", "window"])]
+    pub(crate) latest: bool,
+    /// At most so many rows.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) limit: usize,
+    /// Answer in CSV.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Aggregate {
+    Count,
+    Sum,
+    Mean,
+    Min,
+    Max,
+    First,
+    Last,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Files; gzip is read as well.
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// What the files are; by their names without it.
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+    /// Unit of the times.
+    #[arg(long, value_enum, default_value_t = Unit::Ns)]
+    pub(crate) precision: Unit,
+    /// CSV: measurement of the readings.
+    #[arg(long, short)]
+    pub(crate) measurement: Option<String>,
+    /// CSV: column with the time, RFC 3339 or a number in --precision.
+    #[arg(long, default_value = "time")]
+    pub(crate) time: String,
+    /// CSV: tag that all readings have.
+    #[arg(long, short, value_name = "KEY=VALUE")]
+    pub(crate) tag: Vec<String>,
+    /// CSV: columns that are tags; all others are fields, floats where they are numbers.
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    pub(crate) tags: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Line protocol.
+    Lp,
+    /// CSV with a header.
+    Csv,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Bench {
+    /// What to measure.
+    #[arg(value_enum)]
+    pub(crate) what: What,
+    /// A tenth of the data.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Folder for the data of `bench store` (about 4 GB, removed afterwards); the system's for temporary files without it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum What {
+    Line,
+    Store,
+}

@@ -1,0 +1,44 @@
+//! The commands, each in a file of its own; here only which one is meant.
+
+use crate::cli::{Cli, Command};
+use crate::failure::Failure;
+use std::process::ExitCode;
+
+mod demo;
+mod import;
+mod query;
+mod serve;
+mod status;
+mod write;
+
+pub(crate) use query::{json_tags, json_value};
+
+/// Runs the command and says how the program ends.
+pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    match &cli.command {
+        Command::Demo(options) => demo::run(options, cli.json),
+        Command::Serve(options) => serve::run(options, cli.json),
+        Command::Write(options) => write::run(options, cli.json),
+        Command::Query(options) => query::run(options, cli.json),
+        Command::Import(options) => import::run(options, cli.json),
+        Command::Status(place) => status::run(place, cli.json),
+        Command::Bench(options) => crate::bench::run(options, cli.json),
+    }
+}
+
+/// Prints an answer.
+#[expect(clippy::print_stdout, reason = "where a command answers")]
+pub(crate) fn answer(text: impl std::fmt::Display) {
+    println!("{text}");
+}
+
+/// Prints an answer as JSON.
+pub(crate) fn answer_json(value: &serde_json::Value) {
+    answer(format_args!("{value:#}"));
+}
+
+/// Prints a remark beside the answer.
+#[expect(clippy::print_stderr, reason = "remarks go beside the answer")]
+pub(crate) fn remark(text: impl std::fmt::Display) {
+    eprintln!("{text}");
+}

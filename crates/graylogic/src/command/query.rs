@@ -1,0 +1,182 @@
+//! `graylogic query`: readings, windows or latest values as a table, CSV or JSON.
+
+use crate::app;
+use crate::cli::{Aggregate, Query};
+use crate::command::{answer, answer_json, remark};
+use crate::failure::Failure;
+use crate::text;
+use graylogic_influxdb::Target;
+use graylogic_line::Timestamp;
+use graylogic_store::{Matcher, Selector, SeriesInfo, Store, StoreOptions, Summary, TimeRange, Value, Windows};
+use serde_json::json;
+use std::process::ExitCode;
+
+/// A row of the answer.
+struct Row {
+    series: SeriesInfo,
+    time: Timestamp,
+    value: Value,
+}
+
+pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
+    let config = app::config(&options.place)?;
+    let Target::Embedded(folder) = config.target() else {
+        return Err(Failure::new("query asks the embedded store only; name its folder with --data"));
+    };
+    if !folder.join("store.sqlite").exists() {
+        return Err(Failure::new(format!("there is no store in {}; name its folder with --data", folder.display())));
+    }
+    let selector = selector(options, config.bucket())?;
+    let range = range(options)?;
+    let store = Store::open(folder, StoreOptions::default())?;
+    let rows = rows(&store, &selector, range, options)?;
+    store.close()?;
+    let more = rows.len() > options.limit;
+    let rows = &rows[..rows.len().min(options.limit)];
+    if json {
+        let rows: Vec<serde_json::Value> = rows.iter().map(as_json).collect();
+        answer_json(&json!({ "rows": rows, "truncated": more }));
+    } else if options.csv {
+        print_csv(rows)?;
+    } else {
+        let cells: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        answer(text::table(&["time", "measurement", "tags", "field", "value"], &cells).trim_end());
+    }
+    if more {
+        remark(format_args!("only the first {} rows are shown; ask for more with --limit", options.limit));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn selector(options: &Query, bucket: &str) -> Result<Selector, Failure> {
+    let mut selector = Selector::bucket(bucket);
+    if let Some(measurement) = &options.measurement {
+        selector = selector.measurement(measurement);
+    }
+    if let Some(field) = &options.field {
+        selector = selector.field(field);
+    }
+    for tag in &options.tag {
+        let wrong = || Failure::new(format!("--tag {tag:?}: write KEY=VALUE, KEY!=VALUE, KEY=~REGEX or KEY!~REGEX"));
+        let at = tag.find(['=', '!']).filter(|&at| at > 0).ok_or_else(wrong)?;
+        let (key, rest) = tag.split_at(at);
+        let matcher = if let Some(pattern) = rest.strip_prefix("=~") {
+            Matcher::regex(pattern)?
+        } else if let Some(pattern) = rest.strip_prefix("!~") {
+            Matcher::not_regex(pattern)?
+        } else if let Some(value) = rest.strip_prefix("!=") {
+            Matcher::not_equal(value)
+        } else {
+            Matcher::equal(rest.strip_prefix('=').ok_or_else(wrong)?)
+        };
+        selector = selector.tag(key, matcher);
+    }
+    Ok(selector)
+}
+
+fn range(options: &Query) -> Result<TimeRange, Failure> {
+    let now = Timestamp::now();
+    let all = TimeRange::all();
+    let start = options.start.as_deref().map_or(Ok(all.start()), |t| text::instant(t, now))?;
+    let stop = options.stop.as_deref().map_or(Ok(all.stop()), |t| text::instant(t, now))?;
+    if start >= stop {
+        return Err(Failure::new("--start is not before --stop: nothing lies between them"));
+    }
+    Ok(TimeRange::new(start, stop))
+}
+
+/// The rows asked for, one more than shown when there are more.
+fn rows(store: &Store, selector: &Selector, range: TimeRange, options: &Query) -> Result<Vec<Row>, Failure> {
+    let mut rows = Vec::new();
+    if options.latest {
+        let latest = store.latest(selector)?;
+        rows.extend(latest.into_iter().map(|l| Row { series: l.series, time: l.time, value: l.value }));
+    } else if let Some(window) = &options.window {
+        let windows = Windows::every(text::duration(window)?)?;
+        for series in store.windows(selector, range, &windows)? {
+            for w in &series.windows {
+                if let Some(value) = value_of(&w.summary, options.aggregate) {
+                    rows.push(Row { series: series.series.clone(), time: w.start, value });
+                }
+            }
+        }
+    } else {
+        for block in store.scan(selector, range)? {
+            let block = block?;
+            for (i, t) in block.times.iter().enumerate() {
+                if rows.len() > options.limit {
+                    return Ok(rows);
+                }
+                let time = Timestamp::from_nanos(*t);
+                rows.push(Row { series: block.series.clone(), time, value: block.values.get(i) });
+            }
+        }
+    }
+    Ok(rows)
+}
+
+fn value_of(summary: &Summary, aggregate: Aggregate) -> Option<Value> {
+    match aggregate {
+        Aggregate::Count => Some(Value::Unsigned(summary.count)),
+        Aggregate::Sum => summary.sum.clone(),
+        Aggregate::Mean => summary.mean().map(Value::Float),
+        Aggregate::Min => summary.min.clone(),
+        Aggregate::Max => summary.max.clone(),
+        Aggregate::First => Some(summary.first.1.clone()),
+        Aggregate::Last => Some(summary.last.1.clone()),
+    }
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let tags: Vec<String> = row.series.tags().map(|(k, v)| format!("{k}={v}")).collect();
+    vec![
+        text::local(row.time),
+        row.series.measurement().to_owned(),
+        tags.join(" "),
+        row.series.field().to_owned(),
+        text::value(&row.value),
+    ]
+}
+
+/// A value as JSON; 64-bit integers stay exact.
+pub(crate) fn json_value(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Float(v) => json!(v),
+        Value::Integer(v) => json!(v),
+        Value::Unsigned(v) => json!(v),
+        Value::Boolean(v) => json!(v),
+        Value::String(v) => json!(&**v),
+        _ => serde_json::Value::Null,
+    }
+}
+
+/// The tags of a series as JSON.
+pub(crate) fn json_tags(series: &SeriesInfo) -> serde_json::Value {
+    series.tags().map(|(k, v)| (k.to_owned(), json!(v))).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn as_json(row: &Row) -> serde_json::Value {
+    json!({
+        "time": row.time.to_string(),
+        "measurement": row.series.measurement(),
+        "tags": json_tags(&row.series),
+        "field": row.series.field(),
+        "value": json_value(&row.value),
+    })
+}
+
+fn print_csv(rows: &[Row]) -> Result<(), Failure> {
+    let failed = |e: csv::Error| Failure::because("write CSV", e);
+    let mut out = csv::Writer::from_writer(std::io::stdout());
+    out.write_record(["time", "measurement", "tags", "field", "value"]).map_err(failed)?;
+    for row in rows {
+        let mut cells = cells(row);
+        cells[0] = row.time.to_string();
+        cells[4] = match &row.value {
+            Value::Float(v) => v.to_string(),
+            other => text::value(other),
+        };
+        out.write_record(&cells).map_err(failed)?;
+    }
+    out.flush().map_err(|e| Failure::because("write CSV", e))
+}

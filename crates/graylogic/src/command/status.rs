@@ -1,0 +1,82 @@
+//! `graylogic status`: what is stored, in numbers.
+
+use crate::app;
+use crate::cli::Place;
+use crate::command::{answer, answer_json};
+use crate::failure::Failure;
+use crate::text;
+use graylogic_influxdb::Target;
+use graylogic_store::{Selector, State, Store, StoreOptions};
+use serde_json::json;
+use std::process::ExitCode;
+
+pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
+    let config = app::config(place)?;
+    let Target::Embedded(folder) = config.target() else {
+        return Err(Failure::new("status shows the embedded store only; name its folder with --data"));
+    };
+    if !folder.join("store.sqlite").exists() {
+        return Err(Failure::new(format!("there is no store in {}; name its folder with --data", folder.display())));
+    }
+    let store = Store::open(folder, StoreOptions::default())?;
+    let stats = store.stats()?;
+    let mut buckets = Vec::new();
+    let (mut oldest, mut newest) = (None, None);
+    for bucket in store.buckets() {
+        for (_, bounds) in store.bounds(&Selector::bucket(&bucket.name))? {
+            let Some((a, b)) = bounds else { continue };
+            oldest = Some(oldest.map_or(a, |o: graylogic_line::Timestamp| o.min(a)));
+            newest = Some(newest.map_or(b, |n: graylogic_line::Timestamp| n.max(b)));
+        }
+        buckets.push(bucket);
+    }
+    let recovery = store.recovery();
+    let degraded = match &stats.state {
+        State::Degraded(why) => Some(why.as_str()),
+        _ => None,
+    };
+    let per_value = if stats.values == 0 { 0.0 } else { stats.bytes_on_disk as f64 / stats.values as f64 };
+    if json {
+        answer_json(&json!({
+            "folder": folder.display().to_string(),
+            "values": stats.values,
+            "series": stats.series,
+            "buckets": buckets.iter().map(|b| json!({ "name": b.name, "series": b.series })).collect::<Vec<_>>(),
+            "oldest": oldest.map(|t| t.to_string()),
+            "newest": newest.map(|t| t.to_string()),
+            "chunks": stats.chunks,
+            "chunk_values": stats.chunk_values,
+            "chunk_bytes": stats.chunk_bytes,
+            "bytes_on_disk": stats.bytes_on_disk,
+            "bytes_per_value": per_value,
+            "log_bytes": stats.log_bytes,
+            "values_in_log": stats.tail_values,
+            "degraded": degraded,
+            "replayed_values": recovery.replayed_values,
+            "lost_values": recovery.lost_values,
+            "damage": recovery.damage,
+            "open_ms": recovery.duration.as_secs_f64() * 1e3,
+        }));
+    } else {
+        let time = |t: Option<graylogic_line::Timestamp>| t.map_or_else(|| "-".to_owned(), text::local);
+        let names: Vec<String> = buckets.iter().map(|b| format!("{} ({} series)", b.name, b.series)).collect();
+        let mut rows = vec![
+            vec!["store".to_owned(), folder.display().to_string()],
+            vec!["buckets".into(), names.join(", ")],
+            vec!["values".into(), text::count(stats.values)],
+            vec!["from".into(), time(oldest)],
+            vec!["to".into(), time(newest)],
+            vec!["on disk".into(), format!("{}, {per_value:.2} bytes a value", text::bytes(stats.bytes_on_disk))],
+            vec!["chunks".into(), format!("{}, {} in them", text::count(stats.chunks), text::bytes(stats.chunk_bytes))],
+            vec![
+                "hot log".into(),
+                format!("{}, {} values not in chunks yet", text::bytes(stats.log_bytes), text::count(stats.tail_values)),
+            ],
+            vec!["state".into(), degraded.map_or_else(|| "ok".to_owned(), |why| format!("degraded: {why}"))],
+        ];
+        rows.extend(recovery.damage.iter().map(|d| vec!["damage".to_owned(), d.clone()]));
+        answer(text::table(&["", ""], &rows).trim_start_matches('\n').trim_end());
+    }
+    store.close()?;
+    Ok(ExitCode::SUCCESS)
+}

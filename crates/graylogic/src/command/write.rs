@@ -1,0 +1,141 @@
+//! `graylogic write`: line protocol from a file or standard input into the store, batch by batch.
+
+use crate::app;
+use crate::cli::Write;
+use crate::command::{answer, answer_json, remark};
+use crate::failure::{Failure, SOME_REFUSED};
+use graylogic_influxdb::Target;
+use graylogic_store::{BadLine, Store, StoreOptions, WriteOptions};
+use serde_json::json;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::process::ExitCode;
+
+/// So many refused lines are named; the others are counted.
+const NAMED_MAX: usize = 100;
+
+pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
+    let config = app::config(&options.place)?;
+    let Target::Embedded(folder) = config.target() else {
+        return Err(Failure::new("write stores into the embedded store only; name its folder with --data"));
+    };
+    let input: Box<dyn BufRead> = match options.file.as_deref() {
+        Some(path) if path.as_os_str() != "-" => {
+            let file = File::open(path).map_err(|e| Failure::because(format_args!("read {}", path.display()), e))?;
+            Box::new(BufReader::with_capacity(1 << 20, file))
+        }
+        _ => Box::new(BufReader::with_capacity(1 << 20, io::stdin())),
+    };
+    let store = Store::open(folder, StoreOptions::default())?;
+    store.ensure_bucket(config.bucket())?;
+    let mut sink = Sink {
+        store: &store,
+        bucket: config.bucket(),
+        options: WriteOptions {
+            precision: options.precision.precision(),
+            on_bad_line: BadLine::SkipLine,
+            ..WriteOptions::now()
+        },
+        ack: options.ack,
+        json,
+        lines_before: 0,
+        points: 0,
+        refused: 0,
+        named: Vec::new(),
+    };
+    let outcome = batches(input, options.batch as usize, |batch, lines| sink.take(batch, lines));
+    let done = outcome.and_then(|()| store.sync().map_err(Failure::from));
+    let (points, refused, named) = (sink.points, sink.refused, std::mem::take(&mut sink.named));
+    let closed = store.close();
+    done?;
+    closed?;
+    if json {
+        answer_json(&json!({ "points": points, "refused": refused, "lines": named }));
+    } else {
+        if refused > NAMED_MAX as u64 {
+            remark(format_args!("... and {} more", refused - NAMED_MAX as u64));
+        }
+        answer(format_args!("{points} points stored, {refused} lines refused"));
+    }
+    Ok(if refused > 0 { ExitCode::from(SOME_REFUSED) } else { ExitCode::SUCCESS })
+}
+
+/// Takes batches into the store and keeps count.
+struct Sink<'a> {
+    store: &'a Store,
+    bucket: &'a str,
+    options: WriteOptions,
+    ack: bool,
+    json: bool,
+    lines_before: usize,
+    points: u64,
+    refused: u64,
+    named: Vec<serde_json::Value>,
+}
+
+impl Sink<'_> {
+    fn take(&mut self, batch: &[u8], lines: usize) -> Result<(), Failure> {
+        self.options.default_time = graylogic_line::Timestamp::now();
+        let report = self.store.write_lines(self.bucket, batch, &self.options)?;
+        self.points += report.points;
+        self.refused += report.rejected_count;
+        for refused in &report.rejected {
+            if self.named.len() == NAMED_MAX {
+                break;
+            }
+            let line = self.lines_before + refused.line;
+            if !self.json {
+                remark(format_args!("line {line}: unable to parse '{}': {}", refused.text, refused.reason));
+            }
+            self.named.push(json!({ "line": line, "reason": refused.reason, "text": refused.text }));
+        }
+        self.lines_before += lines;
+        if self.ack {
+            self.store.sync()?;
+            answer(format_args!("acknowledged {} lines", self.lines_before));
+            io::stdout().flush().map_err(|e| Failure::because("say what is acknowledged", e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Cuts input into batches of so many lines. A line feed inside a string ends no line for the store, so a batch goes on
+/// while its last line has an open string.
+pub(crate) fn batches(
+    mut input: impl BufRead,
+    lines_max: usize,
+    mut take: impl FnMut(&[u8], usize) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut batch = Vec::new();
+    let mut lines = 0;
+    loop {
+        let read = input.read_until(b'\n', &mut batch).map_err(|e| Failure::because("read the input", e))?;
+        lines += usize::from(read > 0);
+        let ended = read == 0;
+        if ended || (lines >= lines_max && !open_string(&batch)) || batch.len() > 16 << 20 {
+            if !batch.is_empty() {
+                take(&batch, lines)?;
+            }
+            batch.clear();
+            lines = 0;
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the quotes of a batch do not pair, as far as can be told without reading it.
+fn open_string(batch: &[u8]) -> bool {
+    let mut open = false;
+    let mut escaped = false;
+    for &b in batch {
+        match b {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => open = !open,
+            _ => {}
+        }
+    }
+    open
+}

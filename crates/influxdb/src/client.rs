@@ -1,0 +1,646 @@
+//! The client: connect, write without waiting, ask, flush, close. What happens behind the calls is in `lane.rs` and
+//! `worker.rs`.
+
+use crate::config::{Config, Target};
+use crate::error::{Error, Kind};
+use crate::notify::WriteError;
+use crate::worker::{Works, start};
+use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
+use graylogic_line::{Dialect, Encoder, FieldRef, Point, SeriesTemplate, Timestamp};
+use graylogic_store::{Matcher, Selector, State, Store, StoreOptions, TimeRange, Value, Windows};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How long dropping the last clone of a client may take.
+const DROP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A client: writes readings without ever waiting, and answers questions.
+///
+/// Cheap to clone; all clones are the same client. It owns its threads and works from plain threads and from any
+/// asynchronous runtime. Dropping the last clone closes it within five seconds.
+#[derive(Clone)]
+pub struct Client {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    works: Arc<Works>,
+    encoder: Encoder,
+    /// The report of the first close.
+    closed: Mutex<Option<CloseReport>>,
+}
+
+/// What a flush reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FlushReport {
+    /// Lines that the target has taken or refused since the client connected, and that survive a power cut.
+    pub durable: u64,
+    /// Lines accepted since, which wait.
+    pub waiting: u64,
+}
+
+/// What a close left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Lines the target has.
+    pub delivered: u64,
+    /// Lines the target refused; the callback heard of each.
+    pub rejected: u64,
+    /// Lines that were dropped because the deadline passed; the callback heard of them.
+    pub dropped: u64,
+    /// Whether every error was told before the deadline.
+    pub errors_told: bool,
+}
+
+/// What a client has done. `accepted = delivered + rejected + waiting + dropped`, always.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Lines accepted: the call returned `Ok`.
+    pub accepted: u64,
+    /// Lines the target has.
+    pub delivered: u64,
+    /// Lines the target refused for good.
+    pub rejected: u64,
+    /// Lines on their way.
+    pub waiting: u64,
+    /// Lines lost to a close whose deadline passed.
+    pub dropped: u64,
+    /// Bytes of the lines on their way.
+    pub waiting_bytes: usize,
+    /// Calls refused because the reading cannot be written.
+    pub refused_points: u64,
+    /// Calls refused because too many lines wait.
+    pub refused_full: u64,
+    /// Calls of the error callback.
+    pub callbacks: u64,
+    /// Calls of the error callback that panicked.
+    pub callback_panics: u64,
+    /// Why lines do not get through at present.
+    pub trouble: Option<String>,
+    /// The last reason why lines did not get through.
+    pub last_error: Option<String>,
+    /// When lines last got through.
+    pub last_success: Option<Timestamp>,
+}
+
+/// How the readings of a window become one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Aggregate {
+    /// How many.
+    Count,
+    /// Their sum.
+    Sum,
+    /// Their arithmetic mean.
+    Mean,
+    /// The smallest.
+    Min,
+    /// The largest.
+    Max,
+    /// The earliest.
+    First,
+    /// The latest.
+    Last,
+}
+
+/// A series of an answer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QuerySeries {
+    /// The measurement.
+    pub measurement: String,
+    /// The tags in the order of their keys.
+    pub tags: Vec<(String, String)>,
+    /// The field.
+    pub field: String,
+    /// Start of each window that has readings, and its value.
+    pub values: Vec<(Timestamp, Value)>,
+}
+
+/// The newest reading of a series.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct LatestValue {
+    /// The measurement.
+    pub measurement: String,
+    /// The tags in the order of their keys.
+    pub tags: Vec<(String, String)>,
+    /// The field.
+    pub field: String,
+    /// Its time.
+    pub time: Timestamp,
+    /// Its value.
+    pub value: Value,
+}
+
+impl Client {
+    /// A client of the configured target, ready to write.
+    ///
+    /// # Errors
+    /// [`Error::is_disabled`] when the configuration says so, [`Error::is_connection_failed`] when the store cannot be
+    /// opened or the target is not supported yet.
+    pub fn connect(config: &Config) -> Result<Self, Error> {
+        if !config.is_enabled() {
+            return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
+        }
+        match config.target() {
+            Target::Embedded(folder) => {
+                let store = Store::open(folder, StoreOptions::default())
+                    .map_err(|e| connection_failed("connect to the embedded store", e))?;
+                Self::connect_store(config, store)
+            }
+            Target::Remote(url) => {
+                let message = format!(
+                    "connect to {url}: this version writes to the embedded store only; set influxdb.url to embedded:FOLDER"
+                );
+                Err(Error::new(Kind::ConnectionFailed, message))
+            }
+        }
+    }
+
+    /// A client of a store that is open already; closing the client closes the store.
+    ///
+    /// # Errors
+    /// [`Error::is_disabled`], or [`Error::is_connection_failed`] when the bucket cannot be made.
+    pub fn connect_store(config: &Config, store: Store) -> Result<Self, Error> {
+        if !config.is_enabled() {
+            return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
+        }
+        store.ensure_bucket(config.bucket()).map_err(|e| connection_failed("connect to the embedded store", e))?;
+        let works = Arc::new(Works {
+            lane: crate::lane::Lane::default(),
+            notifier: crate::notify::Notifier::default(),
+            store,
+            bucket: config.bucket().to_owned(),
+        });
+        start(&works).map_err(|e| Error::because(Kind::ConnectionFailed, "start the client's threads", e))?;
+        // The embedded store reads what InfluxDB 2 reads.
+        let encoder = Encoder::new(Dialect::V2);
+        Ok(Self { handle: Arc::new(Handle { works, encoder, closed: Mutex::new(None) }) })
+    }
+
+    fn works(&self) -> &Works {
+        &self.handle.works
+    }
+
+    /// Whether the client is open and its lines get through.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        let state = self.works().lane.lock();
+        !state.closing && state.trouble.is_none()
+    }
+
+    /// Asks the target whether it takes readings; waits at most until the deadline.
+    ///
+    /// # Errors
+    /// [`Error::is_not_connected`] after close, [`Error::is_connection_failed`] with the reason when it does not,
+    /// [`Error::is_timed_out`] when it does not answer.
+    pub fn health_check(&self, deadline: Duration) -> Result<(), Error> {
+        if self.works().lane.lock().closing {
+            return Err(Error::closed());
+        }
+        let (answer, told) = std::sync::mpsc::sync_channel(1);
+        let works = self.handle.works.clone();
+        let ask = move || {
+            let _nobody_waits = answer.send(works.store.stats());
+        };
+        let thread = std::thread::Builder::new().name("influxdb-health".into());
+        thread.spawn(ask).map_err(|e| Error::because(Kind::ConnectionFailed, "ask for the store's health", e))?;
+        match told.recv_timeout(deadline) {
+            Ok(Ok(stats)) => match stats.state {
+                State::Degraded(why) => {
+                    Err(Error::new(Kind::ConnectionFailed, format!("the store is degraded: {why}")).retryable(true))
+                }
+                _ => Ok(()),
+            },
+            Ok(Err(error)) => Err(connection_failed("ask for the store's health", error)),
+            Err(_) => Err(Error::new(
+                Kind::TimedOut,
+                format!("ask for the store's health: no answer within {deadline:?}; is the disk hanging?"),
+            )
+            .retryable(true)),
+        }
+    }
+
+    /// Writes a reading of a device, now: brightness, temperature, on or off as 1 or 0.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_point`] for an id or value that cannot be written, [`Error::is_retryable`] when too many
+    /// readings wait, [`Error::is_not_connected`] after close. Then the reading was not accepted.
+    pub fn write_device_metric(&self, device_id: &str, measurement: &str, value: f64) -> Result<(), Error> {
+        self.device(DeviceMetric { device_id, measurement, value }, None)
+    }
+
+    /// Like [`Client::write_device_metric`], at a time.
+    ///
+    /// # Errors
+    /// As [`Client::write_device_metric`], and for a time that cannot be stored.
+    pub fn write_device_metric_at(
+        &self,
+        device_id: &str,
+        measurement: &str,
+        value: f64,
+        time: Timestamp,
+    ) -> Result<(), Error> {
+        self.device(DeviceMetric { device_id, measurement, value }, Some(time))
+    }
+
+    /// Writes power in watts and, when it is known, a meter's reading in kilowatt-hours, now. Positive power is
+    /// generated, exported or discharged.
+    ///
+    /// # Errors
+    /// As [`Client::write_device_metric`].
+    pub fn write_energy_metric(&self, device_id: &str, power_watts: f64, energy_kwh: Option<f64>) -> Result<(), Error> {
+        self.energy(EnergyMetric { device_id, power_watts, energy_kwh }, None)
+    }
+
+    /// Like [`Client::write_energy_metric`], at a time.
+    ///
+    /// # Errors
+    /// As [`Client::write_device_metric_at`].
+    pub fn write_energy_metric_at(
+        &self,
+        device_id: &str,
+        power_watts: f64,
+        energy_kwh: Option<f64>,
+        time: Timestamp,
+    ) -> Result<(), Error> {
+        self.energy(EnergyMetric { device_id, power_watts, energy_kwh }, Some(time))
+    }
+
+    /// Writes a metric of the health of a machine, now.
+    ///
+    /// # Errors
+    /// As [`Client::write_device_metric`].
+    pub fn write_phm_metric(&self, device_id: &str, metric: &str, value: f64) -> Result<(), Error> {
+        self.phm(PhmMetric { device_id, metric, value }, None)
+    }
+
+    /// Like [`Client::write_phm_metric`], at a time.
+    ///
+    /// # Errors
+    /// As [`Client::write_device_metric_at`].
+    pub fn write_phm_metric_at(&self, device_id: &str, metric: &str, value: f64, time: Timestamp) -> Result<(), Error> {
+        self.phm(PhmMetric { device_id, metric, value }, Some(time))
+    }
+
+    /// Writes a point; one without a time gets the present one.
+    ///
+    /// # Errors
+    /// As [`Client::write_device_metric_at`].
+    pub fn write_point(&self, point: &Point) -> Result<(), Error> {
+        match point.time() {
+            Some(_) => self.works().lane.accept(point.time(), |_, out| self.handle.encoder.encode(point, out)),
+            None => {
+                let encode = |time, out: &mut Vec<u8>| self.handle.encoder.encode(&point.clone().timestamp(time), out);
+                self.works().lane.accept(None, encode)
+            }
+        }
+    }
+
+    /// Like [`Client::write_point`], at a time, whatever the point says.
+    ///
+    /// # Errors
+    /// As [`Client::write_device_metric_at`].
+    pub fn write_point_at(&self, point: &Point, time: Timestamp) -> Result<(), Error> {
+        self.write_point(&point.clone().timestamp(time))
+    }
+
+    /// A handle of a series whose names are checked once: the fastest way to write its readings.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_point`] when a name cannot be written.
+    pub fn series(&self, measurement: &str, tags: &[(&str, &str)], fields: &[&str]) -> Result<SeriesHandle, Error> {
+        let template = SeriesTemplate::new(&self.handle.encoder, measurement, tags, fields)
+            .map_err(|e| Error::because(Kind::InvalidPoint, "the series cannot be written", e))?;
+        Ok(SeriesHandle { client: self.clone(), template })
+    }
+
+    fn device(&self, metric: DeviceMetric<'_>, time: Option<Timestamp>) -> Result<(), Error> {
+        self.works().lane.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
+    }
+
+    fn energy(&self, metric: EnergyMetric<'_>, time: Option<Timestamp>) -> Result<(), Error> {
+        self.works().lane.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
+    }
+
+    fn phm(&self, metric: PhmMetric<'_>, time: Option<Timestamp>) -> Result<(), Error> {
+        self.works().lane.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
+    }
+
+    /// Calls `callback` with readings that were accepted and then refused, delayed or dropped: on a thread of its own, at
+    /// most ten times a second, with counts. It may call any method, also [`Client::close`]. News from before it was
+    /// set is told too. A callback that panics is counted and called again.
+    pub fn set_on_error(&self, callback: impl Fn(&WriteError) + Send + Sync + 'static) {
+        self.works().notifier.set_callback(Arc::new(callback));
+    }
+
+    /// Returns when everything accepted before the call is in the target and survives a power cut.
+    ///
+    /// # Errors
+    /// [`Error::is_timed_out`] when the deadline passes first: nothing is lost, what waits is still tried.
+    /// [`Error::is_not_connected`] after close.
+    pub fn flush(&self, deadline: Duration) -> Result<FlushReport, Error> {
+        let works = self.works();
+        if works.lane.lock().closing {
+            return Err(Error::closed());
+        }
+        let target = works.lane.want_sync();
+        let reached = works.lane.wait_synced(target, Instant::now() + deadline);
+        let (report, trouble) = {
+            let state = works.lane.lock();
+            let report = FlushReport { durable: state.synced, waiting: state.accepted - state.settled };
+            (report, state.trouble.clone())
+        };
+        if reached {
+            return Ok(report);
+        }
+        let why = trouble.map_or_else(String::new, |t| format!(" because {t}"));
+        let left = target.saturating_sub(report.durable);
+        let message = format!("flush: {left} readings still wait after {deadline:?}{why}; they are tried again");
+        Err(Error::new(Kind::TimedOut, message).retryable(true))
+    }
+
+    /// [`Client::flush`] for asynchronous code; runs on any runtime, or none.
+    ///
+    /// # Errors
+    /// As [`Client::flush`].
+    pub async fn flush_async(&self, deadline: Duration) -> Result<FlushReport, Error> {
+        self.elsewhere("influxdb-flush", move |client| client.flush(deadline)).await
+    }
+
+    /// Takes no more readings, delivers what was accepted and every error, and frees the store.
+    ///
+    /// Closing again returns the first report. What the target does not take before the deadline is dropped, counted,
+    /// and told to the callback.
+    ///
+    /// # Errors
+    /// None at present; the report says what was left.
+    pub fn close(&self, deadline: Duration) -> Result<CloseReport, Error> {
+        Ok(self.handle.close(deadline))
+    }
+
+    /// [`Client::close`] for asynchronous code; runs on any runtime, or none.
+    ///
+    /// # Errors
+    /// As [`Client::close`].
+    pub async fn close_async(&self, deadline: Duration) -> Result<CloseReport, Error> {
+        self.elsewhere("influxdb-close", move |client| client.close(deadline)).await
+    }
+
+    /// What the client has done.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (callbacks, callback_panics) = self.works().notifier.counts();
+        let state = self.works().lane.lock();
+        let dropped = state.dropped;
+        Stats {
+            accepted: state.accepted,
+            delivered: state.delivered,
+            rejected: state.rejected,
+            waiting: state.accepted - state.settled - dropped,
+            dropped,
+            waiting_bytes: state.waiting_bytes(),
+            refused_points: state.refused_points,
+            refused_full: state.refused_full,
+            callbacks,
+            callback_panics,
+            trouble: state.trouble.clone(),
+            last_error: state.last_error.clone(),
+            last_success: state.last_success,
+        }
+    }
+
+    /// One value for each window of the range that has readings, series by series. Ids are compared, never interpreted.
+    ///
+    /// # Errors
+    /// [`Error::is_query_failed`] with the reason; [`Error::is_not_connected`] after close.
+    #[expect(clippy::too_many_arguments, reason = "the seed's signature: each is one part of the question")]
+    pub fn query_range(
+        &self,
+        measurement: &str,
+        tags: &[(&str, &str)],
+        field: &str,
+        start: Timestamp,
+        stop: Timestamp,
+        window: Duration,
+        aggregate: Aggregate,
+    ) -> Result<Vec<QuerySeries>, Error> {
+        let selector = self.selector(measurement, tags).field(field);
+        let failed = |e| query_failed(&format!("query {measurement} {field}"), e);
+        let cut = Windows::every(window).map_err(failed)?;
+        let found = self.works().store.windows(&selector, TimeRange::new(start, stop), &cut).map_err(failed)?;
+        let of = |s: graylogic_store::SeriesWindows| QuerySeries {
+            measurement: s.series.measurement().to_owned(),
+            tags: s.series.tags().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            field: s.series.field().to_owned(),
+            values: s.windows.iter().filter_map(|w| Some((w.start, value_of(&w.summary, aggregate)?))).collect(),
+        };
+        Ok(found.into_iter().map(of).collect())
+    }
+
+    /// [`Client::query_range`] for asynchronous code; runs on any runtime, or none.
+    ///
+    /// # Errors
+    /// As [`Client::query_range`].
+    #[expect(clippy::too_many_arguments, reason = "the seed's signature: each is one part of the question")]
+    pub async fn query_range_async(
+        &self,
+        measurement: &str,
+        tags: &[(&str, &str)],
+        field: &str,
+        start: Timestamp,
+        stop: Timestamp,
+        window: Duration,
+        aggregate: Aggregate,
+    ) -> Result<Vec<QuerySeries>, Error> {
+        let (measurement, field, tags) = (measurement.to_owned(), field.to_owned(), owned(tags));
+        self.elsewhere("influxdb-query", move |client| {
+            client.query_range(&measurement, &borrowed(&tags), &field, start, stop, window, aggregate)
+        })
+        .await
+    }
+
+    /// The newest reading of each series of a measurement that has these tags.
+    ///
+    /// # Errors
+    /// As [`Client::query_range`].
+    pub fn latest(&self, measurement: &str, tags: &[(&str, &str)]) -> Result<Vec<LatestValue>, Error> {
+        let found = self.works().store.latest(&self.selector(measurement, tags));
+        let found = found.map_err(|e| query_failed(&format!("latest of {measurement}"), e))?;
+        let of = |l: graylogic_store::Latest| LatestValue {
+            measurement: l.series.measurement().to_owned(),
+            tags: l.series.tags().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            field: l.series.field().to_owned(),
+            time: l.time,
+            value: l.value,
+        };
+        Ok(found.into_iter().map(of).collect())
+    }
+
+    /// [`Client::latest`] for asynchronous code; runs on any runtime, or none.
+    ///
+    /// # Errors
+    /// As [`Client::latest`].
+    pub async fn latest_async(&self, measurement: &str, tags: &[(&str, &str)]) -> Result<Vec<LatestValue>, Error> {
+        let (measurement, tags) = (measurement.to_owned(), owned(tags));
+        self.elsewhere("influxdb-query", move |client| client.latest(&measurement, &borrowed(&tags))).await
+    }
+
+    /// The embedded store behind the client, for pages and tools.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.works().store
+    }
+
+    fn selector(&self, measurement: &str, tags: &[(&str, &str)]) -> Selector {
+        let all = Selector::bucket(&self.works().bucket).measurement(measurement);
+        tags.iter().fold(all, |s, (k, v)| s.tag(*k, Matcher::equal(*v)))
+    }
+
+    /// Runs a call that waits on a thread of its own, so that no runtime is held up.
+    async fn elsewhere<T: Send + 'static>(
+        &self,
+        name: &str,
+        call: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (answer, told) = oneshot::channel();
+        let client = self.clone();
+        let run = move || {
+            let _nobody_waits = answer.send(call(&client));
+        };
+        let thread = std::thread::Builder::new().name(name.into());
+        thread.spawn(run).map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
+        told.await.unwrap_or_else(|_| Err(Error::closed()))
+    }
+}
+
+impl Handle {
+    fn close(&self, deadline: Duration) -> CloseReport {
+        let until = Instant::now() + deadline;
+        self.works.lane.close();
+        if self.works.notifier.is_current_thread() {
+            // The callback closes: it cannot wait for itself, and another call may be waiting for it.
+            let mut state = self.works.lane.lock();
+            let report = CloseReport {
+                delivered: state.delivered,
+                rejected: state.rejected,
+                dropped: state.dropped,
+                errors_told: false,
+            };
+            state.closing = true;
+            drop(state);
+            self.works.notifier.end(until);
+            return report;
+        }
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(report) = *closed {
+            return report;
+        }
+        let target = self.works.lane.lock().accepted;
+        self.works.lane.wait_synced(target, until);
+        let unfinished = !self.works.lane.wait_ended(until);
+        if unfinished {
+            self.works.lane.abandon();
+            self.works.lane.wait_ended(Instant::now() + Duration::from_secs(1));
+        }
+        // A dropped reading is news as well, and has a moment to be told after the deadline.
+        let errors_told = self.works.notifier.end(until.max(Instant::now() + Duration::from_millis(500)));
+        if let Err(error) = self.works.store.close() {
+            tracing::error!(%error, "the store could not be closed cleanly");
+        }
+        let state = self.works.lane.lock();
+        let report = CloseReport {
+            delivered: state.delivered,
+            rejected: state.rejected,
+            dropped: state.accepted - state.settled,
+            errors_told,
+        };
+        drop(state);
+        *closed = Some(report);
+        report
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.works.notifier.is_current_thread() {
+            // The callback held the last clone.
+            self.works.lane.close();
+            return;
+        }
+        let report = self.close(DROP_DEADLINE);
+        if report.dropped > 0 {
+            tracing::error!(readings = report.dropped, "a client was dropped before its readings were stored");
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("bucket", &self.works().bucket).finish_non_exhaustive()
+    }
+}
+
+/// A series of a client whose names were checked once.
+#[derive(Clone, Debug)]
+pub struct SeriesHandle {
+    client: Client,
+    template: SeriesTemplate,
+}
+
+impl SeriesHandle {
+    /// Writes one value for each field, at a time or now.
+    ///
+    /// # Errors
+    /// As [`Client::write_device_metric_at`], and when the number of values is not that of the fields.
+    pub fn write(&self, values: &[FieldRef<'_>], time: Option<Timestamp>) -> Result<(), Error> {
+        self.client.works().lane.accept(time, |time, out| self.template.encode(values, Some(time), out))
+    }
+
+    /// Writes the one float of a series with one field.
+    ///
+    /// # Errors
+    /// As [`SeriesHandle::write`].
+    pub fn write_float(&self, value: f64, time: Option<Timestamp>) -> Result<(), Error> {
+        self.client.works().lane.accept(time, |time, out| self.template.encode_float(value, time, out))
+    }
+}
+
+fn value_of(summary: &graylogic_store::Summary, aggregate: Aggregate) -> Option<Value> {
+    match aggregate {
+        Aggregate::Count => Some(Value::Unsigned(summary.count)),
+        Aggregate::Sum => summary.sum.clone(),
+        Aggregate::Mean => summary.mean().map(Value::Float),
+        Aggregate::Min => summary.min.clone(),
+        Aggregate::Max => summary.max.clone(),
+        Aggregate::First => Some(summary.first.1.clone()),
+        Aggregate::Last => Some(summary.last.1.clone()),
+    }
+}
+
+fn owned(tags: &[(&str, &str)]) -> Vec<(String, String)> {
+    tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn borrowed(tags: &[(String, String)]) -> Vec<(&str, &str)> {
+    tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
+}
+
+fn connection_failed(doing: &str, error: graylogic_store::Error) -> Error {
+    let retryable = error.is_retryable();
+    Error::because(Kind::ConnectionFailed, doing, error).retryable(retryable)
+}
+
+fn query_failed(doing: &str, error: graylogic_store::Error) -> Error {
+    if error.is_closed() {
+        return Error::closed();
+    }
+    let retryable = error.is_retryable();
+    Error::because(Kind::QueryFailed, doing, error).retryable(retryable)
+}

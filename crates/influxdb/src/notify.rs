@@ -1,0 +1,191 @@
+//! Bad news for the caller: collected, merged by kind, and told by a thread of its own, at most ten times a second.
+
+use crate::lane::Lane;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+/// Told of one kind at most this often.
+const PAUSE: Duration = Duration::from_millis(100);
+/// So many lines are told with their text.
+const LINES_TOLD: usize = 10;
+
+/// Readings that were accepted and did not get where they should, or wait for that.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WriteError {
+    /// What happened.
+    pub kind: WriteErrorKind,
+    /// The bucket they were for.
+    pub bucket: String,
+    /// How many lines it is about.
+    pub lines: u64,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// The first ten of the lines, each with its reason, when it is about single lines.
+    pub first: Vec<RefusedLine>,
+}
+
+/// A line that the target refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedLine {
+    /// Its text, shortened when long.
+    pub text: String,
+    /// The target's reason.
+    pub reason: String,
+}
+
+/// What happened to readings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteErrorKind {
+    /// The target refused them for good; it has all the others.
+    Rejected,
+    /// The target does not take them at present; they wait and are tried again.
+    Delayed,
+    /// They were dropped: the client was closed before the target took them.
+    Dropped,
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            WriteErrorKind::Rejected => "refused",
+            WriteErrorKind::Delayed => "delayed",
+            WriteErrorKind::Dropped => "dropped",
+        };
+        write!(f, "write to bucket {:?}: {} {} {what}: {}", self.bucket, self.lines, plural(self.lines), self.reason)
+    }
+}
+
+fn plural(n: u64) -> &'static str {
+    if n == 1 { "line" } else { "lines" }
+}
+
+impl std::error::Error for WriteError {}
+
+type Callback = Arc<dyn Fn(&WriteError) + Send + Sync>;
+
+/// Collects bad news and tells it.
+#[derive(Default)]
+pub(crate) struct Notifier {
+    state: Mutex<State>,
+    wake: Condvar,
+    quiet: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    callback: Option<Callback>,
+    waiting: Vec<WriteError>,
+    telling: bool,
+    told: u64,
+    panics: u64,
+    ending: bool,
+    thread: Option<ThreadId>,
+}
+
+impl Notifier {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_callback(&self, callback: Callback) {
+        self.lock().callback = Some(callback);
+        self.wake.notify_all();
+    }
+
+    /// Adds news; news of the same kind and bucket that was not told yet becomes one.
+    pub(crate) fn add(&self, news: WriteError) {
+        let mut state = self.lock();
+        let same = |w: &&mut WriteError| w.kind == news.kind && w.bucket == news.bucket;
+        match state.waiting.iter_mut().find(same) {
+            Some(known) => {
+                known.lines = if news.kind == WriteErrorKind::Delayed { news.lines } else { known.lines + news.lines };
+                known.reason = news.reason;
+                known.first.extend(news.first);
+                known.first.truncate(LINES_TOLD);
+            }
+            None => state.waiting.push(news),
+        }
+        drop(state);
+        self.wake.notify_all();
+    }
+
+    /// Callbacks made, and those that panicked.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.told, state.panics)
+    }
+
+    /// Whether the caller is the callback itself.
+    pub(crate) fn is_current_thread(&self) -> bool {
+        self.lock().thread == Some(std::thread::current().id())
+    }
+
+    /// Tells what waits without pause, then ends; waits for that until the time is up.
+    pub(crate) fn end(&self, until: Instant) -> bool {
+        let mut state = self.lock();
+        state.ending = true;
+        self.wake.notify_all();
+        if state.thread == Some(std::thread::current().id()) {
+            return true;
+        }
+        while (!state.waiting.is_empty() && state.callback.is_some()) || state.telling {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
+            state = self.quiet.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// The notifier's thread.
+    pub(crate) fn run(&self, lane: &Lane) {
+        let mut last_told = None::<Instant>;
+        let mut state = self.lock();
+        state.thread = Some(std::thread::current().id());
+        loop {
+            let nothing = state.waiting.is_empty() || state.callback.is_none();
+            if nothing && state.ending && lane.lock().ended {
+                break;
+            }
+            if nothing {
+                // The lane's end is looked for as well: it does not wake this thread.
+                let time = if state.ending { Duration::from_millis(20) } else { Duration::from_secs(3600) };
+                state = self.wake.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            let pause = last_told.map_or(Duration::ZERO, |t| PAUSE.saturating_sub(t.elapsed()));
+            if !pause.is_zero() && !state.ending {
+                state = self.wake.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
+            let news = std::mem::take(&mut state.waiting);
+            let Some(callback) = state.callback.clone() else { continue };
+            state.telling = true;
+            drop(state);
+            let mut panics = 0;
+            for one in &news {
+                // The caller's code; its panic must not end the client.
+                if catch_unwind(AssertUnwindSafe(|| callback(one))).is_err() {
+                    panics += 1;
+                    tracing::error!("the error callback panicked");
+                }
+            }
+            last_told = Some(Instant::now());
+            state = self.lock();
+            state.telling = false;
+            state.told += news.len() as u64;
+            state.panics += panics;
+            self.quiet.notify_all();
+        }
+    }
+}
+
+impl fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notifier").finish_non_exhaustive()
+    }
+}
