@@ -21,6 +21,6 @@
 mod schema;
 
 pub use schema::{
-    DEVICE_ID, DEVICE_METRICS, DeviceMetric, ENERGY, ENERGY_KWH, EnergyMetric, MEASUREMENT, METRIC, PHM, POWER_WATTS,
-    PhmMetric, VALUE,
+    DEVICE_ID, DEVICE_METRICS, DeviceMetric, ENERGY, ENERGY_KWH, EnergyMetric, MEASUREMENT, METRIC, PHM,
+    POWER_WATTS, PhmMetric, VALUE,
 };

@@ -89,8 +89,10 @@ impl EnergyMetric<'_> {
     /// # Errors
     /// When the id or a value cannot be written; then `out` is as before.
     pub fn encode(&self, encoder: &Encoder, time: Timestamp, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let fields =
-            [(POWER_WATTS, FieldRef::Float(self.power_watts)), (ENERGY_KWH, FieldRef::Float(self.energy_kwh.unwrap_or(0.0)))];
+        let fields = [
+            (POWER_WATTS, FieldRef::Float(self.power_watts)),
+            (ENERGY_KWH, FieldRef::Float(self.energy_kwh.unwrap_or(0.0))),
+        ];
         let known = if self.energy_kwh.is_some() { 2 } else { 1 };
         encoder.encode_parts(ENERGY, &[(DEVICE_ID, self.device_id)], &fields[..known], Some(time), out)
     }

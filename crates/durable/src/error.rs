@@ -27,7 +27,10 @@ impl Error {
     /// True when the file system has no room.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        matches!(self.kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+        matches!(
+            self.kind,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        )
     }
 
     /// True when the folder or file system does not allow writing.

@@ -134,7 +134,12 @@ impl Found {
 }
 
 /// The first whole frame at or after `from` whose sequences lie in `sequences`, and that is what its writer wrote.
-pub(crate) fn next_frame(segment: &[u8], from: usize, log_id: u64, sequences: std::ops::Range<u64>) -> Option<Found> {
+pub(crate) fn next_frame(
+    segment: &[u8],
+    from: usize,
+    log_id: u64,
+    sequences: std::ops::Range<u64>,
+) -> Option<Found> {
     let mut at = from;
     loop {
         if let Some(found) = frame_at(segment, at, log_id)

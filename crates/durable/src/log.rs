@@ -4,7 +4,8 @@
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::Error;
 use crate::frame::{
-    FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame, padded, payload_crc, torn_header,
+    FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame, padded, payload_crc,
+    torn_header,
 };
 use std::collections::VecDeque;
 use std::fmt;
@@ -111,7 +112,11 @@ impl Damage {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "segment {}: {} bytes at {} are not what was written", self.segment, self.bytes, self.offset)?;
+        write!(
+            f,
+            "segment {}: {} bytes at {} are not what was written",
+            self.segment, self.bytes, self.offset
+        )?;
         match self.lost_count() {
             0 => write!(f, "; nothing that was whole is lost")?,
             n => write!(f, "; {n} lost, numbers {} to {}", self.lost.start, self.lost.end - 1)?,
@@ -246,7 +251,11 @@ impl Log {
     ///
     /// # Errors
     /// When the disk refuses a call.
-    pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: LogOptions) -> Result<(Self, Recovery), Error> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: LogOptions,
+    ) -> Result<(Self, Recovery), Error> {
         let opening = |e| Error::io(format_args!("open the log in {}", directory.display()), e);
         disk.create_dir_all(directory).map_err(opening)?;
         let mut recovery = Recovery::default();
@@ -329,7 +338,9 @@ impl Log {
         let payload_bytes = buffer.len() - FRAME_HEADER_BYTES;
         if payload_bytes > self.options.payload_bytes_max as usize {
             let max = self.options.payload_bytes_max;
-            let message = format!("append to the log: a payload of {payload_bytes} bytes is above the limit of {max}; split it");
+            let message = format!(
+                "append to the log: a payload of {payload_bytes} bytes is above the limit of {max}; split it"
+            );
             return Err(Error::plain(io::ErrorKind::InvalidInput, message));
         }
         let sequence = inner.next;
@@ -343,7 +354,10 @@ impl Log {
         buffer[..FRAME_HEADER_BYTES].copy_from_slice(&header.encode());
         buffer.resize(FRAME_HEADER_BYTES + padded(payload_bytes), 0);
         let end = header.end_sequence().ok_or_else(|| {
-            Error::plain(io::ErrorKind::InvalidInput, "append to the log: all sequence numbers are used".into())
+            Error::plain(
+                io::ErrorKind::InvalidInput,
+                "append to the log: all sequence numbers are used".into(),
+            )
         })?;
         let full = inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes);
         if !inner.active || full {
@@ -386,7 +400,8 @@ impl Log {
             // Nothing was ever appended to it, or its number would be smaller.
             self.set_aside(inner, &name).map_err(failed)?;
         }
-        let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
+        let created =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
         let header = SegmentHeader { log_id: self.options.log_id, first_sequence: first, created };
         let make = || -> io::Result<Arc<dyn DiskFile>> {
             let file = self.disk.open(&path, OpenMode::CreateNew)?;
@@ -532,7 +547,10 @@ impl Log {
         let mut inner = self.lock();
         let mut trimmed = Trimmed::default();
         loop {
-            let (Some(oldest), following) = (inner.segments.first(), inner.segments.get(1).map(|s| s.first)) else { break };
+            let (Some(oldest), following) = (inner.segments.first(), inner.segments.get(1).map(|s| s.first))
+            else {
+                break;
+            };
             let end = following.unwrap_or(oldest.end);
             let takes_frames = inner.active && following.is_none();
             // What a later segment took over of an un-synced one is in that one.
@@ -623,7 +641,13 @@ impl Replay {
             Err(_) => {
                 let lost = self.expected.max(segment.first)..limit.max(self.expected);
                 self.expected = self.expected.max(limit);
-                Some(Err(Damage { segment: segment.name, offset: 0, bytes: segment.bytes, lost, kept_in: None }))
+                Some(Err(Damage {
+                    segment: segment.name,
+                    offset: 0,
+                    bytes: segment.bytes,
+                    lost,
+                    kept_in: None,
+                }))
             }
         }
     }
@@ -724,7 +748,9 @@ fn find_segments(
 ) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for entry in disk.list(directory)? {
-        let Some(name) = entry.name.to_str().filter(|n| n.ends_with(SUFFIX) && !entry.is_dir) else { continue };
+        let Some(name) = entry.name.to_str().filter(|n| n.ends_with(SUFFIX) && !entry.is_dir) else {
+            continue;
+        };
         let number = name.strip_suffix(SUFFIX).filter(|n| n.len() == 16);
         let number = number.and_then(|n| u64::from_str_radix(n, 16).ok());
         let path = directory.join(name);
@@ -764,7 +790,9 @@ fn find_segments(
                 dirty: false,
             }),
             // A crash while it was made: never held a frame.
-            None if entry.bytes <= SEGMENT_HEADER_BYTES as u64 && header.is_none() && number.is_some() => disk.remove(&path)?,
+            None if entry.bytes <= SEGMENT_HEADER_BYTES as u64 && header.is_none() && number.is_some() => {
+                disk.remove(&path)?
+            }
             None => {
                 let kept_in = keep_damaged(disk, directory, &path, name)?;
                 let damage = Damage {

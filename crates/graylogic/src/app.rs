@@ -55,7 +55,11 @@ pub(crate) fn serve(client: &Client, address: &Address, json: bool) -> Result<()
     watch.map_err(|e| Failure::because("listen for Ctrl-C", e))?;
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(at).await.map_err(|e| {
-            let remedy = if e.kind() == std::io::ErrorKind::AddrInUse { "; name another with --port, or 0 for a free one" } else { "" };
+            let remedy = if e.kind() == std::io::ErrorKind::AddrInUse {
+                "; name another with --port, or 0 for a free one"
+            } else {
+                ""
+            };
             Failure::new(format!("listen on {at}: {e}{remedy}"))
         })?;
         let at = listener.local_addr().map_err(|e| Failure::because("listen", e))?;

@@ -47,7 +47,10 @@ const ASSETS: &[Asset] = assets![
 pub(crate) fn router(store: Store, at: SocketAddr) -> Router {
     Router::new()
         .route("/", get(|headers: HeaderMap| async move { asset("index.html", &headers) }))
-        .route("/assets/{name}", get(|Path(name): Path<String>, headers: HeaderMap| async move { asset(&name, &headers) }))
+        .route(
+            "/assets/{name}",
+            get(|Path(name): Path<String>, headers: HeaderMap| async move { asset(&name, &headers) }),
+        )
         .merge(answer::routes(store))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
         .layer(middleware::from_fn_with_state(at, guard))
@@ -58,9 +61,13 @@ fn asset(name: &str, headers: &HeaderMap) -> Response {
         return (StatusCode::NOT_FOUND, "not found\n").into_response();
     };
     // The same bytes for each version of the program, and a mark that says so.
-    let mark = asset.bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+    let mark = asset
+        .bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
     let mark = format!("\"{mark:016x}\"");
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&mark));
+    let known =
+        headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&mark));
     let about = [(header::ETAG, mark), (header::CACHE_CONTROL, "no-cache".to_owned())];
     if known {
         return (StatusCode::NOT_MODIFIED, about).into_response();
@@ -71,7 +78,10 @@ fn asset(name: &str, headers: &HeaderMap) -> Response {
 /// What every answer carries, and who is answered: a page on another host name that resolves to this machine is not.
 async fn guard(State(at): State<SocketAddr>, request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(n, _)| n);
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+        .map_or(host, |(n, _)| n);
     let loopback = matches!(name, "localhost" | "127.0.0.1" | "[::1]") || name == at.ip().to_string();
     let mut response = if at.ip().is_loopback() && !loopback {
         (StatusCode::MISDIRECTED_REQUEST, "this server answers to localhost only\n").into_response()
@@ -79,7 +89,10 @@ async fn guard(State(at): State<SocketAddr>, request: Request, next: Next) -> Re
         next.run(request).await
     };
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'self'; frame-ancestors 'none'"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'self'; frame-ancestors 'none'"),
+    );
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response

@@ -142,7 +142,11 @@ impl Recording {
                     (DEVICE_METRICS, vec![(DEVICE_ID, column.device_id), (MEASUREMENT, name)], VALUE)
                 }
             };
-            series.push((place(column.name)?, column, Series { measurement, tags, field, readings: Vec::new() }));
+            series.push((
+                place(column.name)?,
+                column,
+                Series { measurement, tags, field, readings: Vec::new() },
+            ));
         }
         let mut row = csv::StringRecord::new();
         while reader.read_record(&mut row).map_err(|e| broken(e.to_string()))? {
@@ -151,7 +155,10 @@ impl Recording {
             let at = Timestamp::from_nanos(at.as_nanosecond() as i64);
             for (place, column, series) in &mut series {
                 let text = row.get(*place).unwrap_or_default();
-                let Some(v) = cell(text).map_err(|e| broken(format!("{} {text:?}: {e}", column.name)))? else { continue };
+                let Some(v) = cell(text).map_err(|e| broken(format!("{} {text:?}: {e}", column.name)))?
+                else {
+                    continue;
+                };
                 let v = match column.meaning {
                     Meaning::Power(factor) => watts(v, factor),
                     Meaning::Metric(_) => v,

@@ -67,10 +67,15 @@ pub(crate) fn in_zone(time: Timestamp, zone: &TimeZone) -> String {
 
 /// Rows below each other, columns aligned: numbers to the right, texts to the left.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |i: usize| rows.iter().map(|r| r[i].chars().count()).chain([head[i].chars().count()]).max().unwrap_or(0);
+    let width = |i: usize| {
+        rows.iter().map(|r| r[i].chars().count()).chain([head[i].chars().count()]).max().unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let numeric: Vec<bool> = (0..head.len())
-        .map(|i| !rows.is_empty() && rows.iter().all(|r| r[i].is_empty() || r[i].replace(',', "").parse::<f64>().is_ok()))
+        .map(|i| {
+            !rows.is_empty()
+                && rows.iter().all(|r| r[i].is_empty() || r[i].replace(',', "").parse::<f64>().is_ok())
+        })
         .collect();
     let mut out = String::new();
     let mut line = |cells: &mut dyn Iterator<Item = &str>| {

@@ -171,7 +171,9 @@ impl Client {
         if !config.is_enabled() {
             return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
         }
-        store.ensure_bucket(config.bucket()).map_err(|e| connection_failed("connect to the embedded store", e))?;
+        store
+            .ensure_bucket(config.bucket())
+            .map_err(|e| connection_failed("connect to the embedded store", e))?;
         let works = Arc::new(Works {
             lane: crate::lane::Lane::default(),
             notifier: crate::notify::Notifier::default(),
@@ -210,11 +212,14 @@ impl Client {
             let _nobody_waits = answer.send(works.store.stats());
         };
         let thread = std::thread::Builder::new().name("influxdb-health".into());
-        thread.spawn(ask).map_err(|e| Error::because(Kind::ConnectionFailed, "ask for the store's health", e))?;
+        thread
+            .spawn(ask)
+            .map_err(|e| Error::because(Kind::ConnectionFailed, "ask for the store's health", e))?;
         match told.recv_timeout(deadline) {
             Ok(Ok(stats)) => match stats.state {
                 State::Degraded(why) => {
-                    Err(Error::new(Kind::ConnectionFailed, format!("the store is degraded: {why}")).retryable(true))
+                    Err(Error::new(Kind::ConnectionFailed, format!("the store is degraded: {why}"))
+                        .retryable(true))
                 }
                 _ => Ok(()),
             },
@@ -255,7 +260,12 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::write_device_metric`].
-    pub fn write_energy_metric(&self, device_id: &str, power_watts: f64, energy_kwh: Option<f64>) -> Result<(), Error> {
+    pub fn write_energy_metric(
+        &self,
+        device_id: &str,
+        power_watts: f64,
+        energy_kwh: Option<f64>,
+    ) -> Result<(), Error> {
         self.energy(EnergyMetric { device_id, power_watts, energy_kwh }, None)
     }
 
@@ -285,7 +295,13 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::write_device_metric_at`].
-    pub fn write_phm_metric_at(&self, device_id: &str, metric: &str, value: f64, time: Timestamp) -> Result<(), Error> {
+    pub fn write_phm_metric_at(
+        &self,
+        device_id: &str,
+        metric: &str,
+        value: f64,
+        time: Timestamp,
+    ) -> Result<(), Error> {
         self.phm(PhmMetric { device_id, metric, value }, Some(time))
     }
 
@@ -295,9 +311,12 @@ impl Client {
     /// As [`Client::write_device_metric_at`].
     pub fn write_point(&self, point: &Point) -> Result<(), Error> {
         match point.time() {
-            Some(_) => self.works().lane.accept(point.time(), |_, out| self.handle.encoder.encode(point, out)),
+            Some(_) => {
+                self.works().lane.accept(point.time(), |_, out| self.handle.encoder.encode(point, out))
+            }
             None => {
-                let encode = |time, out: &mut Vec<u8>| self.handle.encoder.encode(&point.clone().timestamp(time), out);
+                let encode =
+                    |time, out: &mut Vec<u8>| self.handle.encoder.encode(&point.clone().timestamp(time), out);
                 self.works().lane.accept(None, encode)
             }
         }
@@ -315,7 +334,12 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::is_invalid_point`] when a name cannot be written.
-    pub fn series(&self, measurement: &str, tags: &[(&str, &str)], fields: &[&str]) -> Result<SeriesHandle, Error> {
+    pub fn series(
+        &self,
+        measurement: &str,
+        tags: &[(&str, &str)],
+        fields: &[&str],
+    ) -> Result<SeriesHandle, Error> {
         let template = SeriesTemplate::new(&self.handle.encoder, measurement, tags, fields)
             .map_err(|e| Error::because(Kind::InvalidPoint, "the series cannot be written", e))?;
         Ok(SeriesHandle { client: self.clone(), template })
@@ -362,7 +386,8 @@ impl Client {
         }
         let why = trouble.map_or_else(String::new, |t| format!(" because {t}"));
         let left = target.saturating_sub(report.durable);
-        let message = format!("flush: {left} readings still wait after {deadline:?}{why}; they are tried again");
+        let message =
+            format!("flush: {left} readings still wait after {deadline:?}{why}; they are tried again");
         Err(Error::new(Kind::TimedOut, message).retryable(true))
     }
 
@@ -434,12 +459,17 @@ impl Client {
         let selector = self.selector(measurement, tags).field(field);
         let failed = |e| query_failed(&format!("query {measurement} {field}"), e);
         let cut = Windows::every(window).map_err(failed)?;
-        let found = self.works().store.windows(&selector, TimeRange::new(start, stop), &cut).map_err(failed)?;
+        let found =
+            self.works().store.windows(&selector, TimeRange::new(start, stop), &cut).map_err(failed)?;
         let of = |s: graylogic_store::SeriesWindows| QuerySeries {
             measurement: s.series.measurement().to_owned(),
             tags: s.series.tags().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             field: s.series.field().to_owned(),
-            values: s.windows.iter().filter_map(|w| Some((w.start, value_of(&w.summary, aggregate)?))).collect(),
+            values: s
+                .windows
+                .iter()
+                .filter_map(|w| Some((w.start, value_of(&w.summary, aggregate)?)))
+                .collect(),
         };
         Ok(found.into_iter().map(of).collect())
     }
@@ -487,7 +517,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::latest`].
-    pub async fn latest_async(&self, measurement: &str, tags: &[(&str, &str)]) -> Result<Vec<LatestValue>, Error> {
+    pub async fn latest_async(
+        &self,
+        measurement: &str,
+        tags: &[(&str, &str)],
+    ) -> Result<Vec<LatestValue>, Error> {
         let (measurement, tags) = (measurement.to_owned(), owned(tags));
         self.elsewhere("influxdb-query", move |client| client.latest(&measurement, &borrowed(&tags))).await
     }
@@ -576,7 +610,10 @@ impl Drop for Handle {
         }
         let report = self.close(DROP_DEADLINE);
         if report.dropped > 0 {
-            tracing::error!(readings = report.dropped, "a client was dropped before its readings were stored");
+            tracing::error!(
+                readings = report.dropped,
+                "a client was dropped before its readings were stored"
+            );
         }
     }
 }

@@ -87,7 +87,9 @@ impl Config {
     /// [`Error::is_invalid_config`]; the message names the file, the key and the remedy.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let reading = |e| Error::because(Kind::InvalidConfig, format_args!("read the configuration {}", path.display()), e);
+        let reading = |e| {
+            Error::because(Kind::InvalidConfig, format_args!("read the configuration {}", path.display()), e)
+        };
         let text = std::fs::read_to_string(path).map_err(reading)?;
         Self::from_yaml_named(&text, &path.display().to_string(), environment)
     }
@@ -106,16 +108,24 @@ impl Config {
     ///
     /// # Errors
     /// As [`Config::from_yaml`].
-    pub fn from_yaml_with_env(text: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+    pub fn from_yaml_with_env(
+        text: &str,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
         Self::from_yaml_named(text, "configuration", environment)
     }
 
-    fn from_yaml_named(text: &str, name: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+    fn from_yaml_named(
+        text: &str,
+        name: &str,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
         let invalid = |message: String| Error::new(Kind::InvalidConfig, message);
         let document: Value = if text.trim().is_empty() {
             Value::Null
         } else {
-            serde_saphyr::from_str(text).map_err(|e| invalid(format!("{name} is not YAML: {}", first_line(&e.to_string()))))?
+            serde_saphyr::from_str(text)
+                .map_err(|e| invalid(format!("{name} is not YAML: {}", first_line(&e.to_string()))))?
         };
         let section = match document {
             Value::Null => Map::new(),
@@ -123,7 +133,10 @@ impl Config {
                 None | Some(Value::Null) => Map::new(),
                 Some(Value::Object(section)) => section,
                 Some(other) => {
-                    return Err(invalid(format!("{name}: influxdb is {}, not a section with keys", shown(&other))));
+                    return Err(invalid(format!(
+                        "{name}: influxdb is {}, not a section with keys",
+                        shown(&other)
+                    )));
                 }
             },
             other => return Err(invalid(format!("{name} is {}, not a file with sections", shown(&other)))),
@@ -143,7 +156,9 @@ impl Config {
             let variable = format!("{ENVIRONMENT}{}", key.to_uppercase());
             if let Some(text) = environment(&variable) {
                 let value = from_text(key, &text);
-                config.set(key, &value).map_err(|why| invalid(format!("environment variable {variable} {why}")))?;
+                config
+                    .set(key, &value)
+                    .map_err(|why| invalid(format!("environment variable {variable} {why}")))?;
             }
         }
         Ok(config)
@@ -162,7 +177,8 @@ impl Config {
         };
         match key {
             "enabled" => {
-                self.enabled = value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
+                self.enabled =
+                    value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
             }
             "url" => self.target = target(&text()?)?,
             // The value of a token is never shown, whatever its type.
@@ -176,7 +192,9 @@ impl Config {
                 self.bucket = name;
             }
             "batch_size" => self.batch_size = number(BATCH_SIZE_MAX, "lines")? as usize,
-            "flush_interval" => self.flush_interval = Duration::from_secs(number(FLUSH_INTERVAL_MAX, "seconds")?),
+            "flush_interval" => {
+                self.flush_interval = Duration::from_secs(number(FLUSH_INTERVAL_MAX, "seconds")?)
+            }
             _ => unreachable!("only known keys are set"),
         }
         Ok(())
@@ -280,7 +298,8 @@ fn target(url: &str) -> Result<Target, String> {
     match rest.map(|r| r.split(['/', '?', '#']).next().unwrap_or_default()) {
         Some("") => Err(format!("is {url:?}, which names no host; write http://HOST:PORT")),
         Some(authority) if authority.contains('@') => {
-            Err("has a user name or password in it; put the token into GRAYLOGIC_INFLUXDB_TOKEN instead".into())
+            Err("has a user name or password in it; put the token into GRAYLOGIC_INFLUXDB_TOKEN instead"
+                .into())
         }
         Some(_) => Ok(Target::Remote(url.to_owned())),
         None => Err(format!("is {url:?}; write embedded:FOLDER, http://HOST:PORT or https://HOST:PORT")),

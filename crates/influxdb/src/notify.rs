@@ -57,7 +57,14 @@ impl fmt::Display for WriteError {
             WriteErrorKind::Delayed => "delayed",
             WriteErrorKind::Dropped => "dropped",
         };
-        write!(f, "write to bucket {:?}: {} {} {what}: {}", self.bucket, self.lines, plural(self.lines), self.reason)
+        write!(
+            f,
+            "write to bucket {:?}: {} {} {what}: {}",
+            self.bucket,
+            self.lines,
+            plural(self.lines),
+            self.reason
+        )
     }
 }
 
@@ -104,7 +111,8 @@ impl Notifier {
         let same = |w: &&mut WriteError| w.kind == news.kind && w.bucket == news.bucket;
         match state.waiting.iter_mut().find(same) {
             Some(known) => {
-                known.lines = if news.kind == WriteErrorKind::Delayed { news.lines } else { known.lines + news.lines };
+                known.lines =
+                    if news.kind == WriteErrorKind::Delayed { news.lines } else { known.lines + news.lines };
                 known.reason = news.reason;
                 known.first.extend(news.first);
                 known.first.truncate(LINES_TOLD);

@@ -69,7 +69,12 @@ pub(crate) fn is_plain(name: &[u8]) -> bool {
 }
 
 /// Appends a name that is not empty. On `Err` the reason and the offending byte; `out` may hold a part of the name.
-pub(crate) fn put_name(out: &mut Vec<u8>, dialect: Dialect, element: Element, name: &[u8]) -> Result<(), (EncodeReason, usize)> {
+pub(crate) fn put_name(
+    out: &mut Vec<u8>,
+    dialect: Dialect,
+    element: Element,
+    name: &[u8],
+) -> Result<(), (EncodeReason, usize)> {
     if is_plain(name) {
         out.extend_from_slice(name);
         return Ok(());
@@ -82,7 +87,8 @@ pub(crate) fn put_name(out: &mut Vec<u8>, dialect: Dialect, element: Element, na
             b'"' if element == Element::FieldKey && matches!(dialect, Dialect::Vm | Dialect::Portable) => {
                 return Err((EncodeReason::QuoteInFieldKey, i));
             }
-            b'\\' => put_backslash(out, dialect, element, name.get(i + 1).copied()).map_err(|reason| (reason, i))?,
+            b'\\' => put_backslash(out, dialect, element, name.get(i + 1).copied())
+                .map_err(|reason| (reason, i))?,
             _ => out.push(b),
         }
     }
@@ -90,7 +96,12 @@ pub(crate) fn put_name(out: &mut Vec<u8>, dialect: Dialect, element: Element, na
 }
 
 /// What follows a backslash decides how, and whether, it can be written.
-fn put_backslash(out: &mut Vec<u8>, dialect: Dialect, element: Element, next: Option<u8>) -> Result<(), EncodeReason> {
+fn put_backslash(
+    out: &mut Vec<u8>,
+    dialect: Dialect,
+    element: Element,
+    next: Option<u8>,
+) -> Result<(), EncodeReason> {
     let Some(next) = next else { return Err(EncodeReason::TrailingBackslash) };
     let in_measurement = element == Element::Measurement;
     let doubled = match dialect {
@@ -98,7 +109,9 @@ fn put_backslash(out: &mut Vec<u8>, dialect: Dialect, element: Element, next: Op
         Dialect::V2 => match next {
             // 2.8 would take the space for the start of the fields.
             b' ' => return Err(EncodeReason::BackslashBeforeSpace),
-            b',' | b'=' if element == Element::FieldKey => return Err(EncodeReason::BackslashBeforeSeparator),
+            b',' | b'=' if element == Element::FieldKey => {
+                return Err(EncodeReason::BackslashBeforeSeparator);
+            }
             b'"' => in_measurement || element == Element::FieldKey,
             b'=' => in_measurement,
             _ => false,

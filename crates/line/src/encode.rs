@@ -171,7 +171,9 @@ impl Encoder {
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
         let start = out.len();
-        let done = self.key(measurement, tags, out).and_then(|()| self.rest(measurement, tags, fields, timestamp, start, out));
+        let done = self
+            .key(measurement, tags, out)
+            .and_then(|()| self.rest(measurement, tags, fields, timestamp, start, out));
         if done.is_err() {
             out.truncate(start);
         }
@@ -211,7 +213,9 @@ impl Encoder {
             let (key, value) = tags.get(place as usize);
             if order.get(i + 1).is_some_and(|&next| tags.get(next as usize).0 == key) {
                 match self.on_duplicate {
-                    OnDuplicate::Refuse => return Err(EncodeError::new(Element::TagKey, key, 0, EncodeReason::DuplicateTag)),
+                    OnDuplicate::Refuse => {
+                        return Err(EncodeError::new(Element::TagKey, key, 0, EncodeReason::DuplicateTag));
+                    }
                     OnDuplicate::LastWins => continue,
                 }
             }
@@ -234,7 +238,13 @@ impl Encoder {
     }
 
     /// Appends `text`, the element of what is called `name`.
-    pub(crate) fn name(&self, out: &mut Vec<u8>, element: Element, name: &str, text: &str) -> Result<(), EncodeError> {
+    pub(crate) fn name(
+        &self,
+        out: &mut Vec<u8>,
+        element: Element,
+        name: &str,
+        text: &str,
+    ) -> Result<(), EncodeError> {
         let fail = |offset, reason| Err(EncodeError::new(element, name, offset, reason));
         match text.as_bytes().first() {
             None => return fail(0, EncodeReason::Empty),
@@ -291,7 +301,9 @@ impl Encoder {
             }
             if n > 1 && (i + 1..n).any(|j| fields.get(j).0 == key) {
                 match self.on_duplicate {
-                    OnDuplicate::Refuse => return Err(EncodeError::new(Element::FieldKey, key, 0, EncodeReason::DuplicateField)),
+                    OnDuplicate::Refuse => {
+                        return Err(EncodeError::new(Element::FieldKey, key, 0, EncodeReason::DuplicateField));
+                    }
                     OnDuplicate::LastWins => continue,
                 }
             }
@@ -313,7 +325,12 @@ impl Encoder {
         self.end(out, measurement, timestamp)
     }
 
-    pub(crate) fn field_key(&self, out: &mut Vec<u8>, key: &str, key_bytes: usize) -> Result<(), EncodeError> {
+    pub(crate) fn field_key(
+        &self,
+        out: &mut Vec<u8>,
+        key: &str,
+        key_bytes: usize,
+    ) -> Result<(), EncodeError> {
         if key == "time" {
             return Err(EncodeError::new(Element::FieldKey, key, 0, EncodeReason::ReservedFieldKey));
         }
@@ -327,7 +344,12 @@ impl Encoder {
     }
 
     #[inline]
-    pub(crate) fn value(&self, out: &mut Vec<u8>, key: &str, value: &FieldRef<'_>) -> Result<(), EncodeError> {
+    pub(crate) fn value(
+        &self,
+        out: &mut Vec<u8>,
+        key: &str,
+        value: &FieldRef<'_>,
+    ) -> Result<(), EncodeError> {
         match value {
             FieldRef::Float(v) => put_float(out, *v),
             FieldRef::Integer(v) => {
@@ -371,7 +393,12 @@ impl Encoder {
     }
 
     #[inline]
-    pub(crate) fn end(&self, out: &mut Vec<u8>, measurement: &str, timestamp: Option<Timestamp>) -> Result<(), EncodeError> {
+    pub(crate) fn end(
+        &self,
+        out: &mut Vec<u8>,
+        measurement: &str,
+        timestamp: Option<Timestamp>,
+    ) -> Result<(), EncodeError> {
         if let Some(time) = timestamp {
             let fail = |reason| Err(EncodeError::new(Element::Timestamp, measurement, 0, reason));
             if !time.is_storable() {

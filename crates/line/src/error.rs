@@ -121,37 +121,74 @@ impl fmt::Display for EncodeError {
         match self.reason {
             R::Empty => write!(f, "empty {element}{of}: give it a name, or leave it out"),
             R::ControlCharacter => write!(f, "control character in {element}{of}, byte {at}: remove it"),
-            R::LeadingHash => write!(f, "measurement starts with #{of}: the line would be a comment; name it otherwise"),
-            R::TrailingBackslash => write!(f, "{element} ends with a backslash{of}: no server reads that back; remove it"),
+            R::LeadingHash => {
+                write!(f, "measurement starts with #{of}: the line would be a comment; name it otherwise")
+            }
+            R::TrailingBackslash => {
+                write!(f, "{element} ends with a backslash{of}: no server reads that back; remove it")
+            }
             R::BackslashBeforeSpace => {
-                write!(f, "backslash before space in {element}{of}, byte {at}: InfluxDB 2 misreads it; remove one of them")
+                write!(
+                    f,
+                    "backslash before space in {element}{of}, byte {at}: InfluxDB 2 misreads it; remove one of them"
+                )
             }
             R::BackslashBeforeSeparator => {
-                write!(f, "backslash before separator in {element}{of}, byte {at}: InfluxDB 2 misreads it; remove one of them")
+                write!(
+                    f,
+                    "backslash before separator in {element}{of}, byte {at}: InfluxDB 2 misreads it; remove one of them"
+                )
             }
             R::NotPortableBackslash(next) => write!(
                 f,
                 "backslash before '{next}' in {element} is not portable{of}, byte {at}: servers read it differently; remove it or choose one dialect"
             ),
-            R::QuoteInFieldKey => write!(f, "double quote in field key{of}, byte {at}: VictoriaMetrics loses the value; remove it"),
-            R::ReservedTagKey => write!(f, "reserved tag key{of}: InfluxDB keeps it for itself; name it otherwise"),
-            R::ReservedFieldKey => write!(f, "reserved field key{of}: InfluxDB drops a field named time; name it otherwise"),
+            R::QuoteInFieldKey => write!(
+                f,
+                "double quote in field key{of}, byte {at}: VictoriaMetrics loses the value; remove it"
+            ),
+            R::ReservedTagKey => {
+                write!(f, "reserved tag key{of}: InfluxDB keeps it for itself; name it otherwise")
+            }
+            R::ReservedFieldKey => {
+                write!(f, "reserved field key{of}: InfluxDB drops a field named time; name it otherwise")
+            }
             R::LeadingUnderscore => {
-                write!(f, "{element} starts with an underscore{of}: such names are reserved; name it otherwise or allow them")
+                write!(
+                    f,
+                    "{element} starts with an underscore{of}: such names are reserved; name it otherwise or allow them"
+                )
             }
             R::DuplicateTag => write!(f, "duplicate tag key{of}: give each tag once"),
             R::DuplicateField => write!(f, "duplicate field key{of}: give each field once"),
-            R::TagAndField => write!(f, "{name:?} is both a tag and a field: queries could not tell them apart; rename one"),
-            R::NoFields => write!(f, "no fields{of}: a point needs at least one"),
-            R::NotFinite => write!(f, "{element} is NaN or infinite{of}: no server stores it; leave the reading out"),
-            R::TimeOutOfRange => write!(f, "timestamp out of range{of}: InfluxDB stores 1677-09-21 to 2262-04-11"),
-            R::TimeNotAfterEpoch => {
-                write!(f, "timestamp 0 or negative{of}: VictoriaMetrics would store the present instead; is the clock set?")
+            R::TagAndField => {
+                write!(f, "{name:?} is both a tag and a field: queries could not tell them apart; rename one")
             }
-            R::KeyTooLong(n) => write!(f, "max key length exceeded{of}: {n} > 65535; shorten the measurement, tags or field key"),
+            R::NoFields => write!(f, "no fields{of}: a point needs at least one"),
+            R::NotFinite => {
+                write!(f, "{element} is NaN or infinite{of}: no server stores it; leave the reading out")
+            }
+            R::TimeOutOfRange => {
+                write!(f, "timestamp out of range{of}: InfluxDB stores 1677-09-21 to 2262-04-11")
+            }
+            R::TimeNotAfterEpoch => {
+                write!(
+                    f,
+                    "timestamp 0 or negative{of}: VictoriaMetrics would store the present instead; is the clock set?"
+                )
+            }
+            R::KeyTooLong(n) => write!(
+                f,
+                "max key length exceeded{of}: {n} > 65535; shorten the measurement, tags or field key"
+            ),
             R::StringTooLong(n) => write!(f, "{element} is too long{of}: {n} bytes; shorten it"),
-            R::LineFeedInString => write!(f, "line feed in {element}{of}, byte {at}: VictoriaMetrics ends the line there; remove it"),
-            R::WrongNumberOfValues(n) => write!(f, "{n} values were given{of}: give one for each field of the template"),
+            R::LineFeedInString => write!(
+                f,
+                "line feed in {element}{of}, byte {at}: VictoriaMetrics ends the line there; remove it"
+            ),
+            R::WrongNumberOfValues(n) => {
+                write!(f, "{n} values were given{of}: give one for each field of the template")
+            }
         }
     }
 }

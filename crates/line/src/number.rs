@@ -2,8 +2,8 @@
 
 /// Powers of ten that an `f64` holds exactly.
 const POWERS: [f64; 23] = [
-    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
-    1e21, 1e22,
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
+    1e19, 1e20, 1e21, 1e22,
 ];
 
 /// Appends a finite float: shortest digits, one on both sides of the point or an exponent without `+`.
@@ -165,7 +165,12 @@ mod tests {
         let mut bits = 1u64;
         for i in 0..200_000u64 {
             bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            for v in [f64::from_bits(bits), (bits >> 40) as f64 / 1000.0, i as f64 / 100.0, (bits as i32) as f64 / 10.0] {
+            for v in [
+                f64::from_bits(bits),
+                (bits >> 40) as f64 / 1000.0,
+                i as f64 / 100.0,
+                (bits as i32) as f64 / 10.0,
+            ] {
                 if v.is_finite() {
                     let t = text(v);
                     assert_eq!(t.parse::<f64>().unwrap().to_bits(), v.to_bits(), "{t}");
@@ -179,7 +184,15 @@ mod tests {
 
     #[test]
     fn numbers_are_read_or_refused() {
-        let cases = [("1", 1.0), (".5", 0.5), ("5.", 5.0), ("-.25", -0.25), ("1e3", 1000.0), ("1E-3", 0.001), ("007", 7.0)];
+        let cases = [
+            ("1", 1.0),
+            (".5", 0.5),
+            ("5.", 5.0),
+            ("-.25", -0.25),
+            ("1e3", 1000.0),
+            ("1E-3", 0.001),
+            ("007", 7.0),
+        ];
         for (t, v) in cases {
             assert_eq!(float(t.as_bytes()), Some(v), "{t}");
         }

@@ -165,15 +165,25 @@ impl fmt::Display for Reason<'_> {
             Self::InvalidBoolean => "invalid boolean",
             Self::InvalidFloat => "invalid float",
             Self::IntegerOutOfRange(n) => {
-                return write!(f, "unable to parse integer {n}: strconv.ParseInt: parsing \"{n}\": value out of range");
+                return write!(
+                    f,
+                    "unable to parse integer {n}: strconv.ParseInt: parsing \"{n}\": value out of range"
+                );
             }
             Self::UnsignedOutOfRange(n) => {
-                return write!(f, "unable to parse unsigned {n}: strconv.ParseUint: parsing \"{n}\": value out of range");
+                return write!(
+                    f,
+                    "unable to parse unsigned {n}: strconv.ParseUint: parsing \"{n}\": value out of range"
+                );
             }
             Self::UnbalancedQuotes => "unbalanced quotes",
             Self::BadTimestamp => "bad timestamp",
-            Self::TimestampSyntax(n) => return write!(f, "strconv.ParseInt: parsing \"{n}\": invalid syntax"),
-            Self::TimestampOverflow(n) => return write!(f, "strconv.ParseInt: parsing \"{n}\": value out of range"),
+            Self::TimestampSyntax(n) => {
+                return write!(f, "strconv.ParseInt: parsing \"{n}\": invalid syntax");
+            }
+            Self::TimestampOverflow(n) => {
+                return write!(f, "strconv.ParseInt: parsing \"{n}\": value out of range");
+            }
             Self::TimeOutsideRange => {
                 let (min, max) = (Timestamp::MIN.as_nanos(), Timestamp::MAX.as_nanos());
                 return write!(f, "time outside range {min} - {max}");
@@ -628,7 +638,12 @@ fn read_number<'a>(text: &'a [u8], start: usize) -> Result<(FieldRef<'a>, usize)
 /// A number with an exponent: 2.8 takes any row of digits, points, exponent letters and signs behind them as one, and
 /// then asks whether it is a float.
 #[cold]
-fn read_scientific<'a>(text: &'a [u8], start: usize, from: usize, mut points: usize) -> Result<(FieldRef<'a>, usize), Fault<'a>> {
+fn read_scientific<'a>(
+    text: &'a [u8],
+    start: usize,
+    from: usize,
+    mut points: usize,
+) -> Result<(FieldRef<'a>, usize), Fault<'a>> {
     let mut i = from;
     while let Some(&b) = text.get(i) {
         match b {
@@ -655,7 +670,8 @@ fn ascii(digits: &[u8]) -> &str {
 }
 
 fn read_boolean<'a>(text: &'a [u8], start: usize) -> Result<(FieldRef<'a>, usize), Fault<'a>> {
-    let end = start + text[start..].iter().position(|b| matches!(b, b',' | b' ')).unwrap_or(text.len() - start);
+    let end =
+        start + text[start..].iter().position(|b| matches!(b, b',' | b' ')).unwrap_or(text.len() - start);
     match &text[start..end] {
         b"t" | b"T" | b"true" | b"True" | b"TRUE" => Ok((FieldRef::Boolean(true), end)),
         b"f" | b"F" | b"false" | b"False" | b"FALSE" => Ok((FieldRef::Boolean(false), end)),
@@ -678,12 +694,14 @@ fn read_string<'a>(text: &'a [u8], start: usize) -> Result<(FieldRef<'a>, usize)
         escaped = true;
         i += 2;
     }
-    let raw = std::str::from_utf8(&text[from..i]).map_err(|e| (from + e.valid_up_to(), Reason::InvalidUtf8))?;
+    let raw =
+        std::str::from_utf8(&text[from..i]).map_err(|e| (from + e.valid_up_to(), Reason::InvalidUtf8))?;
     let end = i + 1;
     if !ends_value(text, end) {
         return Err((end, Reason::InvalidFieldFormat));
     }
-    let value = if escaped { Cow::Owned(unescape(raw, |b| matches!(b, b'"' | b'\\'))) } else { Cow::Borrowed(raw) };
+    let value =
+        if escaped { Cow::Owned(unescape(raw, |b| matches!(b, b'"' | b'\\'))) } else { Cow::Borrowed(raw) };
     Ok((FieldRef::String(value), end))
 }
 
@@ -852,7 +870,8 @@ mod tests {
     fn an_open_quote_is_one_error_and_reading_stays_linear() {
         let mut body = b"m f=\"".to_vec();
         body.extend(b"\nm f=\"a\\".repeat(200_000));
-        let mut parser = Parser::new(&body, ParseOptions::new(Precision::Nanoseconds, Timestamp::from_nanos(1)));
+        let mut parser =
+            Parser::new(&body, ParseOptions::new(Precision::Nanoseconds, Timestamp::from_nanos(1)));
         let mut lines = 0;
         while let Some(next) = parser.next_line() {
             lines += usize::from(next.is_ok() || next.is_err());

@@ -1,7 +1,7 @@
 //! A series whose names were checked and written once: the fastest way to encode its readings.
 
-use crate::encode::{Encoder, OnNotFinite, Pairs, part_tag};
 use crate::dialect::Element;
+use crate::encode::{Encoder, OnNotFinite, Pairs, part_tag};
 use crate::error::{EncodeError, EncodeReason};
 use crate::number::put_float;
 use crate::point::FieldRef;
@@ -110,7 +110,12 @@ impl SeriesTemplate {
             {
                 let last = i + 1 == values.len() && !written;
                 if self.encoder.on_not_finite == OnNotFinite::RefusePoint || last {
-                    return Err(EncodeError::new(Element::FieldValue, &self.fields[i], 0, EncodeReason::NotFinite));
+                    return Err(EncodeError::new(
+                        Element::FieldValue,
+                        &self.fields[i],
+                        0,
+                        EncodeReason::NotFinite,
+                    ));
                 }
                 continue;
             }
@@ -133,7 +138,12 @@ impl SeriesTemplate {
     /// # Errors
     /// When the value or the time cannot be written, or the series has several fields; then `out` is as before.
     #[inline]
-    pub fn encode_float(&self, value: f64, timestamp: Timestamp, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    pub fn encode_float(
+        &self,
+        value: f64,
+        timestamp: Timestamp,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
         if self.heads.len() != 1 || !value.is_finite() {
             return self.encode(&[FieldRef::Float(value)], Some(timestamp), out);
         }

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use graylogic_line::{
-    Dialect, Element, EncodeReason, Encoder, FieldRef, FieldValue, Line, ParseOptions, Parser, Point, Precision, Timestamp,
+    Dialect, Element, EncodeReason, Encoder, FieldRef, FieldValue, Line, ParseOptions, Parser, Point,
+    Precision, Timestamp,
 };
 use serde_json::Value;
 
@@ -92,7 +93,10 @@ fn every_point_is_written_or_refused_as_the_vectors_say() {
                     assert_eq!(refusal(&error, dialect), text(expected, "reject"), "{id} {name}");
                     assert!(error.to_string().len() < 400, "{error}");
                 }
-                (expected, done) => panic!("{id} {name}: expected {expected:?}, got {done:?}: {:?}", String::from_utf8_lossy(&out)),
+                (expected, done) => panic!(
+                    "{id} {name}: expected {expected:?}, got {done:?}: {:?}",
+                    String::from_utf8_lossy(&out)
+                ),
             }
         }
     }
@@ -104,8 +108,12 @@ fn described(line: &Line<'_, '_>) -> Value {
     let fields = line.fields().iter().map(|f| {
         let value = match &f.value {
             FieldRef::Float(v) => serde_json::json!({"key": f.key(), "type": "float", "value": v}),
-            FieldRef::Integer(v) => serde_json::json!({"key": f.key(), "type": "integer", "value": v.to_string()}),
-            FieldRef::Unsigned(v) => serde_json::json!({"key": f.key(), "type": "unsigned", "value": v.to_string()}),
+            FieldRef::Integer(v) => {
+                serde_json::json!({"key": f.key(), "type": "integer", "value": v.to_string()})
+            }
+            FieldRef::Unsigned(v) => {
+                serde_json::json!({"key": f.key(), "type": "unsigned", "value": v.to_string()})
+            }
             FieldRef::Boolean(v) => serde_json::json!({"key": f.key(), "type": "boolean", "value": v}),
             FieldRef::String(v) => serde_json::json!({"key": f.key(), "type": "string", "value": v}),
         };
@@ -136,7 +144,9 @@ fn every_body_is_read_as_the_vectors_say() {
     for v in vectors()["decode"].as_array().unwrap() {
         let id = text(v, "id");
         let body: Vec<u8> = match v["input_hex"].as_str() {
-            Some(hex) => (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect(),
+            Some(hex) => {
+                (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect()
+            }
             None => text(v, "input").as_bytes().to_vec(),
         };
         let options = ParseOptions::new(Precision::Nanoseconds, Timestamp::from_nanos(DEFAULT_TIME));
@@ -159,8 +169,14 @@ fn every_body_is_read_as_the_vectors_say() {
         match &v["ours"] {
             Value::String(same) => {
                 assert_eq!(same, "same-as-v28");
-                let expected: Vec<Value> = v["v28"]["points"].as_array().unwrap().iter().map(with_numbers).collect();
-                let messages: Vec<String> = v["v28"]["errors"].as_array().unwrap().iter().map(|e| e.as_str().unwrap().to_owned()).collect();
+                let expected: Vec<Value> =
+                    v["v28"]["points"].as_array().unwrap().iter().map(with_numbers).collect();
+                let messages: Vec<String> = v["v28"]["errors"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|e| e.as_str().unwrap().to_owned())
+                    .collect();
                 assert_eq!(points, expected, "{id}");
                 assert_eq!(errors.join("\n"), messages.join("\n"), "{id}");
             }

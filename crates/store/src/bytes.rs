@@ -116,7 +116,13 @@ mod tests {
 
     #[test]
     fn a_cut_or_endless_varint_is_malformed() {
-        for bytes in [&[][..], &[0x80], &[0xff; 9], &[0xff; 11], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
+        for bytes in [
+            &[][..],
+            &[0x80],
+            &[0xff; 9],
+            &[0xff; 11],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+        ] {
             assert_eq!(Reader::new(bytes).varint(), Err(Malformed), "{bytes:?}");
         }
     }

@@ -278,7 +278,9 @@ impl Bucket {
     fn select(&self, selector: &Selector) -> Vec<u32> {
         let mut places = Vec::new();
         let named = match &selector.measurement {
-            Some(Matcher::Equal(name)) => self.measurements.get_key_value(name.as_str()).into_iter().collect(),
+            Some(Matcher::Equal(name)) => {
+                self.measurements.get_key_value(name.as_str()).into_iter().collect()
+            }
             Some(matcher) => self.measurements.iter().filter(|(name, _)| matcher.matches(name)).collect(),
             None => self.measurements.iter().collect::<Vec<_>>(),
         };
@@ -292,9 +294,13 @@ impl Bucket {
         // The rarest value asked for names the candidates; what is left is tested one by one.
         let nothing: &[u32] = &[];
         let equal = tags.iter().filter_map(|(key, matcher)| match matcher {
-            Matcher::Equal(value) if !value.is_empty() => {
-                Some(measurement.postings.get(key.as_str()).and_then(|v| v.get(value.as_str())).map_or(nothing, |p| p))
-            }
+            Matcher::Equal(value) if !value.is_empty() => Some(
+                measurement
+                    .postings
+                    .get(key.as_str())
+                    .and_then(|v| v.get(value.as_str()))
+                    .map_or(nothing, |p| p),
+            ),
             _ => None,
         });
         let candidates = equal.min_by_key(|p| p.len()).unwrap_or(&measurement.entries);
@@ -315,7 +321,9 @@ impl Bucket {
 
 /// Measurement and tags as bytes that no other measurement and tags have. No name holds a 0 byte.
 fn identity(measurement: &str, tags: &[(&str, &str)]) -> Box<[u8]> {
-    let mut out = Vec::with_capacity(measurement.len() + tags.iter().map(|(k, v)| k.len() + v.len() + 2).sum::<usize>());
+    let mut out = Vec::with_capacity(
+        measurement.len() + tags.iter().map(|(k, v)| k.len() + v.len() + 2).sum::<usize>(),
+    );
     out.extend_from_slice(measurement.as_bytes());
     for (key, value) in tags {
         out.push(0);
@@ -339,7 +347,10 @@ pub(crate) struct Catalog {
 impl Catalog {
     pub(crate) fn bucket_place(&self, name: &str) -> Result<usize, Error> {
         self.buckets.iter().position(|b| &*b.name == name).ok_or_else(|| {
-            Error::new(Kind::NotFound, format!("bucket {name:?} does not exist: create it, or check the name in the configuration"))
+            Error::new(
+                Kind::NotFound,
+                format!("bucket {name:?} does not exist: create it, or check the name in the configuration"),
+            )
         })
     }
 
@@ -413,7 +424,8 @@ impl Catalog {
         tags.sort_unstable();
         tags.dedup_by(|b, a| a.0 == b.0);
         let key = self.buckets[bucket].key(&d.measurement, &tags);
-        let known = self.buckets[bucket].entries[key as usize].field(d.field.as_bytes(), &mut 0).map(|f| f.series);
+        let known =
+            self.buckets[bucket].entries[key as usize].field(d.field.as_bytes(), &mut 0).map(|f| f.series);
         if let Some(known) = known {
             let same = self.get(known).is_some_and(|s| s.info.field_type == d.field_type);
             return if same { Ok(known) } else { say("it is known with another type") };

@@ -26,7 +26,10 @@ pub(crate) const CHUNK_READINGS_MAX: usize = 8192;
 
 /// The bytes of a chunk of readings with strictly ascending times.
 pub(crate) fn encode(times: &[i64], values: &Values, effort: Effort) -> Vec<u8> {
-    assert!(!times.is_empty() && times.len() == values.len(), "a chunk has as many values as times, at least one");
+    assert!(
+        !times.is_empty() && times.len() == values.len(),
+        "a chunk has as many values as times, at least one"
+    );
     assert!(times.len() <= COLUMN_VALUES_MAX, "a chunk has a bounded number of readings");
     debug_assert!(times.windows(2).all(|w| w[0] < w[1]), "times ascend in a chunk");
     let mut out = Vec::with_capacity(64 + times.len() * 2);
@@ -143,7 +146,8 @@ fn usual_step(ticks: &[u64]) -> Option<u64> {
     let middle = differences.len() / 2;
     let median = *differences.select_nth_unstable(middle).1;
     let near = |d: &&u64| **d >= median - median / 2 && **d <= median + median / 2;
-    let (count, sum) = differences.iter().filter(near).fold((0u128, 0u128), |(n, s), &d| (n + 1, s + u128::from(d)));
+    let (count, sum) =
+        differences.iter().filter(near).fold((0u128, 0u128), |(n, s), &d| (n + 1, s + u128::from(d)));
     let mean = ((sum + count / 2) / count.max(1)) as u64;
     // Jitter of single readings moves the mean by less than one part in their number: prefer the rounder step.
     let step = round_near(mean, median.max(1) / 200 + 1);
@@ -325,7 +329,8 @@ fn take_values(reader: &mut Reader<'_>, n: usize) -> Result<Values, Malformed> {
             let words: Vec<Arc<str>> =
                 (0..count).map(|_| reader.text().map(Arc::from)).collect::<Result<_, Malformed>>()?;
             let codes = column::integers(reader.bytes()?, n)?;
-            let word = |code: u64| usize::try_from(code).ok().and_then(|c| words.get(c)).cloned().ok_or(Malformed);
+            let word =
+                |code: u64| usize::try_from(code).ok().and_then(|c| words.get(c)).cloned().ok_or(Malformed);
             Ok(Values::String(codes.into_iter().map(word).collect::<Result<_, Malformed>>()?))
         }
         _ => Err(Malformed),
@@ -349,7 +354,10 @@ mod tests {
         assert_eq!(t, times);
         match (&v, &values) {
             (Values::Float(a), Values::Float(b)) => {
-                assert!(a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()), "every bit of a float comes back");
+                assert!(
+                    a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits()),
+                    "every bit of a float comes back"
+                );
             }
             _ => assert_eq!(v, values),
         }
@@ -359,18 +367,27 @@ mod tests {
     #[test]
     fn every_type_comes_back_on_every_kind_of_clock() {
         let regular: Vec<i64> = (0..2048).map(|i| 1_700_000_000_000_000_000 + i * 10_000_000_000).collect();
-        let jittered: Vec<i64> = regular.iter().enumerate().map(|(i, t)| t + (i as i64 * 7919 % 20) * 1_000_000).collect();
-        let gaps: Vec<i64> = jittered.iter().enumerate().map(|(i, t)| t + (i as i64 / 500) * 3_600_000_000_000).collect();
+        let jittered: Vec<i64> =
+            regular.iter().enumerate().map(|(i, t)| t + (i as i64 * 7919 % 20) * 1_000_000).collect();
+        let gaps: Vec<i64> =
+            jittered.iter().enumerate().map(|(i, t)| t + (i as i64 / 500) * 3_600_000_000_000).collect();
         let wild: Vec<i64> = (0..2048i64).map(|i| i * i * i * 1_000_003 - 5_000_000_000).collect();
         let extreme: Vec<i64> = vec![i64::MIN + 2, -1, 0, 1, i64::MAX - 1];
         for times in [regular, jittered, gaps, wild, extreme, vec![-5]] {
             let n = times.len();
             let columns = [
-                Values::Float((0..n).map(|i| (i as f64).mul_add(0.1, 20.0)).map(|x| (x * 10.0).round() / 10.0).collect()),
+                Values::Float(
+                    (0..n)
+                        .map(|i| (i as f64).mul_add(0.1, 20.0))
+                        .map(|x| (x * 10.0).round() / 10.0)
+                        .collect(),
+                ),
                 Values::Float((0..n).map(|i| (i as f64).sqrt()).collect()),
                 Values::Float((0..n).map(|i| if i % 3 == 0 { -0.0 } else { 1e300 }).collect()),
                 Values::Float(vec![f64::from_bits(1); n]),
-                Values::Integer((0..n as i64).map(|i| if i % 2 == 0 { i64::MIN + i } else { i64::MAX - i }).collect()),
+                Values::Integer(
+                    (0..n as i64).map(|i| if i % 2 == 0 { i64::MIN + i } else { i64::MAX - i }).collect(),
+                ),
                 Values::Unsigned((0..n as u64).map(|i| u64::MAX - i).collect()),
                 Values::Boolean((0..n).map(|i| i % 100 < 50).collect()),
                 Values::String((0..n).map(|i| Arc::from(["on", "off", "störung 🛠"][i % 3])).collect()),

@@ -187,7 +187,11 @@ pub(crate) fn integers(bytes: &[u8], n: usize) -> Result<Vec<u64>, Malformed> {
 }
 
 /// Reads a column of `n` integers and maps each to what it stands for.
-pub(crate) fn integers_as<T: Clone>(bytes: &[u8], n: usize, map: impl Fn(u64) -> T) -> Result<Vec<T>, Malformed> {
+pub(crate) fn integers_as<T: Clone>(
+    bytes: &[u8],
+    n: usize,
+    map: impl Fn(u64) -> T,
+) -> Result<Vec<T>, Malformed> {
     match bytes.first() {
         // The common case, without a column of u64 in between.
         Some(&PCO_U32) if n <= COLUMN_VALUES_MAX => {
@@ -247,7 +251,10 @@ mod tests {
                 assert_eq!(integers_as(&out, v.len(), |x| x).unwrap(), v);
             }
         }
-        for v in [vec![0.1, -0.0, f64::MAX, f64::MIN_POSITIVE / 4.0], (0..999).map(|i| f64::from(i).sin()).collect()] {
+        for v in [
+            vec![0.1, -0.0, f64::MAX, f64::MIN_POSITIVE / 4.0],
+            (0..999).map(|i| f64::from(i).sin()).collect(),
+        ] {
             let mut out = Vec::new();
             put_floats(&mut out, &v, Effort::Seal);
             let back = floats(&out, v.len()).unwrap();

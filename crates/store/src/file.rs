@@ -133,12 +133,17 @@ impl StoreFile {
         let opening = |e| Error::sqlite("open the store file", path, e);
         let writer = connect(path, true).map_err(opening)?;
         let version: i32 = writer.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(opening)?;
-        let application: i32 = writer.query_row("PRAGMA application_id", [], |r| r.get(0)).map_err(opening)?;
-        let tables: i64 = writer.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(opening)?;
+        let application: i32 =
+            writer.query_row("PRAGMA application_id", [], |r| r.get(0)).map_err(opening)?;
+        let tables: i64 =
+            writer.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(opening)?;
         if tables == 0 {
             create(&writer).map_err(opening)?;
         } else if application != APPLICATION_ID {
-            let message = format!("open the store file {}: this SQLite file is no store of ours; name another folder", path.display());
+            let message = format!(
+                "open the store file {}: this SQLite file is no store of ours; name another folder",
+                path.display()
+            );
             return Err(Error::new(Kind::Invalid, message));
         } else if version != FORMAT_VERSION {
             let message = format!(
@@ -148,7 +153,8 @@ impl StoreFile {
             return Err(Error::new(Kind::Invalid, message));
         }
         let periods = periods(&writer).map_err(opening)?;
-        let last: Option<i64> = writer.query_row("SELECT max(id) FROM chunk_data", [], |r| r.get(0)).map_err(opening)?;
+        let last: Option<i64> =
+            writer.query_row("SELECT max(id) FROM chunk_data", [], |r| r.get(0)).map_err(opening)?;
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(Some(writer)),
@@ -199,8 +205,8 @@ impl StoreFile {
                         definition_crc(d, &tags)
                     ])?;
                 }
-                let mut data =
-                    transaction.prepare_cached("INSERT INTO chunk_data (id, bytes, crc) VALUES (?1, ?2, ?3)")?;
+                let mut data = transaction
+                    .prepare_cached("INSERT INTO chunk_data (id, bytes, crc) VALUES (?1, ?2, ?3)")?;
                 let mut chunk = transaction.prepare_cached(
                     "INSERT INTO chunk (period, series, t1, id, t0, sequence, n, min, max, sum, first, last, crc)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
@@ -252,7 +258,10 @@ impl StoreFile {
         };
         connection.execute_batch("BEGIN").map_err(opening)?;
         // The first read fixes what is seen.
-        connection.query_row("SELECT 1 FROM bucket LIMIT 1", [], |_| Ok(())).or_else(no_row).map_err(opening)?;
+        connection
+            .query_row("SELECT 1 FROM bucket LIMIT 1", [], |_| Ok(()))
+            .or_else(no_row)
+            .map_err(opening)?;
         Ok(Snapshot { file: self, connection: Some(connection) })
     }
 
@@ -306,7 +315,8 @@ impl Snapshot<'_> {
         damage: &mut Vec<String>,
     ) -> Result<Vec<ChunkMeta>, Error> {
         let last = stop.saturating_sub(1).saturating_add(span);
-        let periods: Vec<i64> = lock(&self.file.periods).range(period(start)..=period(last)).copied().collect();
+        let periods: Vec<i64> =
+            lock(&self.file.periods).range(period(start)..=period(last)).copied().collect();
         let mut found = Vec::new();
         let query = || -> Result<(), rusqlite::Error> {
             let mut statement = self.connection().prepare_cached(
@@ -322,7 +332,10 @@ impl Snapshot<'_> {
                     }
                     match chunk_meta(row, series, field_type)? {
                         Some(meta) => found.push(meta),
-                        None => damage.push(format!("chunk {} of series {series}: its row is damaged", row.get::<_, i64>(0)?)),
+                        None => damage.push(format!(
+                            "chunk {} of series {series}: its row is damaged",
+                            row.get::<_, i64>(0)?
+                        )),
                     }
                 }
             }
@@ -333,16 +346,29 @@ impl Snapshot<'_> {
     }
 
     /// The newest chunk of a series.
-    pub(crate) fn newest_chunk(&self, series: u32, field_type: FieldType) -> Result<Option<ChunkMeta>, Error> {
+    pub(crate) fn newest_chunk(
+        &self,
+        series: u32,
+        field_type: FieldType,
+    ) -> Result<Option<ChunkMeta>, Error> {
         self.end_chunk(series, field_type, true)
     }
 
     /// The chunk of a series that ends first.
-    pub(crate) fn oldest_chunk(&self, series: u32, field_type: FieldType) -> Result<Option<ChunkMeta>, Error> {
+    pub(crate) fn oldest_chunk(
+        &self,
+        series: u32,
+        field_type: FieldType,
+    ) -> Result<Option<ChunkMeta>, Error> {
         self.end_chunk(series, field_type, false)
     }
 
-    fn end_chunk(&self, series: u32, field_type: FieldType, newest: bool) -> Result<Option<ChunkMeta>, Error> {
+    fn end_chunk(
+        &self,
+        series: u32,
+        field_type: FieldType,
+        newest: bool,
+    ) -> Result<Option<ChunkMeta>, Error> {
         let mut periods: Vec<i64> = lock(&self.file.periods).iter().copied().collect();
         if newest {
             periods.reverse();
@@ -375,7 +401,8 @@ impl Snapshot<'_> {
         field_type: FieldType,
     ) -> Result<Option<(Vec<i64>, Values)>, Error> {
         let read = || -> Result<Option<(Vec<i64>, Values)>, rusqlite::Error> {
-            let mut statement = self.connection().prepare_cached("SELECT bytes, crc FROM chunk_data WHERE id = ?1")?;
+            let mut statement =
+                self.connection().prepare_cached("SELECT bytes, crc FROM chunk_data WHERE id = ?1")?;
             let mut rows = statement.query([meta.id])?;
             let Some(row) = rows.next()? else { return Ok(None) };
             let (ValueRef::Blob(bytes), ValueRef::Integer(crc)) = (row.get_ref(0)?, row.get_ref(1)?) else {
@@ -469,7 +496,9 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
     while let Some(row) = rows.next()? {
         let tags: Vec<u8> = row.get(3)?;
         let read = || -> Result<Option<StoredSeries>, rusqlite::Error> {
-            let (Some(field_type), Some(parsed)) = (type_of_code(row.get(5)?), parse_tags(&tags)) else { return Ok(None) };
+            let (Some(field_type), Some(parsed)) = (type_of_code(row.get(5)?), parse_tags(&tags)) else {
+                return Ok(None);
+            };
             let definition = Definition {
                 series: row.get(0)?,
                 bucket: row.get(1)?,
@@ -487,7 +516,9 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
             Ok(Some(series)) => loaded.series.push(series),
             Ok(None) | Err(_) => {
                 let id: i64 = row.get(0)?;
-                loaded.damage.push(format!("series {id}: its row in the catalog is damaged; its readings are not shown"));
+                loaded.damage.push(format!(
+                    "series {id}: its row in the catalog is damaged; its readings are not shown"
+                ));
             }
         }
     }
@@ -599,7 +630,9 @@ impl ToSql for Stored<'_> {
             None => ValueRef::Null,
             // SQLite has no NaN (a sum that overflowed both ways) and may lose the sign of zero: these go as bytes.
             Some(Value::Float(v)) if v.is_nan() || v.to_bits() == (-0.0f64).to_bits() => {
-                return Ok(ToSqlOutput::Owned(rusqlite::types::Value::Blob(v.to_bits().to_le_bytes().to_vec())));
+                return Ok(ToSqlOutput::Owned(rusqlite::types::Value::Blob(
+                    v.to_bits().to_le_bytes().to_vec(),
+                )));
             }
             Some(Value::Float(v)) => ValueRef::Real(*v),
             Some(Value::Integer(v)) => ValueRef::Integer(*v),
@@ -613,7 +646,9 @@ impl ToSql for Stored<'_> {
 fn stored_value(value: ValueRef<'_>, field_type: FieldType) -> Option<Value> {
     Some(match (field_type, value) {
         (FieldType::Float, ValueRef::Real(v)) => Value::Float(v),
-        (FieldType::Float, ValueRef::Blob(v)) => Value::Float(f64::from_bits(u64::from_le_bytes(v.try_into().ok()?))),
+        (FieldType::Float, ValueRef::Blob(v)) => {
+            Value::Float(f64::from_bits(u64::from_le_bytes(v.try_into().ok()?)))
+        }
         (FieldType::Integer, ValueRef::Integer(v)) => Value::Integer(v),
         (FieldType::Unsigned, ValueRef::Integer(v)) => Value::Unsigned(v as u64),
         (FieldType::Boolean, ValueRef::Integer(v @ 0..=1)) => Value::Boolean(v == 1),
@@ -623,14 +658,20 @@ fn stored_value(value: ValueRef<'_>, field_type: FieldType) -> Option<Value> {
 }
 
 /// The row of a chunk; `None` when it is not what was written.
-fn chunk_meta(row: &Row<'_>, series: u32, field_type: FieldType) -> Result<Option<ChunkMeta>, rusqlite::Error> {
+fn chunk_meta(
+    row: &Row<'_>,
+    series: u32,
+    field_type: FieldType,
+) -> Result<Option<ChunkMeta>, rusqlite::Error> {
     let number = |i: usize| -> Result<Option<i64>, rusqlite::Error> { Ok(row.get_ref(i)?.as_i64().ok()) };
     let (Some(id), Some(t0), Some(t1), Some(sequence), Some(n), Some(crc)) =
         (number(0)?, number(1)?, number(2)?, number(3)?, number(4)?, number(10)?)
     else {
         return Ok(None);
     };
-    let value = |i: usize, of: FieldType| -> Result<Option<Value>, rusqlite::Error> { Ok(stored_value(row.get_ref(i)?, of)) };
+    let value = |i: usize, of: FieldType| -> Result<Option<Value>, rusqlite::Error> {
+        Ok(stored_value(row.get_ref(i)?, of))
+    };
     let sum_type = if field_type == FieldType::Boolean { FieldType::Unsigned } else { field_type };
     let (Some(first), Some(last)) = (value(8, field_type)?, value(9, field_type)?) else { return Ok(None) };
     let summary = Summary {

@@ -136,7 +136,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, Malformed> {
                 record.texts.len() as u64 - 1
             }
         };
-        record.rows.push(Row { series: u32::try_from(series).map_err(|_| Malformed)?, field_type, time, bits });
+        record.rows.push(Row {
+            series: u32::try_from(series).map_err(|_| Malformed)?,
+            field_type,
+            time,
+            bits,
+        });
     }
     if reader.is_empty() { Ok(record) } else { Err(Malformed) }
 }

@@ -115,7 +115,9 @@ impl Shared {
             // Memory first, the file after: what is sealed in between is seen twice, which is once too often but
             // never too few, and readings of one time are joined below.
             let core = self.open_core()?;
-            let Some(held) = core.catalog.get(series.id) else { return Ok((self.file.snapshot()?, Vec::new())) };
+            let Some(held) = core.catalog.get(series.id) else {
+                return Ok((self.file.snapshot()?, Vec::new()));
+            };
             span = held.span;
             let tail = (!held.tail.is_empty()).then_some(&held.tail);
             for part in held.sealing.iter().map(|t| &**t).chain(tail) {
@@ -129,7 +131,8 @@ impl Shared {
         // A chunk sealed since may be longer than those before.
         let span = self.core().catalog.get(series.id).map_or(span, |s| s.span.max(span));
         let mut damage = Vec::new();
-        let chunks = snapshot.chunks(series.id, series.field_type, span, (range.start, range.stop), &mut damage)?;
+        let chunks =
+            snapshot.chunks(series.id, series.field_type, span, (range.start, range.stop), &mut damage)?;
         self.note_damage(&damage);
         sources.extend(chunks.into_iter().map(Source::Chunk));
         sources.sort_by_key(|s| (s.bounds().0, s.sequence()));
@@ -196,7 +199,12 @@ impl Shared {
     }
 
     /// The windows of a series that have readings.
-    pub(crate) fn fold(&self, series: &SeriesInfo, range: TimeRange, windows: &Windows) -> Result<Vec<Window>, Error> {
+    pub(crate) fn fold(
+        &self,
+        series: &SeriesInfo,
+        range: TimeRange,
+        windows: &Windows,
+    ) -> Result<Vec<Window>, Error> {
         let mut folded: Vec<Window> = Vec::new();
         let mut add = |(start, stop): (i64, i64), summary: Summary| match folded.last_mut() {
             Some(last) if last.start.as_nanos() == start => last.summary.append(summary),

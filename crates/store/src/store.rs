@@ -280,7 +280,10 @@ impl Trouble {
     }
 
     pub(crate) fn refusal(&self) -> Error {
-        let message = format!("the store takes no readings until this is mended (it tries again each second): {}", self.text);
+        let message = format!(
+            "the store takes no readings until this is mended (it tries again each second): {}",
+            self.text
+        );
         Error::new(self.kind, message)
     }
 }
@@ -377,12 +380,16 @@ impl Store {
     /// control characters, or a failure of the disk.
     pub fn create_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
         if name.is_empty() || name.chars().any(char::is_control) || name.len() > 256 {
-            let message = format!("create bucket {name:?}: a name has 1 to 256 bytes and no control characters");
+            let message =
+                format!("create bucket {name:?}: a name has 1 to 256 bytes and no control characters");
             return Err(Error::invalid(message));
         }
         let mut core = self.shared().open_core()?;
         if core.catalog.bucket_place(name).is_ok() {
-            return Err(Error::new(Kind::Exists, format!("create bucket {name:?}: there is one with this name")));
+            return Err(Error::new(
+                Kind::Exists,
+                format!("create bucket {name:?}: there is one with this name"),
+            ));
         }
         let id = core.catalog.next_bucket_id();
         self.shared().file.insert_bucket(id, name)?;
@@ -426,7 +433,12 @@ impl Store {
     /// [`Error::is_not_found`] for an unknown bucket, [`Error::is_too_large`] above 32 MiB, [`Error::is_no_space`],
     /// [`Error::is_read_only`] or another failure of the disk: then nothing was accepted, and the call may be repeated;
     /// writing the same lines twice stores them once.
-    pub fn write_lines(&self, bucket: &str, body: &[u8], options: &WriteOptions) -> Result<WriteReport, Error> {
+    pub fn write_lines(
+        &self,
+        bucket: &str,
+        body: &[u8],
+        options: &WriteOptions,
+    ) -> Result<WriteReport, Error> {
         self.shared().write_lines(bucket, body, options)
     }
 
@@ -472,7 +484,12 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk.
-    pub fn windows(&self, selector: &Selector, range: TimeRange, windows: &Windows) -> Result<Vec<SeriesWindows>, Error> {
+    pub fn windows(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        windows: &Windows,
+    ) -> Result<Vec<SeriesWindows>, Error> {
         let fold = |series: SeriesInfo| {
             let windows = self.shared().fold(&series, range, windows)?;
             Ok(SeriesWindows { series, windows })
@@ -499,7 +516,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk.
-    pub fn bounds(&self, selector: &Selector) -> Result<Vec<(SeriesInfo, Option<(Timestamp, Timestamp)>)>, Error> {
+    pub fn bounds(
+        &self,
+        selector: &Selector,
+    ) -> Result<Vec<(SeriesInfo, Option<(Timestamp, Timestamp)>)>, Error> {
         let of = |series: SeriesInfo| {
             let bounds = self.shared().bounds(&series)?;
             Ok((series, bounds.map(|(a, b)| (Timestamp::from_nanos(a), Timestamp::from_nanos(b)))))
@@ -660,8 +680,14 @@ impl Core {
 
     /// Detaches the longest tails until the others take no more than `bytes`.
     pub(crate) fn detach_largest(&mut self, bytes: usize) {
-        let mut tails: Vec<(usize, u32)> =
-            self.catalog.series.iter().flatten().map(|s| (s.tail.len(), s.info.id)).filter(|t| t.0 > 0).collect();
+        let mut tails: Vec<(usize, u32)> = self
+            .catalog
+            .series
+            .iter()
+            .flatten()
+            .map(|s| (s.tail.len(), s.info.id))
+            .filter(|t| t.0 > 0)
+            .collect();
         tails.sort_unstable_by(|a, b| b.cmp(a));
         for (_, id) in tails {
             if self.tail_bytes <= bytes {
@@ -726,7 +752,9 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
         let sequence = frame.first_sequence;
         let Ok(record) = record::decode(&frame.payload) else {
             recovery.lost_values += u64::from(frame.count);
-            recovery.damage.push(format!("hot log: record {sequence} is not understood, though its checksum is good"));
+            recovery
+                .damage
+                .push(format!("hot log: record {sequence} is not understood, though its checksum is good"));
             continue;
         };
         let mut moved = Vec::new();
@@ -763,14 +791,22 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
         core.tail_bytes += texts.iter().map(|t| t.len()).sum::<usize>();
         if homeless > 0 {
             recovery.lost_values += homeless;
-            let what = format!("hot log: {homeless} values of record {sequence} belong to series the catalog has lost");
+            let what = format!(
+                "hot log: {homeless} values of record {sequence} belong to series the catalog has lost"
+            );
             recovery.damage.push(what);
         }
     }
     core.catalog.undefined.sort_unstable();
     core.catalog.undefined.dedup();
-    let full: Vec<u32> =
-        core.catalog.series.iter().flatten().filter(|s| s.tail.len() >= s.seal_at).map(|s| s.info.id).collect();
+    let full: Vec<u32> = core
+        .catalog
+        .series
+        .iter()
+        .flatten()
+        .filter(|s| s.tail.len() >= s.seal_at)
+        .map(|s| s.info.id)
+        .collect();
     full.into_iter().for_each(|id| core.detach(id));
     Ok(())
 }

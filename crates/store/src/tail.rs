@@ -20,7 +20,13 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn new(field_type: FieldType) -> Self {
-        Self { times: Vec::new(), values: Values::empty(field_type), first_sequence: 0, last_sequence: 0, ascending: true }
+        Self {
+            times: Vec::new(),
+            values: Values::empty(field_type),
+            first_sequence: 0,
+            last_sequence: 0,
+            ascending: true,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -90,8 +96,9 @@ impl Tail {
             let order: Vec<u32> = (from as u32..to as u32).collect();
             return (self.times[from..to].to_vec(), self.values.pick(&order));
         }
-        let mut order: Vec<u32> =
-            (0..self.times.len() as u32).filter(|&i| (start..stop).contains(&self.times[i as usize])).collect();
+        let mut order: Vec<u32> = (0..self.times.len() as u32)
+            .filter(|&i| (start..stop).contains(&self.times[i as usize]))
+            .collect();
         order.sort_by_key(|&i| self.times[i as usize]);
         keep_last_of_equal(&mut order, |i| self.times[i as usize]);
         (order.iter().map(|&i| self.times[i as usize]).collect(), self.values.pick(&order))

@@ -75,7 +75,9 @@ impl Windows {
     /// [`Error::is_invalid`] when the length is zero or either is longer than 292 years.
     pub fn every_offset(length: Duration, offset: Duration) -> Result<Self, Error> {
         let every = i64::try_from(length.as_nanos()).ok().filter(|&n| n > 0).ok_or_else(|| {
-            Error::invalid(format!("window of {length:?}: give a length of at least 1 ns and below 292 years"))
+            Error::invalid(format!(
+                "window of {length:?}: give a length of at least 1 ns and below 292 years"
+            ))
         })?;
         let offset = i64::try_from(offset.as_nanos())
             .map_err(|_| Error::invalid(format!("window offset of {offset:?}: give one below 292 years")))?;
@@ -89,7 +91,9 @@ impl Windows {
     pub fn bounds(instants: impl IntoIterator<Item = Timestamp>) -> Result<Self, Error> {
         let bounds: Vec<i64> = instants.into_iter().map(|t| t.as_nanos()).collect();
         if bounds.len() < 2 || bounds.windows(2).any(|w| w[0] >= w[1]) {
-            return Err(Error::invalid("window bounds: give at least two instants, each later than the one before"));
+            return Err(Error::invalid(
+                "window bounds: give at least two instants, each later than the one before",
+            ));
         }
         Ok(Self { cut: Cut::Bounds(bounds) })
     }
@@ -180,12 +184,20 @@ impl Summary {
             Values::Integer(v) => {
                 let v = &v[from..to];
                 let sum = v.iter().fold(0i64, |a, &x| a.wrapping_add(x));
-                (Some(Value::Integer(sum)), v.iter().min().map(|&x| Value::Integer(x)), v.iter().max().map(|&x| Value::Integer(x)))
+                (
+                    Some(Value::Integer(sum)),
+                    v.iter().min().map(|&x| Value::Integer(x)),
+                    v.iter().max().map(|&x| Value::Integer(x)),
+                )
             }
             Values::Unsigned(v) => {
                 let v = &v[from..to];
                 let sum = v.iter().fold(0u64, |a, &x| a.wrapping_add(x));
-                (Some(Value::Unsigned(sum)), v.iter().min().map(|&x| Value::Unsigned(x)), v.iter().max().map(|&x| Value::Unsigned(x)))
+                (
+                    Some(Value::Unsigned(sum)),
+                    v.iter().min().map(|&x| Value::Unsigned(x)),
+                    v.iter().max().map(|&x| Value::Unsigned(x)),
+                )
             }
             Values::Boolean(v) => {
                 let v = &v[from..to];

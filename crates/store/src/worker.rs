@@ -96,7 +96,10 @@ fn seal_loop(shared: &Shared) {
         if failed {
             // Disk trouble does not go away at once; the readings are in the log meanwhile.
             let core = shared.core();
-            let _unused = shared.wake.wait_timeout_while(core, TICK, |c| !c.closed).unwrap_or_else(PoisonError::into_inner);
+            let _unused = shared
+                .wake
+                .wait_timeout_while(core, TICK, |c| !c.closed)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

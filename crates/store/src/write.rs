@@ -34,7 +34,11 @@ impl WriteOptions {
     /// Nanoseconds; lines without a time get the present one; good lines are stored whatever the others are.
     #[must_use]
     pub fn now() -> Self {
-        Self { precision: Precision::Nanoseconds, default_time: Timestamp::now(), on_bad_line: BadLine::SkipLine }
+        Self {
+            precision: Precision::Nanoseconds,
+            default_time: Timestamp::now(),
+            on_bad_line: BadLine::SkipLine,
+        }
     }
 }
 
@@ -133,7 +137,8 @@ impl<'a> Batch<'a> {
     fn read(body: &'a [u8], options: &WriteOptions, report: &mut WriteReport) -> Self {
         let parse = ParseOptions::new(options.precision, options.default_time);
         let guess = body.len() / 48 + 1;
-        let mut batch = Self { lines: Vec::with_capacity(guess), fields: Vec::with_capacity(guess), options: parse };
+        let mut batch =
+            Self { lines: Vec::with_capacity(guess), fields: Vec::with_capacity(guess), options: parse };
         let mut parser = Parser::new(body, parse);
         while let Some(next) = parser.next_line_known(|_| true) {
             match next {
@@ -202,7 +207,12 @@ fn type_of(value: &FieldRef<'_>) -> FieldType {
 }
 
 impl Shared {
-    pub(crate) fn write_lines(&self, bucket: &str, body: &[u8], options: &WriteOptions) -> Result<WriteReport, Error> {
+    pub(crate) fn write_lines(
+        &self,
+        bucket: &str,
+        body: &[u8],
+        options: &WriteOptions,
+    ) -> Result<WriteReport, Error> {
         if body.len() > BATCH_BYTES_MAX {
             let message = format!(
                 "write to bucket {bucket:?}: the batch has {} bytes, at most {BATCH_BYTES_MAX} are taken at once; split it",
@@ -243,7 +253,11 @@ impl Shared {
             if let Some((_, trouble)) = &core.trouble {
                 return Err(trouble.refusal());
             }
-            core = self.room.wait_timeout(core, Duration::from_millis(100)).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            core = self
+                .room
+                .wait_timeout(core, Duration::from_millis(100))
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
             if core.closed {
                 return Err(Error::closed());
             }
@@ -256,7 +270,8 @@ impl Shared {
         if rows.rows.is_empty() {
             return Ok(());
         }
-        let count = u32::try_from(rows.rows.len()).expect("a batch of bounded bytes has fewer than 2^32 values");
+        let count =
+            u32::try_from(rows.rows.len()).expect("a batch of bounded bytes has fewer than 2^32 values");
         let mut definitions = Vec::new();
         if !core.catalog.undefined.is_empty() {
             core.records += 1;
@@ -273,7 +288,9 @@ impl Shared {
         let definition = |&id: &u32| catalog.get(id).expect("rows name series of the catalog").definition();
         let sequence = self
             .log
-            .append_with(count, |out| record::encode(out, definitions.iter().map(definition), &rows.rows, &rows.texts))
+            .append_with(count, |out| {
+                record::encode(out, definitions.iter().map(definition), &rows.rows, &rows.texts)
+            })
             .map_err(|e| Error::log(format_args!("write to bucket {bucket:?}"), e))?;
         let mut full = Vec::new();
         let mut bytes = 0;
@@ -307,7 +324,8 @@ fn resolve(catalog: &mut Catalog, bucket: usize, batch: &Batch<'_>, report: &mut
     for line in &batch.lines {
         let fields = &batch.fields[line.fields.clone()];
         if !resolve_known(catalog, bucket, line, fields, &mut rows) {
-            if let Err((kind, reason)) = resolve_new(catalog, bucket, line, fields, batch.options, &mut rows) {
+            if let Err((kind, reason)) = resolve_new(catalog, bucket, line, fields, batch.options, &mut rows)
+            {
                 report.reject(kind, line.number, line.text, reason);
                 continue;
             }
@@ -332,7 +350,13 @@ fn check_keys(catalog: &Catalog, bucket: usize, batch: &Batch<'_>, report: &mut 
 
 /// The usual case: a key spelt as before, fields that exist with the types they have. `false` leaves no trace.
 #[inline]
-fn resolve_known(catalog: &Catalog, bucket: usize, line: &Unresolved<'_>, fields: &[Field<'_>], rows: &mut Rows) -> bool {
+fn resolve_known(
+    catalog: &Catalog,
+    bucket: usize,
+    line: &Unresolved<'_>,
+    fields: &[Field<'_>],
+    rows: &mut Rows,
+) -> bool {
     let bucket = &catalog.buckets[bucket];
     let Some(place) = bucket.spelt(line.key) else { return false };
     let entry = &bucket.entries[place as usize];
@@ -374,7 +398,8 @@ fn resolve_new(
     };
     let measurement = full.measurement();
     if fields.is_empty() {
-        let reason = format!("invalid field name: input field \"time\" on measurement \"{measurement}\" is invalid");
+        let reason =
+            format!("invalid field name: input field \"time\" on measurement \"{measurement}\" is invalid");
         return Err((RejectKind::TimeOnly, reason));
     }
     // All fields are looked at before anything is made, so that a refused line leaves nothing behind.
@@ -411,7 +436,8 @@ fn resolve_new(
     let key = catalog.buckets[bucket].key(&measurement, &tags);
     catalog.buckets[bucket].learn_spelling(line.key, key);
     for ((name, field_type), field) in seen.iter().zip(fields) {
-        let known = catalog.buckets[bucket].entries[key as usize].field(name.as_bytes(), &mut 0).map(|f| f.series);
+        let known =
+            catalog.buckets[bucket].entries[key as usize].field(name.as_bytes(), &mut 0).map(|f| f.series);
         let series = match known {
             Some(series) => series,
             None => {

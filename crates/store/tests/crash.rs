@@ -90,7 +90,8 @@ fn run(seed: u64, steps: usize, cuts_per_step: u64) -> u64 {
                 let number = history.batches.len() as u64;
                 let readings: Vec<(u64, i64)> =
                     (0..1 + dice.below(20)).map(|_| (dice.below(4), dice.below(60) as i64)).collect();
-                let body: String = readings.iter().map(|(s, t)| format!("m,s={s} v={number} {t}\n")).collect();
+                let body: String =
+                    readings.iter().map(|(s, t)| format!("m,s={s} v={number} {t}\n")).collect();
                 store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
                 history.batches.push(readings);
             }
@@ -134,7 +135,9 @@ fn run(seed: u64, steps: usize, cuts_per_step: u64) -> u64 {
             );
             // It goes on: what is written after the crash is there after the next start too.
             let late = (9, 1000 + (step as u64 * cuts_per_step + cut) as i64);
-            survivor.write_lines("b", format!("m,s=9 v=1 {}", late.1).as_bytes(), &WriteOptions::now()).unwrap();
+            survivor
+                .write_lines("b", format!("m,s=9 v=1 {}", late.1).as_bytes(), &WriteOptions::now())
+                .unwrap();
             drop(survivor);
             survivor = open(&copy, &moved.after_kill());
             let mut again = content(&survivor);

@@ -3,7 +3,8 @@
 
 use graylogic_line::{Precision, Timestamp};
 use graylogic_store::{
-    BadLine, Matcher, RejectKind, Selector, Store, StoreOptions, Sync, TimeRange, Value, Values, Windows, WriteOptions,
+    BadLine, Matcher, RejectKind, Selector, Store, StoreOptions, Sync, TimeRange, Value, Values, Windows,
+    WriteOptions,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -124,7 +125,8 @@ fn matchers_choose_series() {
     ];
     in_every_layer(body, |store, layer| {
         for (selector, expected) in &cases {
-            let mut got: Vec<f64> = store.latest(selector).unwrap().iter().filter_map(|l| l.value.as_f64()).collect();
+            let mut got: Vec<f64> =
+                store.latest(selector).unwrap().iter().filter_map(|l| l.value.as_f64()).collect();
             let mut expected = expected.to_vec();
             got.sort_by(f64::total_cmp);
             expected.sort_by(f64::total_cmp);
@@ -156,7 +158,9 @@ fn the_last_of_several_readings_of_one_time_wins_in_every_layer() {
 
 #[test]
 fn windows_are_cut_as_influxdb_cuts_them() {
-    let body: String = (0..10).map(|i| format!("m f={i},i={i}i,b={},s=\"v{i}\" {}\n", i % 2 == 0, (i * 25 - 30) * SECOND)).collect();
+    let body: String = (0..10)
+        .map(|i| format!("m f={i},i={i}i,b={},s=\"v{i}\" {}\n", i % 2 == 0, (i * 25 - 30) * SECOND))
+        .collect();
     in_every_layer(&body, |store, layer| {
         let range = TimeRange::new(time(-20 * SECOND), time(180 * SECOND));
         let minutes = Windows::every(Duration::from_secs(60)).unwrap();
@@ -201,8 +205,14 @@ fn a_conflicting_type_is_named_and_the_rest_of_the_batch_is_stored() {
     assert_eq!(
         reasons,
         [
-            (2, "field type conflict: input field \"v\" on measurement \"m\" is type integer, already exists as type float"),
-            (3, "field type conflict: input field \"v\" on measurement \"m\" is type string, already exists as type float"),
+            (
+                2,
+                "field type conflict: input field \"v\" on measurement \"m\" is type integer, already exists as type float"
+            ),
+            (
+                3,
+                "field type conflict: input field \"v\" on measurement \"m\" is type string, already exists as type float"
+            ),
         ]
     );
     assert_eq!(dump(&store, &all(), TimeRange::all()), ["m,t=a v=1.5 1", "m,t=b v=2.5 2", "n v=7i 5"]);
@@ -234,9 +244,16 @@ fn a_bad_line_refuses_the_batch_or_only_itself() {
 fn times_are_scaled_and_missing_ones_are_given() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let options = WriteOptions { precision: Precision::Seconds, default_time: time(7_500_000_000), ..WriteOptions::now() };
+    let options = WriteOptions {
+        precision: Precision::Seconds,
+        default_time: time(7_500_000_000),
+        ..WriteOptions::now()
+    };
     store.write_lines("b", b"m f=1 3\nm f=2\nm f=3,time=5i 9\nm time=5i 9", &options).unwrap();
-    assert_eq!(dump(&store, &all(), TimeRange::all()), ["m f=1.0 3000000000", "m f=2.0 7000000000", "m f=3.0 9000000000"]);
+    assert_eq!(
+        dump(&store, &all(), TimeRange::all()),
+        ["m f=1.0 3000000000", "m f=2.0 7000000000", "m f=3.0 9000000000"]
+    );
 }
 
 #[test]
@@ -252,7 +269,8 @@ fn tags_in_any_order_and_spelling_are_one_series() {
 fn ends_of_series_are_found_in_every_layer() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let bounds = |store: &Store| store.bounds(&all()).unwrap()[0].1.map(|(a, b)| (a.as_nanos(), b.as_nanos()));
+    let bounds =
+        |store: &Store| store.bounds(&all()).unwrap()[0].1.map(|(a, b)| (a.as_nanos(), b.as_nanos()));
     let month = 30 * 86_400 * SECOND;
     write(&store, &format!("m f=1 {}\nm f=2 {}", 5 * month, 9 * month));
     store.seal().unwrap();
@@ -315,7 +333,8 @@ fn a_long_series_is_read_in_blocks_of_bounded_length() {
         write(&store, &body);
     }
     store.seal().unwrap();
-    let blocks: Vec<usize> = store.scan(&all(), TimeRange::all()).unwrap().map(|b| b.unwrap().times.len()).collect();
+    let blocks: Vec<usize> =
+        store.scan(&all(), TimeRange::all()).unwrap().map(|b| b.unwrap().times.len()).collect();
     assert_eq!(blocks.iter().sum::<usize>(), 100_000);
     assert!(blocks.iter().all(|&n| n <= 8192), "{blocks:?}");
 }
@@ -330,13 +349,16 @@ fn readers_see_every_acknowledged_reading_while_writers_and_the_sealer_work() {
             let store = store.clone();
             scope.spawn(move || {
                 for i in 0..300i64 {
-                    let body: String = (0..100).map(|k| format!("m,w={writer} f={k} {}\n", (i * 100 + k) * SECOND)).collect();
+                    let body: String = (0..100)
+                        .map(|k| format!("m,w={writer} f={k} {}\n", (i * 100 + k) * SECOND))
+                        .collect();
                     write(&store, &body);
                     if i % 20 == 0 {
                         let own = all().tag("w", Matcher::equal(writer.to_string()));
                         let windows = store.windows(&own, TimeRange::all(), &Windows::whole()).unwrap();
                         assert_eq!(windows[0].windows[0].summary.count, (i as u64 + 1) * 100);
-                        let n: usize = store.scan(&own, TimeRange::all()).unwrap().map(|b| b.unwrap().times.len()).sum();
+                        let n: usize =
+                            store.scan(&own, TimeRange::all()).unwrap().map(|b| b.unwrap().times.len()).sum();
                         assert_eq!(n, (i as usize + 1) * 100);
                     }
                 }
@@ -396,11 +418,14 @@ fn the_store_agrees_with_a_plain_map() {
                     let range = TimeRange::new(time(start * SECOND), time(stop * SECOND));
                     let cut = Windows::every(Duration::from_secs(every as u64)).unwrap();
                     for (&(series, field), readings) in &model {
-                        let one = all().field(format!("f{field}")).tag("s", Matcher::equal(series.to_string()));
+                        let one =
+                            all().field(format!("f{field}")).tag("s", Matcher::equal(series.to_string()));
                         let mut got = Vec::new();
                         for block in store.scan(&one, range).unwrap() {
                             let block = block.unwrap();
-                            let Values::Integer(v) = block.values else { unreachable!("integers were written") };
+                            let Values::Integer(v) = block.values else {
+                                unreachable!("integers were written")
+                            };
                             got.extend(block.times.iter().map(|t| t / SECOND).zip(v));
                         }
                         let expected: Vec<(i64, i64)> =
@@ -408,11 +433,13 @@ fn the_store_agrees_with_a_plain_map() {
                         prop_assert_eq!(&got, &expected);
                         let mut by_window: BTreeMap<i64, (u64, i64, i64, i64)> = BTreeMap::new();
                         for &(t, v) in &expected {
-                            let w = by_window.entry(t.div_euclid(every)).or_insert((0, 0, i64::MAX, i64::MIN));
+                            let w =
+                                by_window.entry(t.div_euclid(every)).or_insert((0, 0, i64::MAX, i64::MIN));
                             *w = (w.0 + 1, w.1 + v, w.2.min(v), w.3.max(v));
                         }
                         let found = store.windows(&one, range, &cut).unwrap();
-                        let found: Vec<_> = found.iter().flat_map(|s| &s.windows).map(|w| &w.summary).collect();
+                        let found: Vec<_> =
+                            found.iter().flat_map(|s| &s.windows).map(|w| &w.summary).collect();
                         prop_assert_eq!(found.len(), by_window.len());
                         for (summary, &(count, sum, min, max)) in found.iter().zip(by_window.values()) {
                             prop_assert_eq!(summary.count, count);
@@ -422,7 +449,10 @@ fn the_store_agrees_with_a_plain_map() {
                         }
                         let latest = &store.latest(&one).unwrap()[0];
                         let newest = readings.last_key_value().unwrap();
-                        prop_assert_eq!((latest.time.as_nanos() / SECOND, latest.value.clone()), (*newest.0, Value::Integer(i64::from(*newest.1))));
+                        prop_assert_eq!(
+                            (latest.time.as_nanos() / SECOND, latest.value.clone()),
+                            (*newest.0, Value::Integer(i64::from(*newest.1)))
+                        );
                     }
                 }
             }

@@ -136,7 +136,9 @@ mod tests {
             lines.clear();
             data.lines(5000, &mut lines);
             if i == 0 {
-                assert!(lines.starts_with(b"environment,device=temp-000,room=r00 temperature_c=22.4 1699920000011000000\n"));
+                assert!(lines.starts_with(
+                    b"environment,device=temp-000,room=r00 temperature_c=22.4 1699920000011000000\n"
+                ));
             }
             hash.update(&lines);
         }

@@ -46,7 +46,9 @@ pub(crate) fn run(json: bool) -> Result<ExitCode, Failure> {
         out.clear();
         let began = Instant::now();
         for i in 0..CALLS {
-            template.encode_float(black_box(value(i)), Timestamp::from_nanos(TIME + i as i64), &mut out).map_err(bad)?;
+            template
+                .encode_float(black_box(value(i)), Timestamp::from_nanos(TIME + i as i64), &mut out)
+                .map_err(bad)?;
         }
         prepared.push(began.elapsed().as_nanos() as f64 / CALLS as f64);
         allocations += region.change().allocations - before;

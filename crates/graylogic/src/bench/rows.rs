@@ -70,8 +70,14 @@ pub(crate) fn measure(folder: &Path, lines: &Path, points: usize) -> Result<Map<
     let hour = "time / 3600000000000";
     let questions = [
         ("series_week_ms", "SELECT time, value FROM reading WHERE series = 0".to_owned()),
-        ("hourly_mean_1_ms", format!("SELECT {hour}, avg(value) FROM reading WHERE series = 0 GROUP BY {hour}")),
-        ("hourly_mean_500_ms", format!("SELECT series, {hour}, avg(value) FROM reading GROUP BY series, {hour}")),
+        (
+            "hourly_mean_1_ms",
+            format!("SELECT {hour}, avg(value) FROM reading WHERE series = 0 GROUP BY {hour}"),
+        ),
+        (
+            "hourly_mean_500_ms",
+            format!("SELECT series, {hour}, avg(value) FROM reading GROUP BY series, {hour}"),
+        ),
         ("latest_500_ms", "SELECT series, max(time), value FROM reading GROUP BY series".to_owned()),
     ];
     for (name, sql) in questions {

@@ -34,7 +34,9 @@ pub(crate) fn run(options: &Bench, json: bool) -> Result<ExitCode, Failure> {
     if json {
         answer_json(&json!({ "store": store, "sqlite_rows": rows }));
     } else {
-        let shown = |v: Option<&Value>| v.map_or_else(|| "-".to_owned(), |v| v.as_f64().map_or_else(|| v.to_string(), text::number));
+        let shown = |v: Option<&Value>| {
+            v.map_or_else(|| "-".to_owned(), |v| v.as_f64().map_or_else(|| v.to_string(), text::number))
+        };
         let table: Vec<Vec<String>> =
             store.iter().map(|(key, v)| vec![key.clone(), shown(Some(v)), shown(rows.get(key))]).collect();
         answer(text::table(&["figure", "store", "SQLite rows"], &table).trim_end());
@@ -51,7 +53,8 @@ impl Place {
     fn new(parent: Option<&Path>) -> Result<Self, Failure> {
         let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
         let path = parent.join(format!("graylogic-bench-{}", std::process::id()));
-        fs::create_dir_all(&path).map_err(|e| Failure::because(format_args!("make {}", path.display()), e))?;
+        fs::create_dir_all(&path)
+            .map_err(|e| Failure::because(format_args!("make {}", path.display()), e))?;
         Ok(Self { path })
     }
 }
@@ -71,7 +74,9 @@ fn generate(path: &Path, points: usize) -> Result<(), Failure> {
         body.clear();
         data.lines(BATCH_LINES, &mut body);
         // Batches are framed, so that nothing looks for line ends while the clock runs.
-        out.write_all(&(body.len() as u32).to_le_bytes()).and_then(|()| out.write_all(&body)).map_err(failed)?;
+        out.write_all(&(body.len() as u32).to_le_bytes())
+            .and_then(|()| out.write_all(&body))
+            .map_err(failed)?;
     }
     out.flush().map_err(failed)
 }
@@ -84,7 +89,8 @@ pub(crate) struct Batches {
 
 impl Batches {
     pub(crate) fn open(path: &Path, points: usize) -> Result<Self, Failure> {
-        let file = File::open(path).map_err(|e| Failure::because(format_args!("read {}", path.display()), e))?;
+        let file =
+            File::open(path).map_err(|e| Failure::because(format_args!("read {}", path.display()), e))?;
         Ok(Self { input: BufReader::with_capacity(1 << 20, file), left: points / BATCH_LINES })
     }
 
@@ -126,7 +132,8 @@ fn measure_store(folder: &Path, lines: &Path, points: usize) -> Result<Map<Strin
     figures.insert("ingest_each_points_per_s".into(), json!(n / each_seconds));
     figures.insert("ingest_cpu_us_per_point".into(), json!(cpu * 1e6 / n));
     figures.insert("sealed_bytes_per_point".into(), json!(files as f64 / n));
-    figures.insert("chunk_bytes_per_point".into(), json!(stats.chunk_bytes as f64 / stats.chunk_values as f64));
+    figures
+        .insert("chunk_bytes_per_point".into(), json!(stats.chunk_bytes as f64 / stats.chunk_values as f64));
     figures.insert("written_bytes_per_point".into(), json!(written as f64 / n));
     let store = Store::open(&place, StoreOptions::default())?;
     questions(&store, &mut figures)?;
@@ -162,7 +169,13 @@ impl Ingested {
     }
 }
 
-fn ingest(place: &Path, lines: &Path, points: usize, sync: Sync, writers: usize) -> Result<Ingested, Failure> {
+fn ingest(
+    place: &Path,
+    lines: &Path,
+    points: usize,
+    sync: Sync,
+    writers: usize,
+) -> Result<Ingested, Failure> {
     let store = Store::open(place, StoreOptions::default().sync(sync))?;
     store.create_bucket("bench")?;
     let batches = Mutex::new(Batches::open(lines, points)?);
@@ -187,7 +200,10 @@ fn ingest(place: &Path, lines: &Path, points: usize, sync: Sync, writers: usize)
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..writers).map(|_| scope.spawn(write)).collect();
         let mine = write();
-        others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(Failure::new("a writer panicked")))).fold(mine, Result::and)
+        others
+            .into_iter()
+            .map(|t| t.join().unwrap_or_else(|_| Err(Failure::new("a writer panicked"))))
+            .fold(mine, Result::and)
     })?;
     // The clock runs until the last line is safe.
     store.sync()?;

@@ -36,7 +36,8 @@ struct Day {
 }
 
 pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
-    let config = Config::from_yaml("")?.with_target(Target::Embedded(options.data.clone())).with_bucket("telemetry");
+    let config =
+        Config::from_yaml("")?.with_target(Target::Embedded(options.data.clone())).with_bucket("telemetry");
     let client = Client::connect(&config)?;
     let imported = import(&client, config.bucket(), json)?;
     client.store().seal()?;
@@ -69,8 +70,15 @@ pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
     } else {
         let what = match (imported.points, imported.already) {
             (0, there) => format!("all {} points are already there", text::count(there)),
-            (new, 0) => format!("{} points in {:.2} s, {} a second", text::count(new), imported.seconds, text::count(rate(&imported) as u64)),
-            (new, there) => format!("{} points imported, {} were already there", text::count(new), text::count(there)),
+            (new, 0) => format!(
+                "{} points in {:.2} s, {} a second",
+                text::count(new),
+                imported.seconds,
+                text::count(rate(&imported) as u64)
+            ),
+            (new, there) => {
+                format!("{} points imported, {} were already there", text::count(new), text::count(there))
+            }
         };
         answer(format_args!("Imported     {what}"));
         answer(format_args!(
@@ -84,7 +92,9 @@ pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
         answer(format_args!("\nEnergy used by the house in Sceaux, local days ({HOUSE_ZONE})"));
         let rows: Vec<Vec<String>> = days
             .iter()
-            .map(|d| vec![d.name.clone(), format!("{:.2}", d.kwh), format!("{:.0} %", d.minutes as f64 / 14.4)])
+            .map(|d| {
+                vec![d.name.clone(), format!("{:.2}", d.kwh), format!("{:.0} %", d.minutes as f64 / 14.4)]
+            })
             .collect();
         answer(text::table(&["day", "kWh", "readings"], &rows).trim_end());
         answer("\nLatest readings");
@@ -181,7 +191,8 @@ fn count(store: &Store, bucket: &str, series: &Series) -> Result<u64, Failure> {
 
 /// Energy of the last local days of the house, asked of the store.
 fn last_days(store: &Store, bucket: &str) -> Result<Vec<Day>, Failure> {
-    let house = Selector::bucket(bucket).measurement(ENERGY).field(POWER_WATTS).tag(DEVICE_ID, Matcher::equal(HOUSE));
+    let house =
+        Selector::bucket(bucket).measurement(ENERGY).field(POWER_WATTS).tag(DEVICE_ID, Matcher::equal(HOUSE));
     let Some(newest) = store.latest(&house)?.first().map(|l| l.time) else { return Ok(Vec::new()) };
     let odd = |e: jiff::Error| Failure::because("cut the recording into local days", e);
     let zone = TimeZone::get(HOUSE_ZONE).map_err(odd)?;

@@ -41,7 +41,10 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
     };
     for file in &options.files {
         if format_of(options, file) == Format::Csv && options.measurement.is_none() {
-            return Err(Failure::new(format!("import {}: name the measurement of its readings with --measurement", file.display())));
+            return Err(Failure::new(format!(
+                "import {}: name the measurement of its readings with --measurement",
+                file.display()
+            )));
         }
     }
     let store = Store::open(folder, StoreOptions::default())?;
@@ -61,9 +64,17 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
             "lines_done_before": done.skipped,
         }));
         if !json {
-            let before = if done.skipped > 0 { format!(", {} lines were done before", text::count(done.skipped as u64)) } else { String::new() };
+            let before = if done.skipped > 0 {
+                format!(", {} lines were done before", text::count(done.skipped as u64))
+            } else {
+                String::new()
+            };
             let name = file.display();
-            answer(format_args!("{name}: {} points stored, {} lines refused{before}", text::count(done.points), done.refused));
+            answer(format_args!(
+                "{name}: {} points stored, {} lines refused{before}",
+                text::count(done.points),
+                done.refused
+            ));
         }
     }
     store.seal()?;
@@ -71,9 +82,15 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
     let seconds = began.elapsed().as_secs_f64();
     let rate = points as f64 / seconds.max(1e-9);
     if json {
-        answer_json(&json!({ "files": files, "points": points, "refused": refused, "seconds": seconds, "points_per_s": rate }));
+        answer_json(
+            &json!({ "files": files, "points": points, "refused": refused, "seconds": seconds, "points_per_s": rate }),
+        );
     } else {
-        answer(format_args!("{} points in {seconds:.2} s, {} a second", text::count(points), text::count(rate as u64)));
+        answer(format_args!(
+            "{} points in {seconds:.2} s, {} a second",
+            text::count(points),
+            text::count(rate as u64)
+        ));
     }
     Ok(if refused > 0 { ExitCode::from(SOME_REFUSED) } else { ExitCode::SUCCESS })
 }
@@ -86,7 +103,14 @@ fn format_of(options: &Import, file: &Path) -> Format {
 }
 
 /// Imports a file.
-fn one(options: &Import, store: &Store, folder: &Path, bucket: &str, path: &Path, json: bool) -> Result<Done, Failure> {
+fn one(
+    options: &Import,
+    store: &Store,
+    folder: &Path,
+    bucket: &str,
+    path: &Path,
+    json: bool,
+) -> Result<Done, Failure> {
     let opening = |e| Failure::because(format_args!("read {}", path.display()), e);
     let file = File::open(path).map_err(opening)?;
     let bytes = file.metadata().map_err(opening)?.len();
@@ -149,7 +173,12 @@ impl Sink<'_> {
         self.done.points += report.points;
         for refused in &report.rejected {
             if self.done.refused < NAMED_MAX && !self.json {
-                remark(format_args!("line {}: unable to parse '{}': {}", before + refused.line, refused.text, refused.reason));
+                remark(format_args!(
+                    "line {}: unable to parse '{}': {}",
+                    before + refused.line,
+                    refused.text,
+                    refused.reason
+                ));
             }
             self.done.refused += 1;
         }
@@ -174,7 +203,9 @@ impl Note {
         fs::create_dir_all(&folder)?;
         // A file is known by its place and length: one that has grown is another.
         let identity = format!("{bucket}\n{}\n{bytes}", file.canonicalize()?.display());
-        let mark = identity.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let mark = identity
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         Ok(Self { path: folder.join(format!("{mark:016x}.lines")) })
     }
 

@@ -7,7 +7,9 @@ use crate::failure::Failure;
 use crate::text;
 use graylogic_influxdb::Target;
 use graylogic_line::Timestamp;
-use graylogic_store::{Matcher, Selector, SeriesInfo, Store, StoreOptions, Summary, TimeRange, Value, Windows};
+use graylogic_store::{
+    Matcher, Selector, SeriesInfo, Store, StoreOptions, Summary, TimeRange, Value, Windows,
+};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -24,7 +26,10 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
         return Err(Failure::new("query asks the embedded store only; name its folder with --data"));
     };
     if !folder.join("store.sqlite").exists() {
-        return Err(Failure::new(format!("there is no store in {}; name its folder with --data", folder.display())));
+        return Err(Failure::new(format!(
+            "there is no store in {}; name its folder with --data",
+            folder.display()
+        )));
     }
     let selector = selector(options, config.bucket())?;
     let range = range(options)?;
@@ -57,7 +62,8 @@ fn selector(options: &Query, bucket: &str) -> Result<Selector, Failure> {
         selector = selector.field(field);
     }
     for tag in &options.tag {
-        let wrong = || Failure::new(format!("--tag {tag:?}: write KEY=VALUE, KEY!=VALUE, KEY=~REGEX or KEY!~REGEX"));
+        let wrong =
+            || Failure::new(format!("--tag {tag:?}: write KEY=VALUE, KEY!=VALUE, KEY=~REGEX or KEY!~REGEX"));
         let at = tag.find(['=', '!']).filter(|&at| at > 0).ok_or_else(wrong)?;
         let (key, rest) = tag.split_at(at);
         let matcher = if let Some(pattern) = rest.strip_prefix("=~") {

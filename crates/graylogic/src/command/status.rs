@@ -16,7 +16,10 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
         return Err(Failure::new("status shows the embedded store only; name its folder with --data"));
     };
     if !folder.join("store.sqlite").exists() {
-        return Err(Failure::new(format!("there is no store in {}; name its folder with --data", folder.display())));
+        return Err(Failure::new(format!(
+            "there is no store in {}; name its folder with --data",
+            folder.display()
+        )));
     }
     let store = Store::open(folder, StoreOptions::default())?;
     let stats = store.stats()?;
@@ -59,18 +62,29 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
         }));
     } else {
         let time = |t: Option<graylogic_line::Timestamp>| t.map_or_else(|| "-".to_owned(), text::local);
-        let names: Vec<String> = buckets.iter().map(|b| format!("{} ({} series)", b.name, b.series)).collect();
+        let names: Vec<String> =
+            buckets.iter().map(|b| format!("{} ({} series)", b.name, b.series)).collect();
         let mut rows = vec![
             vec!["store".to_owned(), folder.display().to_string()],
             vec!["buckets".into(), names.join(", ")],
             vec!["values".into(), text::count(stats.values)],
             vec!["from".into(), time(oldest)],
             vec!["to".into(), time(newest)],
-            vec!["on disk".into(), format!("{}, {per_value:.2} bytes a value", text::bytes(stats.bytes_on_disk))],
-            vec!["chunks".into(), format!("{}, {} in them", text::count(stats.chunks), text::bytes(stats.chunk_bytes))],
+            vec![
+                "on disk".into(),
+                format!("{}, {per_value:.2} bytes a value", text::bytes(stats.bytes_on_disk)),
+            ],
+            vec![
+                "chunks".into(),
+                format!("{}, {} in them", text::count(stats.chunks), text::bytes(stats.chunk_bytes)),
+            ],
             vec![
                 "hot log".into(),
-                format!("{}, {} values not in chunks yet", text::bytes(stats.log_bytes), text::count(stats.tail_values)),
+                format!(
+                    "{}, {} values not in chunks yet",
+                    text::bytes(stats.log_bytes),
+                    text::count(stats.tail_values)
+                ),
             ],
             vec!["state".into(), degraded.map_or_else(|| "ok".to_owned(), |why| format!("degraded: {why}"))],
         ];

@@ -21,7 +21,8 @@ pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
     };
     let input: Box<dyn BufRead> = match options.file.as_deref() {
         Some(path) if path.as_os_str() != "-" => {
-            let file = File::open(path).map_err(|e| Failure::because(format_args!("read {}", path.display()), e))?;
+            let file =
+                File::open(path).map_err(|e| Failure::because(format_args!("read {}", path.display()), e))?;
             Box::new(BufReader::with_capacity(1 << 20, file))
         }
         _ => Box::new(BufReader::with_capacity(1 << 20, io::stdin())),

@@ -53,9 +53,18 @@ struct OfRange {
 pub(crate) fn routes(store: Store) -> Router {
     Router::new()
         .route("/ui/status", get(|State(asked): State<Asked>| answer(move || status(&asked))))
-        .route("/ui/series", get(|State(asked): State<Asked>, q: Asks<OfBucket>| answer(move || series(&asked, q))))
-        .route("/ui/latest", get(|State(asked): State<Asked>, q: Asks<OfBucket>| answer(move || latest(&asked, q))))
-        .route("/ui/range", get(|State(asked): State<Asked>, q: Asks<OfRange>| answer(move || range(&asked, q))))
+        .route(
+            "/ui/series",
+            get(|State(asked): State<Asked>, q: Asks<OfBucket>| answer(move || series(&asked, q))),
+        )
+        .route(
+            "/ui/latest",
+            get(|State(asked): State<Asked>, q: Asks<OfBucket>| answer(move || latest(&asked, q))),
+        )
+        .route(
+            "/ui/range",
+            get(|State(asked): State<Asked>, q: Asks<OfRange>| answer(move || range(&asked, q))),
+        )
         .with_state(Asked { store, started: Timestamp::now() })
 }
 
@@ -238,8 +247,9 @@ fn seconds(nanos: i64) -> f64 {
 fn one_series(asked: &Asked, q: &OfRange) -> Result<Option<(Selector, FieldType)>, Refusal> {
     let tags: BTreeMap<String, String> = match q.tags.as_deref() {
         None | Some("") => BTreeMap::new(),
-        Some(text) => serde_json::from_str(text)
-            .map_err(|e| bad(format!("tags is no JSON object of texts, as in {{\"device_id\":\"pump-2\"}}: {e}")))?,
+        Some(text) => serde_json::from_str(text).map_err(|e| {
+            bad(format!("tags is no JSON object of texts, as in {{\"device_id\":\"pump-2\"}}: {e}"))
+        })?,
     };
     let all = Selector::bucket(&q.bucket).measurement(&q.measurement).field(&q.field);
     let mut selector = tags.iter().fold(all, |s, (k, v)| s.tag(k, Matcher::equal(v)));
@@ -257,8 +267,8 @@ fn one_series(asked: &Asked, q: &OfRange) -> Result<Option<(Selector, FieldType)
 /// The shortest round window that is not shorter than `least`.
 fn window_nanos(least: i128) -> i64 {
     const ROUND: [i64; 24] = [
-        1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800,
-        1_209_600, 2_592_000, 7_776_000, 31_536_000,
+        1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400,
+        172_800, 604_800, 1_209_600, 2_592_000, 7_776_000, 31_536_000,
     ];
     if least < 1_000_000_000 {
         // Below a second: 1, 2 and 5 times a power of ten.
@@ -297,7 +307,13 @@ mod tests {
 
     #[test]
     fn windows_are_round_and_long_enough() {
-        let cases = [(1, 1), (3, 5), (999_999_999, 1_000_000_000), (61_000_000_000, 120_000_000_000), (i128::from(i64::MAX), i64::MAX)];
+        let cases = [
+            (1, 1),
+            (3, 5),
+            (999_999_999, 1_000_000_000),
+            (61_000_000_000, 120_000_000_000),
+            (i128::from(i64::MAX), i64::MAX),
+        ];
         for (least, window) in cases {
             assert_eq!(window_nanos(least), window, "{least}");
         }
