@@ -546,11 +546,8 @@ impl Log {
     pub fn trim(&self, before: u64) -> Result<Trimmed, Error> {
         let mut inner = self.lock();
         let mut trimmed = Trimmed::default();
-        loop {
-            let (Some(oldest), following) = (inner.segments.first(), inner.segments.get(1).map(|s| s.first))
-            else {
-                break;
-            };
+        while let Some(oldest) = inner.segments.first() {
+            let following = inner.segments.get(1).map(|s| s.first);
             let end = following.unwrap_or(oldest.end);
             let takes_frames = inner.active && following.is_none();
             // What a later segment took over of an un-synced one is in that one.
@@ -791,7 +788,7 @@ fn find_segments(
             }),
             // A crash while it was made: never held a frame.
             None if entry.bytes <= SEGMENT_HEADER_BYTES as u64 && header.is_none() && number.is_some() => {
-                disk.remove(&path)?
+                disk.remove(&path)?;
             }
             None => {
                 let kept_in = keep_damaged(disk, directory, &path, name)?;

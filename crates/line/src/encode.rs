@@ -1,6 +1,6 @@
 //! Points become lines. What no server would read back as it was meant is refused, with the element and the byte.
 
-use crate::dialect::{Dialect, Element, is_plain, put_name};
+use crate::dialect::{Dialect, Element, is_plain, is_plain_word, is_special, put_name};
 use crate::error::{EncodeError, EncodeReason};
 use crate::number::put_float;
 use crate::point::{FieldRef, FieldValue, Point};
@@ -20,7 +20,7 @@ const TAGS_ON_STACK: usize = 32;
 pub struct Encoder {
     pub(crate) dialect: Dialect,
     on_empty_tag: OnEmptyTag,
-    on_control: OnControl,
+    pub(crate) on_control: OnControl,
     pub(crate) on_not_finite: OnNotFinite,
     on_duplicate: OnDuplicate,
     allow_underscore: bool,
@@ -170,6 +170,9 @@ impl Encoder {
         timestamp: Option<Timestamp>,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
+        if let OnControl::Replace(with) = self.on_control {
+            return self.replaced_line(with, measurement, tags, fields, timestamp, out);
+        }
         let start = out.len();
         let done = self
             .key(measurement, tags, out)
@@ -180,6 +183,30 @@ impl Encoder {
         done
     }
 
+    /// The line with every control character in a name replaced, before any other rule is looked at: two names that
+    /// become one are duplicates.
+    #[cold]
+    fn replaced_line<'a>(
+        &self,
+        with: char,
+        measurement: &str,
+        tags: &impl List<'a, &'a str>,
+        fields: &impl List<'a, FieldRef<'a>>,
+        timestamp: Option<Timestamp>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let strict = self.on_control(OnControl::Refuse);
+        let tags: Vec<_> = (0..tags.len()).map(|i| tags.get(i)).collect();
+        let fields: Vec<_> = (0..fields.len()).map(|i| fields.get(i)).collect();
+        let measurement = replace_controls(measurement, with);
+        let tags: Vec<_> =
+            tags.iter().map(|(k, v)| (replace_controls(k, with), replace_controls(v, with))).collect();
+        let fields: Vec<_> = fields.iter().map(|(k, v)| (replace_controls(k, with), v)).collect();
+        let tags: Vec<(&str, &str)> = tags.iter().map(|(k, v)| (&**k, &**v)).collect();
+        let fields: Vec<(&str, FieldRef<'_>)> = fields.iter().map(|(k, v)| (&**k, (*v).clone())).collect();
+        strict.encode_parts(&measurement, &tags, &fields, timestamp, out)
+    }
+
     /// Measurement and tags.
     pub(crate) fn key<'a>(
         &self,
@@ -187,6 +214,9 @@ impl Encoder {
         tags: &impl List<'a, &'a str>,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
+        if plain_key(measurement, tags, out) {
+            return Ok(());
+        }
         if measurement.as_bytes().first() == Some(&b'#') {
             return Err(EncodeError::new(Element::Measurement, measurement, 0, EncodeReason::LeadingHash));
         }
@@ -253,25 +283,7 @@ impl Encoder {
             }
             Some(_) => {}
         }
-        let start = out.len();
-        match put_name(out, self.dialect, element, text.as_bytes()) {
-            Ok(()) => Ok(()),
-            Err((EncodeReason::ControlCharacter, offset)) => match self.on_control {
-                OnControl::Refuse => fail(offset, EncodeReason::ControlCharacter),
-                OnControl::Replace(with) => {
-                    out.truncate(start);
-                    let mut bytes = [0; 4];
-                    let with = if with.is_ascii_control() { "" } else { &*with.encode_utf8(&mut bytes) };
-                    let replaced = text.replace(|c: char| c.is_ascii_control(), with);
-                    if replaced.is_empty() || (element == Element::Measurement && replaced.starts_with('#')) {
-                        return fail(offset, EncodeReason::ControlCharacter);
-                    }
-                    put_name(out, self.dialect, element, replaced.as_bytes())
-                        .or_else(|(reason, offset)| fail(offset, reason))
-                }
-            },
-            Err((reason, offset)) => fail(offset, reason),
-        }
+        put_name(out, self.dialect, element, text.as_bytes()).or_else(|(reason, offset)| fail(offset, reason))
     }
 
     /// Fields and time.
@@ -302,7 +314,12 @@ impl Encoder {
             if n > 1 && (i + 1..n).any(|j| fields.get(j).0 == key) {
                 match self.on_duplicate {
                     OnDuplicate::Refuse => {
-                        return Err(EncodeError::new(Element::FieldKey, key, 0, EncodeReason::DuplicateField));
+                        return Err(EncodeError::new(
+                            Element::FieldKey,
+                            key,
+                            0,
+                            EncodeReason::DuplicateField,
+                        ));
                     }
                     OnDuplicate::LastWins => continue,
                 }
@@ -415,6 +432,14 @@ impl Encoder {
     }
 }
 
+/// A name without control characters, unless what is to replace them is one.
+pub(crate) fn replace_controls(name: &str, with: char) -> Cow<'_, str> {
+    if with.is_ascii_control() || !name.bytes().any(|b| b.is_ascii_control()) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(name.chars().map(|c| if c.is_ascii_control() { with } else { c }).collect())
+}
+
 /// Named things in the order they were given.
 pub(crate) trait List<'a, V> {
     fn len(&self) -> usize;
@@ -456,6 +481,75 @@ fn part_field<'a>(field: &'a (&'a str, FieldRef<'a>)) -> (&'a str, FieldRef<'a>)
         other => other.clone(),
     };
     (field.0, value)
+}
+
+/// Appends measurement and tags if all of them are plain names that no rule and no policy touches, in order.
+/// Otherwise `out` is as before, and the answer `false`: they are looked at one by one.
+#[inline]
+fn plain_key<'a>(measurement: &str, tags: &impl List<'a, &'a str>, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    let bytes = (0..tags.len()).map(|i| tags.get(i)).map(|(k, v)| k.len() + v.len() + 2).sum::<usize>();
+    out.resize(start + measurement.len() + bytes, 0);
+    let mut to = &mut out[start..];
+    let mut plain = !matches!(measurement.as_bytes().first(), None | Some(b'#' | b'_'));
+    plain &= copy_plain(&mut to, measurement.as_bytes());
+    let mut last = "";
+    for i in 0..tags.len() {
+        let (key, value) = tags.get(i);
+        // The other reserved keys begin with an underscore. Plain keys are in the order of their bytes.
+        plain &= (i == 0 || comes_before(last, key))
+            && !key.is_empty()
+            && !key.starts_with('_')
+            && key != "time"
+            && !value.is_empty();
+        last = key;
+        plain &= copy_byte(&mut to, b',') && copy_plain(&mut to, key.as_bytes());
+        plain &= copy_byte(&mut to, b'=') && copy_plain(&mut to, value.as_bytes());
+    }
+    if !plain {
+        out.truncate(start);
+    }
+    plain
+}
+
+/// The order of bytes; most keys differ in the first.
+#[inline]
+fn comes_before(a: &str, b: &str) -> bool {
+    match (a.as_bytes(), b.as_bytes()) {
+        ([x, ..], [y, ..]) if x != y => x < y,
+        (a, b) => a < b,
+    }
+}
+
+#[inline]
+fn copy_byte(to: &mut &mut [u8], byte: u8) -> bool {
+    match std::mem::take(to) {
+        [first, rest @ ..] => {
+            *first = byte;
+            *to = rest;
+            true
+        }
+        [] => false,
+    }
+}
+
+/// Copies a name to the front of `to`, and tells whether it is plain.
+#[inline]
+fn copy_plain(to: &mut &mut [u8], name: &[u8]) -> bool {
+    let Some((place, rest)) = std::mem::take(to).split_at_mut_checked(name.len()) else { return false };
+    *to = rest;
+    let mut plain = true;
+    let (words, tail) = name.as_chunks::<8>();
+    let (places, tail_place) = place.as_chunks_mut::<8>();
+    for (to, word) in places.iter_mut().zip(words) {
+        *to = *word;
+        plain &= is_plain_word(*word);
+    }
+    for (to, &byte) in tail_place.iter_mut().zip(tail) {
+        *to = byte;
+        plain &= !is_special(byte);
+    }
+    plain
 }
 
 /// The order of two tag keys as 2.8 sees them: by their bytes with escapes.

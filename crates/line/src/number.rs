@@ -14,9 +14,9 @@ pub(crate) fn put_float(out: &mut Vec<u8>, v: f64) {
     // because below 10^15 no two decimals of that length share a float.
     let magnitude = v.abs();
     if magnitude < 1e11 && (magnitude >= 1e-3 || v.to_bits() == 0) {
-        for digits in 0..4usize {
-            let scaled = (magnitude * POWERS[digits]).round_ties_even();
-            if scaled / POWERS[digits] == magnitude {
+        for (digits, &power) in POWERS.iter().enumerate().take(4) {
+            let scaled = (magnitude * power).round_ties_even();
+            if scaled / power == magnitude {
                 put_scaled(out, v.is_sign_negative(), scaled as u64, digits);
                 return;
             }
@@ -169,7 +169,7 @@ mod tests {
                 f64::from_bits(bits),
                 (bits >> 40) as f64 / 1000.0,
                 i as f64 / 100.0,
-                (bits as i32) as f64 / 10.0,
+                f64::from(bits as i32) / 10.0,
             ] {
                 if v.is_finite() {
                     let t = text(v);

@@ -411,19 +411,17 @@ fn check_key<'a>(text: &'a [u8]) -> Result<usize, Fault<'a>> {
     if text.first() == Some(&b',') {
         return Err((0, Reason::MissingMeasurement));
     }
-    let (measurement_end, has_tags) = measurement_end(text)?;
+    let (measurement_end, mut more) = measurement_end(text)?;
     let mut tags: Vec<(&'a [u8], &'a [u8])> = Vec::new();
     let mut end = measurement_end;
-    while has_tags {
+    while more {
         let key_from = end + 1;
         let equals = tag_key_end(text, key_from)?;
         let value_from = equals + 1;
-        let (value_end, more) = tag_value_end(text, value_from)?;
+        let value_end;
+        (value_end, more) = tag_value_end(text, value_from)?;
         tags.push((&text[key_from..equals], &text[value_from..value_end]));
         end = value_end;
-        if !more {
-            break;
-        }
     }
     let measurement = &text[..measurement_end];
     check_tags(&tags, end)?;

@@ -1,7 +1,7 @@
 //! A series whose names were checked and written once: the fastest way to encode its readings.
 
 use crate::dialect::Element;
-use crate::encode::{Encoder, OnNotFinite, Pairs, part_tag};
+use crate::encode::{Encoder, OnControl, OnNotFinite, Pairs, part_tag, replace_controls};
 use crate::error::{EncodeError, EncodeReason};
 use crate::number::put_float;
 use crate::point::FieldRef;
@@ -41,6 +41,15 @@ impl SeriesTemplate {
         tags: &[(&str, &str)],
         fields: &[&str],
     ) -> Result<Self, EncodeError> {
+        if let OnControl::Replace(with) = encoder.on_control {
+            let strict = encoder.on_control(OnControl::Refuse);
+            let tags: Vec<_> =
+                tags.iter().map(|(k, v)| (replace_controls(k, with), replace_controls(v, with))).collect();
+            let tags: Vec<(&str, &str)> = tags.iter().map(|(k, v)| (&**k, &**v)).collect();
+            let fields: Vec<_> = fields.iter().map(|k| replace_controls(k, with)).collect();
+            let fields: Vec<&str> = fields.iter().map(|k| &**k).collect();
+            return Self::new(&strict, &replace_controls(measurement, with), &tags, &fields);
+        }
         let mut head = Vec::new();
         encoder.key(measurement, &Pairs(tags, part_tag), &mut head)?;
         let key_bytes = head.len();

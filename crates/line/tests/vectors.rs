@@ -105,19 +105,16 @@ fn every_point_is_written_or_refused_as_the_vectors_say() {
 }
 
 fn described(line: &Line<'_, '_>) -> Value {
-    let fields = line.fields().iter().map(|f| {
-        let value = match &f.value {
-            FieldRef::Float(v) => serde_json::json!({"key": f.key(), "type": "float", "value": v}),
-            FieldRef::Integer(v) => {
-                serde_json::json!({"key": f.key(), "type": "integer", "value": v.to_string()})
-            }
-            FieldRef::Unsigned(v) => {
-                serde_json::json!({"key": f.key(), "type": "unsigned", "value": v.to_string()})
-            }
-            FieldRef::Boolean(v) => serde_json::json!({"key": f.key(), "type": "boolean", "value": v}),
-            FieldRef::String(v) => serde_json::json!({"key": f.key(), "type": "string", "value": v}),
-        };
-        value
+    let fields = line.fields().iter().map(|f| match &f.value {
+        FieldRef::Float(v) => serde_json::json!({"key": f.key(), "type": "float", "value": v}),
+        FieldRef::Integer(v) => {
+            serde_json::json!({"key": f.key(), "type": "integer", "value": v.to_string()})
+        }
+        FieldRef::Unsigned(v) => {
+            serde_json::json!({"key": f.key(), "type": "unsigned", "value": v.to_string()})
+        }
+        FieldRef::Boolean(v) => serde_json::json!({"key": f.key(), "type": "boolean", "value": v}),
+        FieldRef::String(v) => serde_json::json!({"key": f.key(), "type": "string", "value": v}),
     });
     serde_json::json!({
         "measurement": line.measurement(),
