@@ -1,6 +1,7 @@
 //! The life of a server: open, listen, serve until told to end, close.
 
 use crate::cli::{Address, Place};
+use crate::command::answer;
 use crate::failure::Failure;
 use crate::page;
 use graylogic_influxdb::{Client, Config, Target};
@@ -37,7 +38,6 @@ pub(crate) fn connect(place: &Place) -> Result<(Client, Config), Failure> {
 }
 
 /// Serves the page until Ctrl-C or SIGTERM, then closes the client.
-#[expect(clippy::print_stdout, reason = "where the page is must be seen")]
 pub(crate) fn serve(client: &Client, address: &Address, json: bool) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -64,9 +64,9 @@ pub(crate) fn serve(client: &Client, address: &Address, json: bool) -> Result<()
         })?;
         let at = listener.local_addr().map_err(|e| Failure::because("listen", e))?;
         if json {
-            println!("{}", serde_json::json!({ "listening": format!("http://{at}") }));
+            answer(serde_json::json!({ "listening": format!("http://{at}") }));
         } else {
-            println!("listening on http://{at}");
+            answer(format_args!("listening on http://{at}"));
         }
         let _closed_pipe = std::io::stdout().flush();
         let router = page::router(client.store().clone(), at);

@@ -2,6 +2,7 @@
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 mod demo;
@@ -27,9 +28,9 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 }
 
 /// Prints an answer.
-#[expect(clippy::print_stdout, reason = "where a command answers")]
 pub(crate) fn answer(text: impl std::fmt::Display) {
-    println!("{text}");
+    // Whoever closed the pipe has seen enough; what was done is done.
+    let _closed_pipe = writeln!(std::io::stdout(), "{text}");
 }
 
 /// Prints an answer as JSON.
@@ -38,7 +39,6 @@ pub(crate) fn answer_json(value: &serde_json::Value) {
 }
 
 /// Prints a remark beside the answer.
-#[expect(clippy::print_stderr, reason = "remarks go beside the answer")]
 pub(crate) fn remark(text: impl std::fmt::Display) {
-    eprintln!("{text}");
+    let _closed_pipe = writeln!(std::io::stderr(), "{text}");
 }

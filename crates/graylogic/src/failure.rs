@@ -1,5 +1,6 @@
 //! Why a command ended early, as one sentence and an exit code.
 
+use crate::command::remark;
 use std::fmt;
 
 /// Something failed.
@@ -28,12 +29,11 @@ impl Failure {
         self.code
     }
 
-    #[expect(clippy::print_stderr, reason = "where a program says why it ended")]
     pub(crate) fn print(&self, json: bool) {
         if json {
-            eprintln!("{}", serde_json::json!({ "error": self.message }));
+            remark(serde_json::json!({ "error": self.message }));
         } else {
-            eprintln!("graylogic: {}", self.message);
+            remark(format_args!("graylogic: {}", self.message));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Warnings and errors of the libraries, one line each on standard error.
 
+use crate::command::remark;
 use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -26,11 +27,10 @@ impl Subscriber for Stderr {
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
-    #[expect(clippy::print_stderr, reason = "this is where the log goes")]
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        eprintln!("{} {}{}", event.metadata().level(), line.message, line.fields);
+        remark(format_args!("{} {}{}", event.metadata().level(), line.message, line.fields));
     }
 
     fn enter(&self, _: &Id) {}

@@ -193,7 +193,7 @@ impl Config {
             }
             "batch_size" => self.batch_size = number(BATCH_SIZE_MAX, "lines")? as usize,
             "flush_interval" => {
-                self.flush_interval = Duration::from_secs(number(FLUSH_INTERVAL_MAX, "seconds")?)
+                self.flush_interval = Duration::from_secs(number(FLUSH_INTERVAL_MAX, "seconds")?);
             }
             _ => unreachable!("only known keys are set"),
         }

@@ -123,7 +123,7 @@ impl Lane {
         if first {
             state.first_waits_since = Some(Instant::now());
         }
-        let eager = bytes >= EAGER_BYTES && bytes < EAGER_BYTES + 4096;
+        let eager = (EAGER_BYTES..EAGER_BYTES + 4096).contains(&bytes);
         drop(state);
         if first || eager {
             self.wake.notify_one();

@@ -25,8 +25,9 @@ pub(crate) fn start(works: &Arc<Works>) -> std::io::Result<()> {
     let theirs = works.clone();
     let lane = std::thread::Builder::new().name("influxdb-lane".into());
     lane.spawn(move || {
+        // However this thread ends, nobody waits for it in vain.
+        let _ends = EndsLane(&theirs.lane);
         theirs.carry();
-        theirs.lane.ended();
     })?;
     let theirs = works.clone();
     let notifier = std::thread::Builder::new().name("influxdb-errors".into());
@@ -37,12 +38,19 @@ pub(crate) fn start(works: &Arc<Works>) -> std::io::Result<()> {
     started.map(|_| ())
 }
 
+struct EndsLane<'a>(&'a Lane);
+
+impl Drop for EndsLane<'_> {
+    fn drop(&mut self) {
+        self.0.ended();
+    }
+}
+
 impl Works {
     /// Takes lines to the store until the lane ends.
     fn carry(&self) {
         let mut taken = Taken::default();
-        loop {
-            let Some(next) = self.lane.take(taken) else { break };
+        while let Some(next) = self.lane.take(taken) {
             taken = next;
             for (lines, count) in taken.pieces() {
                 if !self.deliver(lines, count) {

@@ -44,7 +44,7 @@ mod time;
 pub use dialect::{Dialect, Element};
 pub use encode::{Encoder, OnControl, OnDuplicate, OnEmptyTag, OnNotFinite};
 pub use error::{EncodeError, EncodeReason};
-pub use parse::{Field, Line, LineError, ParseOptions, Parser, Reason};
+pub use parse::{Field, Line, LineEnds, LineError, ParseOptions, Parser, Reason};
 pub use point::{FieldRef, FieldType, FieldValue, Point};
 pub use template::SeriesTemplate;
 pub use time::{Precision, Timestamp};

@@ -324,27 +324,56 @@ impl<'a> Parser<'a> {
     fn note_work(&mut self, _bytes: usize) {}
 }
 
-/// Where a line with quotes or backslashes ends: a line feed inside a quoted value, or behind a backslash, does not end it.
+/// Where a line with quotes or backslashes ends.
 fn quoted_line_end(body: &[u8]) -> usize {
-    let (mut i, mut quoted, mut in_fields) = (0, false, false);
+    LineEnds::new().feed(body).map_or(body.len(), |end| end - 1)
+}
+
+/// Finds where lines end in line protocol that arrives in pieces: a line feed inside a quoted value, or behind a
+/// backslash, ends none.
+///
+/// ```
+/// let mut ends = graylogic_line::LineEnds::new();
+/// assert_eq!(ends.feed(b"m note=\"two\n"), None);
+/// assert_eq!(ends.feed(b"lines\"\nm f=1\n"), Some(7));
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LineEnds {
+    escaped: bool,
+    quoted: bool,
+    in_fields: bool,
     // A quote opens a string only where a value stands: behind more equals signs than commas.
-    let (mut equals, mut commas) = (0usize, 0usize);
-    while let Some(&b) = body.get(i) {
-        match b {
-            b'\\' => {
-                i += 2;
-                continue;
-            }
-            b' ' => in_fields = true,
-            b'=' if in_fields && !quoted => equals += 1,
-            b',' if in_fields && !quoted => commas += 1,
-            b'"' if in_fields && equals > commas => quoted = !quoted,
-            b'\n' if !quoted => return i,
-            _ => {}
-        }
-        i += 1;
+    equals: usize,
+    commas: usize,
+}
+
+impl LineEnds {
+    /// At the beginning of a line.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
-    body.len()
+
+    /// How many bytes of `piece` belong to the line, its line feed included, when it ends there; then the next piece is
+    /// expected to go on behind it. `None` when the line goes on in the next piece.
+    pub fn feed(&mut self, piece: &[u8]) -> Option<usize> {
+        for (i, &b) in piece.iter().enumerate() {
+            match b {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b' ' => self.in_fields = true,
+                b'=' if self.in_fields && !self.quoted => self.equals += 1,
+                b',' if self.in_fields && !self.quoted => self.commas += 1,
+                b'"' if self.in_fields && self.equals > self.commas => self.quoted = !self.quoted,
+                b'\n' if !self.quoted => {
+                    *self = Self::new();
+                    return Some(i + 1);
+                }
+                _ => {}
+            }
+        }
+        None
+    }
 }
 
 struct Parts<'a> {

@@ -78,11 +78,13 @@ fn meaning(point: &Point, replaced: bool) -> Meaning {
     let clean = |text: &str| {
         if replaced { text.replace(|c: char| c.is_ascii_control(), "?") } else { text.to_owned() }
     };
-    let tags = point.tags().iter().filter(|(_, v)| !v.is_empty());
+    let mut tags: BTreeMap<_, _> = point.tags().iter().map(|(k, v)| (clean(k), clean(v))).collect();
+    // Of two tags the last counts, and if that is empty there is none.
+    tags.retain(|_, v| !v.is_empty());
     let finite = |v: &FieldValue| !matches!(v, FieldValue::Float(v) if !v.is_finite());
     (
         clean(point.measurement()),
-        tags.map(|(k, v)| (clean(k), clean(v))).collect(),
+        tags,
         point.fields().iter().filter(|(_, v)| finite(v)).map(|(k, v)| (clean(k), v.clone())).collect(),
         point.time().map_or(77, Timestamp::as_nanos),
     )

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// shuffles tags cannot fill the memory.
 const SPELLINGS_MAX: usize = 200_000;
 
+/// A tag: key and value.
+pub(crate) type Tag = (Box<str>, Box<str>);
+
 /// Measurement and tags of a series, shared by its fields.
 #[derive(Debug)]
 pub(crate) struct Key {
@@ -22,7 +25,7 @@ pub(crate) struct Key {
     pub(crate) bucket_name: Arc<str>,
     pub(crate) measurement: Arc<str>,
     /// In the order of their keys.
-    pub(crate) tags: Box<[(Box<str>, Box<str>)]>,
+    pub(crate) tags: Box<[Tag]>,
 }
 
 impl Key {
@@ -78,7 +81,7 @@ impl SeriesInfo {
     }
 
     /// The order in which answers list series.
-    fn rank(&self) -> (&str, &[(Box<str>, Box<str>)], &str) {
+    fn rank(&self) -> (&str, &[Tag], &str) {
         (self.measurement(), &self.key.tags, self.field())
     }
 }

@@ -241,7 +241,7 @@ mod tests {
             walk,
             (0..100).map(|i| u64::MAX - i * i).collect(),
             (0..100).map(|i| i << 40).collect(),
-            vec![u64::MAX, 0].repeat(300),
+            [u64::MAX, 0].repeat(300),
         ];
         for v in shapes {
             for neighbours in [Neighbours::Independent, Neighbours::Related] {

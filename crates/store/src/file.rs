@@ -278,6 +278,16 @@ impl StoreFile {
             .map_err(|e| Error::sqlite("count chunks", &self.path, e))
     }
 
+    /// Writes what SQLite's own log holds into the file and empties it.
+    pub(crate) fn checkpoint(&self) -> Result<(), Error> {
+        match lock(&self.writer).as_ref() {
+            Some(connection) => connection
+                .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
+                .map_err(|e| Error::sqlite("checkpoint the store file", &self.path, e)),
+            None => Ok(()),
+        }
+    }
+
     /// Writes what SQLite's own log holds into the file and empties it; then no call works any more.
     pub(crate) fn close(&self) -> Result<(), Error> {
         lock(&self.readers).clear();

@@ -64,7 +64,9 @@ pub use catalog::SeriesInfo;
 pub use error::Error;
 pub use scan::{Block, Scan};
 pub use selector::{Matcher, Selector};
-pub use store::{BucketInfo, Latest, Recovery, SeriesWindows, State, Stats, Store, StoreOptions, Sync};
+pub use store::{
+    BucketInfo, Latest, Recovery, SeriesBounds, SeriesWindows, State, Stats, Store, StoreOptions, Sync,
+};
 pub use value::{Value, Values};
 pub use window::{Summary, TimeRange, Window, Windows};
 pub use write::{BadLine, RejectKind, Rejected, WriteOptions, WriteReport};

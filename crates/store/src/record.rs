@@ -2,6 +2,7 @@
 //! safe in the store file yet, so that every record can be understood alone. `docs/format.md` has every byte.
 
 use crate::bytes::{Malformed, Reader, put_bytes, put_varint, put_zigzag, unzigzag, zigzag};
+use crate::catalog::Tag;
 use graylogic_line::FieldType;
 
 const VERSION: u8 = 1;
@@ -92,7 +93,7 @@ pub(crate) struct DefinitionRef<'a> {
     pub(crate) bucket: u32,
     pub(crate) field_type: FieldType,
     pub(crate) measurement: &'a str,
-    pub(crate) tags: &'a [(Box<str>, Box<str>)],
+    pub(crate) tags: &'a [Tag],
     pub(crate) field: &'a str,
 }
 
@@ -175,7 +176,7 @@ mod tests {
 
     fn encoded() -> Vec<u8> {
         let (definitions, rows, texts) = sample();
-        let tags: Vec<Vec<(Box<str>, Box<str>)>> = definitions
+        let tags: Vec<Vec<Tag>> = definitions
             .iter()
             .map(|d| d.tags.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect())
             .collect();

@@ -45,13 +45,16 @@ pub struct StoreOptions {
     workers: bool,
 }
 
+/// A series and the times of its oldest and newest reading, if it has any.
+pub type SeriesBounds = (SeriesInfo, Option<(Timestamp, Timestamp)>);
+
 impl Default for StoreOptions {
     /// Safe from a power cut after one second, 24 MiB for tails, the real disk.
     fn default() -> Self {
         Self {
             sync: Sync::Every(Duration::from_secs(1)),
             memory_bytes: 24 << 20,
-            disk: Arc::new(RealDisk::default()),
+            disk: Arc::new(RealDisk),
             workers: true,
         }
     }
@@ -334,7 +337,7 @@ impl Store {
         let (log, found) = Log::open(options.disk.clone(), &directory.join("log"), log_options)
             .map_err(|e| Error::log(format_args!("open the store in {}", directory.display()), e))?;
         recovery.damage.extend(found.damage.iter().map(|d| format!("hot log: {d}")));
-        recovery.lost_values += found.damage.iter().map(|d| d.lost_count()).sum::<u64>();
+        recovery.lost_values += found.damage.iter().map(graylogic_durable::Damage::lost_count).sum::<u64>();
         let mut core = Core::new(catalog);
         replay(&mut core, &log, &mut recovery)?;
         let shared = Arc::new(Shared {
@@ -417,7 +420,8 @@ impl Store {
     pub fn buckets(&self) -> Vec<BucketInfo> {
         let core = self.shared().core();
         let of = |b: &Bucket| {
-            let with_readings = |id: u32| core.catalog.get(id).is_some_and(|s| s.has_readings());
+            let with_readings =
+                |id: u32| core.catalog.get(id).is_some_and(crate::catalog::Series::has_readings);
             let series = b.entries.iter().flat_map(|e| &e.fields).filter(|f| with_readings(f.series)).count();
             BucketInfo { id: b.id, name: b.name.to_string(), series }
         };
@@ -456,7 +460,8 @@ impl Store {
     /// # Errors
     /// A failure of the disk; the readings stay where they were.
     pub fn seal(&self) -> Result<(), Error> {
-        self.shared().seal_everything()
+        self.shared().seal_everything()?;
+        self.shared().file.checkpoint()
     }
 
     /// The series a selector means, in the order of measurement, tags, field.
@@ -516,10 +521,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk.
-    pub fn bounds(
-        &self,
-        selector: &Selector,
-    ) -> Result<Vec<(SeriesInfo, Option<(Timestamp, Timestamp)>)>, Error> {
+    pub fn bounds(&self, selector: &Selector) -> Result<Vec<SeriesBounds>, Error> {
         let of = |series: SeriesInfo| {
             let bounds = self.shared().bounds(&series)?;
             Ok((series, bounds.map(|(a, b)| (Timestamp::from_nanos(a), Timestamp::from_nanos(b)))))

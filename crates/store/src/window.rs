@@ -89,7 +89,7 @@ impl Windows {
     /// # Errors
     /// [`Error::is_invalid`] when there are fewer than two instants or they do not ascend.
     pub fn bounds(instants: impl IntoIterator<Item = Timestamp>) -> Result<Self, Error> {
-        let bounds: Vec<i64> = instants.into_iter().map(|t| t.as_nanos()).collect();
+        let bounds: Vec<i64> = instants.into_iter().map(Timestamp::as_nanos).collect();
         if bounds.len() < 2 || bounds.windows(2).any(|w| w[0] >= w[1]) {
             return Err(Error::invalid(
                 "window bounds: give at least two instants, each later than the one before",

@@ -27,7 +27,8 @@ pub(crate) struct Workers {
 impl Workers {
     pub(crate) fn start(shared: &Arc<Shared>) -> Result<Self, Error> {
         let mut workers = Self { threads: Vec::new() };
-        let roles: [(&str, fn(&Shared)); 2] = [("store-seal", seal_loop), ("store-sync", sync_loop)];
+        type Role = fn(&Shared);
+        let roles: [(&str, Role); 2] = [("store-seal", seal_loop), ("store-sync", sync_loop)];
         for (name, role) in roles {
             let theirs = shared.clone();
             let started = std::thread::Builder::new().name(name.into()).spawn(move || role(&theirs));
@@ -141,7 +142,7 @@ impl Shared {
             let core = self.core();
             let jobs: Vec<Arc<Job>> = core.jobs.iter().take(JOBS_PER_COMMIT).cloned().collect();
             let series = core.catalog.undefined.iter().filter_map(|&id| core.catalog.get(id));
-            let definitions: Vec<_> = series.map(|s| s.owned_definition()).collect();
+            let definitions: Vec<_> = series.map(crate::catalog::Series::owned_definition).collect();
             (jobs, definitions)
         };
         if jobs.is_empty() && definitions.is_empty() {

@@ -6,6 +6,7 @@ use crate::record::{self, Row};
 use crate::store::{Core, Shared};
 use graylogic_line::{Field, FieldRef, FieldType, Line, ParseOptions, Parser, Precision, Timestamp};
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,14 @@ pub struct Rejected {
     pub reason: String,
     /// The class of the reason.
     pub kind: RejectKind,
+}
+
+impl fmt::Display for Rejected {
+    /// What InfluxDB 2.8 says of a line it cannot parse; the line and the reason for the others.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doing = if self.kind == RejectKind::Unparsable { "unable to parse " } else { "" };
+        write!(f, "{doing}'{}': {}", self.text, self.reason)
+    }
 }
 
 /// Why a line was not stored.
@@ -289,7 +298,7 @@ impl Shared {
         let sequence = self
             .log
             .append_with(count, |out| {
-                record::encode(out, definitions.iter().map(definition), &rows.rows, &rows.texts)
+                record::encode(out, definitions.iter().map(definition), &rows.rows, &rows.texts);
             })
             .map_err(|e| Error::log(format_args!("write to bucket {bucket:?}"), e))?;
         let mut full = Vec::new();
@@ -323,12 +332,11 @@ fn resolve(catalog: &mut Catalog, bucket: usize, batch: &Batch<'_>, report: &mut
     let mut rows = Rows { rows: Vec::with_capacity(batch.fields.len()), texts: Vec::new() };
     for line in &batch.lines {
         let fields = &batch.fields[line.fields.clone()];
-        if !resolve_known(catalog, bucket, line, fields, &mut rows) {
-            if let Err((kind, reason)) = resolve_new(catalog, bucket, line, fields, batch.options, &mut rows)
-            {
-                report.reject(kind, line.number, line.text, reason);
-                continue;
-            }
+        if !resolve_known(catalog, bucket, line, fields, &mut rows)
+            && let Err((kind, reason)) = resolve_new(catalog, bucket, line, fields, batch.options, &mut rows)
+        {
+            report.reject(kind, line.number, line.text, reason);
+            continue;
         }
         report.points += 1;
         report.values += fields.len() as u64;

@@ -173,12 +173,7 @@ impl Sink<'_> {
         self.done.points += report.points;
         for refused in &report.rejected {
             if self.done.refused < NAMED_MAX && !self.json {
-                remark(format_args!(
-                    "line {}: unable to parse '{}': {}",
-                    before + refused.line,
-                    refused.text,
-                    refused.reason
-                ));
+                remark(format_args!("line {}: {refused}", before + refused.line));
             }
             self.done.refused += 1;
         }

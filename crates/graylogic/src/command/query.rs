@@ -172,17 +172,25 @@ fn as_json(row: &Row) -> serde_json::Value {
 }
 
 fn print_csv(rows: &[Row]) -> Result<(), Failure> {
-    let failed = |e: csv::Error| Failure::because("write CSV", e);
-    let mut out = csv::Writer::from_writer(std::io::stdout());
-    out.write_record(["time", "measurement", "tags", "field", "value"]).map_err(failed)?;
-    for row in rows {
-        let mut cells = cells(row);
-        cells[0] = row.time.to_string();
-        cells[4] = match &row.value {
-            Value::Float(v) => v.to_string(),
-            other => text::value(other),
-        };
-        out.write_record(&cells).map_err(failed)?;
+    let write = || -> csv::Result<()> {
+        let mut out = csv::Writer::from_writer(std::io::stdout());
+        out.write_record(["time", "measurement", "tags", "field", "value"])?;
+        for row in rows {
+            let mut cells = cells(row);
+            cells[0] = row.time.to_string();
+            cells[4] = match &row.value {
+                Value::Float(v) => v.to_string(),
+                other => text::value(other),
+            };
+            out.write_record(&cells)?;
+        }
+        Ok(out.flush()?)
+    };
+    match write().map_err(csv::Error::into_kind) {
+        // Whoever closed the pipe has seen enough.
+        Err(csv::ErrorKind::Io(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Err(csv::ErrorKind::Io(e)) => Err(Failure::because("write CSV", e)),
+        Err(other) => Err(Failure::new(format!("write CSV: {other:?}"))),
+        Ok(()) => Ok(()),
     }
-    out.flush().map_err(|e| Failure::because("write CSV", e))
 }

@@ -5,12 +5,15 @@ use crate::cli::Write;
 use crate::command::{answer, answer_json, remark};
 use crate::failure::{Failure, SOME_REFUSED};
 use graylogic_influxdb::Target;
+use graylogic_line::LineEnds;
 use graylogic_store::{BadLine, Store, StoreOptions, WriteOptions};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::process::ExitCode;
 
+/// A batch is cut here even inside a string.
+const BATCH_BYTES_MAX: usize = 16 << 20;
 /// So many refused lines are named; the others are counted.
 const NAMED_MAX: usize = 100;
 
@@ -86,7 +89,7 @@ impl Sink<'_> {
             }
             let line = self.lines_before + refused.line;
             if !self.json {
-                remark(format_args!("line {line}: unable to parse '{}': {}", refused.text, refused.reason));
+                remark(format_args!("line {line}: {refused}"));
             }
             self.named.push(json!({ "line": line, "reason": refused.reason, "text": refused.text }));
         }
@@ -109,34 +112,22 @@ pub(crate) fn batches(
 ) -> Result<(), Failure> {
     let mut batch = Vec::new();
     let mut lines = 0;
+    let mut ends = LineEnds::new();
     loop {
         let read = input.read_until(b'\n', &mut batch).map_err(|e| Failure::because("read the input", e))?;
         lines += usize::from(read > 0);
         let ended = read == 0;
-        if ended || (lines >= lines_max && !open_string(&batch)) || batch.len() > 16 << 20 {
+        let complete = ends.feed(&batch[batch.len() - read..]).is_some();
+        if ended || (lines >= lines_max && complete) || batch.len() > BATCH_BYTES_MAX {
             if !batch.is_empty() {
                 take(&batch, lines)?;
             }
             batch.clear();
             lines = 0;
+            ends = LineEnds::new();
         }
         if ended {
             return Ok(());
         }
     }
-}
-
-/// Whether the quotes of a batch do not pair, as far as can be told without reading it.
-fn open_string(batch: &[u8]) -> bool {
-    let mut open = false;
-    let mut escaped = false;
-    for &b in batch {
-        match b {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => open = !open,
-            _ => {}
-        }
-    }
-    open
 }
