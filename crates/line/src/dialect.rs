@@ -62,32 +62,33 @@ const SPECIAL: [bool; 256] = {
     table
 };
 
-/// Whether a name can hold a byte only with care.
-#[inline]
-pub(crate) fn is_special(byte: u8) -> bool {
-    SPECIAL[byte as usize]
-}
-
-/// Whether a name can be written as it is, in every element and dialect.
+/// Whether it is sure that a name can be written as it is, in every element and dialect: it has only ASCII without
+/// special bytes, `!` aside. Other names are looked at byte by byte.
 #[inline]
 pub(crate) fn is_plain(name: &[u8]) -> bool {
-    let (words, tail) = name.as_chunks::<8>();
-    words.iter().all(|&word| is_plain_word(word)) && !tail.iter().any(|&b| is_special(b))
+    if let Some(last) = name.last_chunk::<8>() {
+        name.as_chunks::<8>().0.iter().all(|&word| is_plain_word(word)) && is_plain_word(*last)
+    } else if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        let [a, b, c, d] = *first;
+        let [e, f, g, h] = *last;
+        is_plain_word([a, b, c, d, e, f, g, h])
+    } else {
+        !name.iter().any(|&b| SPECIAL[b as usize] || b >= 0x80)
+    }
 }
 
-/// The same of eight bytes at once. A byte is found zero by the borrow of a subtraction; a borrow that wandered on can
-/// only make a plain byte behind a special one look special too.
+/// The same of eight bytes at once: a special byte, or one that is not ASCII, has the high bit of its place set in one
+/// of the terms. Controls, space, `!` and `"` are below `#`; DEL overflows; a subtraction finds a byte that the
+/// exclusive or made zero.
 #[inline]
-pub(crate) fn is_plain_word(word: [u8; 8]) -> bool {
+fn is_plain_word(word: [u8; 8]) -> bool {
     const ONES: u64 = u64::MAX / 255;
     const HIGH: u64 = ONES << 7;
     let word = u64::from_le_bytes(word);
-    let zero_in = |w: u64| w.wrapping_sub(ONES) & !w;
-    let controls_and_space = word.wrapping_sub(ONES * 0x21) & !word;
-    let others = [b'"', b',', b'=', b'\\', 0x7f]
-        .into_iter()
-        .fold(0, |all, b| all | zero_in(word ^ (ONES * u64::from(b))));
-    (controls_and_space | others) & HIGH == 0
+    let is = |byte: u8| (word ^ (ONES * u64::from(byte))).wrapping_sub(ONES);
+    let low = word.wrapping_sub(ONES * u64::from(b'#'));
+    let delete = word.wrapping_add(ONES);
+    (word | low | delete | is(b',') | is(b'=') | is(b'\\')) & HIGH == 0
 }
 
 /// Appends a name that is not empty. On `Err` the reason and the offending byte; `out` may hold a part of the name.
@@ -150,16 +151,20 @@ fn put_backslash(
 
 #[cfg(test)]
 mod tests {
-    use super::{is_plain_word, is_special};
+    use super::{SPECIAL, is_plain};
 
     #[test]
-    fn eight_bytes_are_plain_when_each_is() {
+    fn names_are_plain_when_each_byte_is() {
         for byte in 0..=u8::MAX {
-            for place in 0..8 {
-                for other in [b'a', b'!', b'~', 0x80, 0xff] {
-                    let mut word = [other; 8];
-                    word[place] = byte;
-                    assert_eq!(is_plain_word(word), !is_special(byte), "{word:x?}");
+            let plain = !SPECIAL[byte as usize] && byte.is_ascii() && byte != b'!';
+            for bytes in 1..20 {
+                for place in 0..bytes {
+                    for other in [b'a', b'#', b'~'] {
+                        let mut name = vec![other; bytes];
+                        name[place] = byte;
+                        let short = bytes < 4 && byte == b'!';
+                        assert_eq!(is_plain(&name), plain || short, "{name:x?}");
+                    }
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Points become lines. What no server would read back as it was meant is refused, with the element and the byte.
 
-use crate::dialect::{Dialect, Element, is_plain, is_plain_word, is_special, put_name};
+use crate::dialect::{Dialect, Element, is_plain, put_name};
 use crate::error::{EncodeError, EncodeReason};
 use crate::number::put_float;
 use crate::point::{FieldRef, FieldValue, Point};
@@ -208,15 +208,25 @@ impl Encoder {
     }
 
     /// Measurement and tags.
+    #[inline]
     pub(crate) fn key<'a>(
         &self,
         measurement: &str,
         tags: &impl List<'a, &'a str>,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        if plain_key(measurement, tags, out) {
-            return Ok(());
-        }
+        if plain_key(measurement, tags, out) { Ok(()) } else { self.any_key(measurement, tags, out) }
+    }
+
+    /// Measurement and tags, looked at one by one.
+    #[cold]
+    #[inline(never)]
+    fn any_key<'a>(
+        &self,
+        measurement: &str,
+        tags: &impl List<'a, &'a str>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
         if measurement.as_bytes().first() == Some(&b'#') {
             return Err(EncodeError::new(Element::Measurement, measurement, 0, EncodeReason::LeadingHash));
         }
@@ -538,18 +548,8 @@ fn copy_byte(to: &mut &mut [u8], byte: u8) -> bool {
 fn copy_plain(to: &mut &mut [u8], name: &[u8]) -> bool {
     let Some((place, rest)) = std::mem::take(to).split_at_mut_checked(name.len()) else { return false };
     *to = rest;
-    let mut plain = true;
-    let (words, tail) = name.as_chunks::<8>();
-    let (places, tail_place) = place.as_chunks_mut::<8>();
-    for (to, word) in places.iter_mut().zip(words) {
-        *to = *word;
-        plain &= is_plain_word(*word);
-    }
-    for (to, &byte) in tail_place.iter_mut().zip(tail) {
-        *to = byte;
-        plain &= !is_special(byte);
-    }
-    plain
+    place.copy_from_slice(name);
+    is_plain(name)
 }
 
 /// The order of two tag keys as 2.8 sees them: by their bytes with escapes.
