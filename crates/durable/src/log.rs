@@ -17,6 +17,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Suffix of segment files.
 const SUFFIX: &str = ".seg";
+/// Suffix of a segment that is being made.
+const UNNAMED: &str = "new";
 /// Folder for what was found damaged.
 const DAMAGED: &str = "damaged";
 
@@ -180,7 +182,8 @@ pub struct LogStats {
 
 #[derive(Clone, Debug)]
 struct Segment {
-    name: String,
+    /// Its name in hexadecimal: later segments have larger ones.
+    number: u64,
     path: PathBuf,
     first: u64,
     end: u64,
@@ -189,6 +192,12 @@ struct Segment {
     file: Option<Arc<dyn DiskFile>>,
     /// Has bytes that no sync has covered.
     dirty: bool,
+}
+
+impl Segment {
+    fn name(&self) -> String {
+        format!("{:016x}{SUFFIX}", self.number)
+    }
 }
 
 /// A frame that no sync has covered yet.
@@ -200,7 +209,7 @@ struct Unsynced {
 
 #[derive(Debug)]
 struct Inner {
-    /// In the order of their names.
+    /// In the order of their numbers.
     segments: Vec<Segment>,
     /// Whether the last segment takes more frames.
     active: bool,
@@ -209,6 +218,8 @@ struct Inner {
     /// The frames that no sync has covered, one after the other, and where each ends.
     unsynced: VecDeque<Unsynced>,
     unsynced_bytes: VecDeque<u8>,
+    /// A name may not be durable.
+    folder_dirty: bool,
     /// A sync failed and what it should have covered is only in `unsynced_bytes`.
     broken: bool,
     buffer: Vec<u8>,
@@ -277,6 +288,7 @@ impl Log {
             synced: next,
             unsynced: VecDeque::new(),
             unsynced_bytes: VecDeque::new(),
+            folder_dirty: false,
             broken: false,
             buffer: Vec::new(),
             stats: LogStats::default(),
@@ -361,7 +373,7 @@ impl Log {
         })?;
         let full = inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes);
         if !inner.active || full {
-            self.begin_segment(inner, sequence)?;
+            self.begin_segment(inner, sequence, &[])?;
         }
         self.write(inner, buffer, end)?;
         inner.next = end;
@@ -389,59 +401,49 @@ impl Log {
         Ok(())
     }
 
-    /// Makes a segment whose frames begin at `first`, durable with its name before any frame is in it.
-    fn begin_segment(&self, inner: &mut Inner, first: u64) -> Result<(), Error> {
-        // Named by a sequence no segment is named by yet, and after all of them.
-        let name = format!("{:016x}{SUFFIX}", inner.next);
-        let path = self.directory.join(&name);
-        let doing = format!("begin segment {}", path.display());
-        let failed = |e| Error::io(&doing, e);
-        if inner.segments.last().is_some_and(|s| s.name == name) {
-            // Nothing was ever appended to it, or its number would be smaller.
-            self.set_aside(inner, &name).map_err(failed)?;
-        }
+    /// Makes a segment that begins with `frames`, from the sequence `first` on: durable before it has its name, so that
+    /// it takes the place of what earlier segments hold of them whole or not at all. Its name is durable with the next
+    /// sync of the folder.
+    fn begin_segment(&self, inner: &mut Inner, first: u64, frames: &[u8]) -> Result<(), Error> {
+        // After all others, also after one that was written again without anything new.
+        let number = inner.segments.last().map_or(0, |s| s.number + 1).max(inner.next);
+        let path = self.directory.join(format!("{number:016x}{SUFFIX}"));
+        let unnamed = path.with_extension(UNNAMED);
         let created =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
         let header = SegmentHeader { log_id: self.options.log_id, first_sequence: first, created };
         let make = || -> io::Result<Arc<dyn DiskFile>> {
-            let file = self.disk.open(&path, OpenMode::CreateNew)?;
+            if self.disk.list(&self.directory)?.iter().any(|e| unnamed.ends_with(&e.name)) {
+                // Left behind by a call that failed; gone for good before the name is used again.
+                self.disk.remove(&unnamed)?;
+                self.disk.sync_dir(&self.directory)?;
+            }
+            let file = self.disk.open(&unnamed, OpenMode::CreateNew)?;
             file.write_at(&header.encode(), 0)?;
+            if !frames.is_empty() {
+                file.write_at(frames, SEGMENT_HEADER_BYTES as u64)?;
+            }
             file.sync()?;
-            self.disk.sync_dir(&self.directory)?;
+            self.disk.rename(&unnamed, &path)?;
             Ok(file)
         };
-        match make() {
-            Ok(file) => {
-                inner.segments.push(Segment {
-                    name,
-                    path,
-                    first,
-                    end: first,
-                    bytes: SEGMENT_HEADER_BYTES as u64,
-                    file: Some(file),
-                    dirty: false,
-                });
-                inner.active = true;
-                Ok(())
-            }
-            Err(error) => {
-                // It holds nothing; if it cannot be removed either, opening finds it empty.
-                let _left_behind = self.disk.remove(&path);
-                Err(failed(error))
-            }
-        }
-    }
-
-    /// Moves the last segment, which holds no frame, out of the way of a new one with its name.
-    fn set_aside(&self, inner: &mut Inner, name: &str) -> io::Result<()> {
-        let path = self.directory.join(name);
-        let holds_only_header = inner.segments.last().is_some_and(|s| s.bytes <= SEGMENT_HEADER_BYTES as u64);
-        if holds_only_header {
-            self.disk.remove(&path)?;
-        } else {
-            keep_damaged(&*self.disk, &self.directory, &path, name)?;
-        }
-        inner.segments.pop();
+        let file = make().map_err(|e| {
+            // If it cannot be removed either, opening does.
+            let _left_behind = self.disk.remove(&unnamed);
+            Error::io(format_args!("begin segment {}", path.display()), e)
+        })?;
+        inner.segments.push(Segment {
+            number,
+            path,
+            first,
+            end: inner.next,
+            bytes: (SEGMENT_HEADER_BYTES + frames.len()) as u64,
+            file: Some(file),
+            dirty: false,
+        });
+        inner.stats.bytes_written += frames.len() as u64;
+        inner.active = true;
+        inner.folder_dirty = true;
         Ok(())
     }
 
@@ -455,7 +457,7 @@ impl Log {
     pub fn sync(&self) -> Result<u64, Error> {
         let wanted = self.lock().next;
         let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (target, files) = {
+        let (target, files, folder_dirty) = {
             let mut inner = self.lock();
             if inner.synced >= wanted && !inner.broken {
                 return Ok(inner.synced);
@@ -471,18 +473,23 @@ impl Log {
                 .collect();
             // Bytes appended from here on make them dirty again.
             inner.segments.iter_mut().for_each(|s| s.dirty = false);
-            (inner.next, dirty)
+            (inner.next, dirty, std::mem::take(&mut inner.folder_dirty))
         };
         let began = Instant::now();
-        for (file, path) in &files {
-            if let Err(error) = file.sync() {
-                // The kernel may have dropped the pages and call the file clean: it is not trusted any more.
-                let mut inner = self.lock();
-                inner.broken = true;
-                inner.active = false;
-                inner.stats.failed_syncs += 1;
-                return Err(Error::io(format_args!("sync {}", path.display()), error));
+        let synced = (|| {
+            for (file, path) in &files {
+                file.sync().map_err(|e| Error::io(format_args!("sync {}", path.display()), e))?;
             }
+            if folder_dirty { self.sync_folder() } else { Ok(()) }
+        })();
+        if let Err(error) = synced {
+            // The kernel may have dropped the pages and call the file clean: it is not trusted any more.
+            let mut inner = self.lock();
+            inner.broken = true;
+            inner.active = false;
+            inner.folder_dirty |= folder_dirty;
+            inner.stats.failed_syncs += 1;
+            return Err(error);
         }
         let mut inner = self.lock();
         inner.stats.syncs += files.len() as u64;
@@ -507,10 +514,8 @@ impl Log {
             return Ok(());
         }
         let first = inner.synced;
-        self.begin_segment(inner, first)?;
         let frames: Vec<u8> = inner.unsynced_bytes.iter().copied().collect();
-        let end = inner.next;
-        self.write(inner, &frames, end)?;
+        self.begin_segment(inner, first, &frames)?;
         inner.broken = false;
         Ok(())
     }
@@ -549,26 +554,39 @@ impl Log {
         while let Some(oldest) = inner.segments.first() {
             let following = inner.segments.get(1).map(|s| s.first);
             let end = following.unwrap_or(oldest.end);
-            let takes_frames = inner.active && following.is_none();
-            // What a later segment took over of an un-synced one is in that one.
-            if end > before || takes_frames || inner.broken {
+            let path = oldest.path.clone();
+            let bytes = oldest.bytes;
+            if end > before || (inner.active && following.is_none()) || inner.broken {
                 break;
             }
-            let doing = format!("remove segment {}", oldest.path.display());
-            match self.disk.remove(&oldest.path) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::io(doing, e)),
+            if following.is_none() {
+                // The next sequence must outlive the last frame: an empty segment remembers it. Without room for that
+                // the last segment stays.
+                let next = inner.next;
+                if self.begin_segment(&mut inner, next, &[]).is_err() {
+                    break;
+                }
             }
+            if inner.folder_dirty {
+                // A power cut may keep a removal and forget the name of what comes after it.
+                self.sync_folder()?;
+                inner.folder_dirty = false;
+            }
+            remove_if_there(&*self.disk, &path)
+                .map_err(|e| Error::io(format_args!("remove segment {}", path.display()), e))?;
             trimmed.segments += 1;
-            trimmed.bytes += oldest.bytes;
+            trimmed.bytes += bytes;
             inner.segments.remove(0);
         }
         if trimmed.segments > 0 {
-            let doing = format_args!("sync folder {}", self.directory.display());
-            self.disk.sync_dir(&self.directory).map_err(|e| Error::io(doing, e))?;
+            self.sync_folder()?;
         }
         Ok(trimmed)
+    }
+
+    fn sync_folder(&self) -> Result<(), Error> {
+        let doing = format_args!("sync folder {}", self.directory.display());
+        self.disk.sync_dir(&self.directory).map_err(|e| Error::io(doing, e))
     }
 
     /// The segments, oldest first.
@@ -629,7 +647,7 @@ struct Current {
 impl Replay {
     fn load(&mut self) -> Option<Result<(), Damage>> {
         let segment = self.segments.pop_front()?;
-        let limit = self.segments.iter().map(|s| s.first).min().unwrap_or(self.end).max(segment.first);
+        let limit = self.segments.iter().map(|s| s.first).min().unwrap_or(self.end);
         match read_all(&*self.disk, &segment.path) {
             Ok(bytes) => {
                 self.current = Some(Current { segment, bytes, at: SEGMENT_HEADER_BYTES, limit });
@@ -639,7 +657,7 @@ impl Replay {
                 let lost = self.expected.max(segment.first)..limit.max(self.expected);
                 self.expected = self.expected.max(limit);
                 Some(Err(Damage {
-                    segment: segment.name,
+                    segment: segment.name(),
                     offset: 0,
                     bytes: segment.bytes,
                     lost,
@@ -663,7 +681,7 @@ impl Iterator for Replay {
             };
             let expected = self.expected;
             let found = next_frame(&current.bytes, current.at, self.log_id, expected..current.limit);
-            let name = || current.segment.name.clone();
+            let name = || current.segment.name();
             let Some(found) = found else {
                 // Nothing more counts here. Bytes that are no frame at the end cost what the next segment does not have.
                 let (at, end) = (current.at, current.bytes.len());
@@ -721,6 +739,13 @@ fn frames_end(bytes: &[u8], mut at: usize, log_id: u64) -> usize {
     at
 }
 
+fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
 fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read)?;
     let length = usize::try_from(file.bytes()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
@@ -744,7 +769,14 @@ fn find_segments(
     recovery: &mut Recovery,
 ) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
+    let mut removed = false;
     for entry in disk.list(directory)? {
+        if Path::new(&entry.name).extension().is_some_and(|e| e == UNNAMED) && !entry.is_dir {
+            // A crash while a segment was made: what it held is in the ones before.
+            disk.remove(&directory.join(&entry.name))?;
+            removed = true;
+            continue;
+        }
         let Some(name) = entry.name.to_str().filter(|n| n.ends_with(SUFFIX) && !entry.is_dir) else {
             continue;
         };
@@ -778,7 +810,7 @@ fn find_segments(
         };
         match first {
             Some(first) => segments.push(Segment {
-                name: name.to_owned(),
+                number: number.unwrap_or_default(),
                 path,
                 first,
                 end: first,
@@ -789,6 +821,7 @@ fn find_segments(
             // A crash while it was made: never held a frame.
             None if entry.bytes <= SEGMENT_HEADER_BYTES as u64 && header.is_none() && number.is_some() => {
                 disk.remove(&path)?;
+                removed = true;
             }
             None => {
                 let kept_in = keep_damaged(disk, directory, &path, name)?;
@@ -803,7 +836,11 @@ fn find_segments(
             }
         }
     }
-    segments.sort_by(|a, b| a.name.cmp(&b.name));
+    if removed {
+        // Before their names are used again.
+        disk.sync_dir(directory)?;
+    }
+    segments.sort_by_key(|s| s.number);
     for i in 1..segments.len() {
         segments[i - 1].end = segments[i].first;
     }
@@ -835,14 +872,14 @@ fn cut_torn_tail(
         let torn = torn_header(&bytes, at).filter(|h| h.first_sequence >= next);
         let lost = torn.and_then(|h| Some(next..h.end_sequence()?)).unwrap_or(0..0);
         next = next.max(lost.end);
-        let copy_name = format!("{}-{at:x}.torn", last.name);
+        let copy_name = format!("{}-{at:x}.torn", last.name());
         let kept_in = copy_damaged(disk, directory, &copy_name, &bytes[at..])?;
         let file = disk.open(&last.path, OpenMode::ReadWrite)?;
         file.truncate(at as u64)?;
         file.sync()?;
         last.bytes = at as u64;
         recovery.damage.push(Damage {
-            segment: last.name.clone(),
+            segment: last.name(),
             offset: at as u64,
             bytes: (bytes.len() - at) as u64,
             lost,
