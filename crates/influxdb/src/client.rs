@@ -175,7 +175,7 @@ impl Client {
             .ensure_bucket(config.bucket())
             .map_err(|e| connection_failed("connect to the embedded store", e))?;
         let works = Arc::new(Works {
-            lane: crate::lane::Lane::default(),
+            lane: crate::lane::Lane::new(),
             notifier: crate::notify::Notifier::default(),
             store,
             bucket: config.bucket().to_owned(),
@@ -375,7 +375,7 @@ impl Client {
             return Err(Error::closed());
         }
         let target = works.lane.want_sync();
-        let reached = works.lane.wait_synced(target, Instant::now() + deadline);
+        let reached = works.lane.wait_synced(target, after(deadline));
         let (report, trouble) = {
             let state = works.lane.lock();
             let report = FlushReport { durable: state.synced, waiting: state.accepted - state.settled };
@@ -556,7 +556,7 @@ impl Client {
 
 impl Handle {
     fn close(&self, deadline: Duration) -> CloseReport {
-        let until = Instant::now() + deadline;
+        let until = after(deadline);
         self.works.lane.close();
         if self.works.notifier.is_current_thread() {
             // The callback closes: it cannot wait for itself, and another call may be waiting for it.
@@ -585,9 +585,7 @@ impl Handle {
         }
         // A dropped reading is news as well, and has a moment to be told after the deadline.
         let errors_told = self.works.notifier.end(until.max(Instant::now() + Duration::from_millis(500)));
-        if let Err(error) = self.works.store.close() {
-            tracing::error!(%error, "the store could not be closed cleanly");
-        }
+        self.close_store(until.max(Instant::now() + Duration::from_secs(1)));
         let state = self.works.lane.lock();
         let report = CloseReport {
             delivered: state.delivered,
@@ -598,6 +596,27 @@ impl Handle {
         drop(state);
         *closed = Some(report);
         report
+    }
+}
+
+impl Handle {
+    /// Closes the store; a disk that hangs does not hold up the caller for longer than that.
+    fn close_store(&self, until: Instant) {
+        let (done, closed) = std::sync::mpsc::sync_channel(1);
+        let store = self.works.store.clone();
+        let close = move || {
+            if let Err(error) = store.close() {
+                tracing::error!(%error, "the store could not be closed cleanly");
+            }
+            let _nobody_waits = done.send(());
+        };
+        if std::thread::Builder::new().name("influxdb-close".into()).spawn(close).is_err() {
+            tracing::error!("the store could not be closed: no thread could be started");
+            return;
+        }
+        if closed.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
+            tracing::error!("the store is still closing: the disk does not answer");
+        }
     }
 }
 
@@ -647,6 +666,12 @@ impl SeriesHandle {
     pub fn write_float(&self, value: f64, time: Option<Timestamp>) -> Result<(), Error> {
         self.client.works().lane.accept(time, |time, out| self.template.encode_float(value, time, out))
     }
+}
+
+/// A moment after a duration, however long it is.
+fn after(duration: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(duration).unwrap_or(now + Duration::from_secs(1 << 31))
 }
 
 fn value_of(summary: &graylogic_store::Summary, aggregate: Aggregate) -> Option<Value> {

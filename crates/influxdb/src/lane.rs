@@ -12,6 +12,8 @@ pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 /// So much wakes the worker before its time.
 const EAGER_BYTES: usize = 256 << 10;
+/// What a buffer begins with: enough for some hundred lines.
+const BUFFER_BYTES: usize = 64 << 10;
 /// Lines wait at most this long for others.
 pub(crate) const GATHER: Duration = Duration::from_millis(10);
 
@@ -76,6 +78,10 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
+    pub(crate) fn new() -> Self {
+        Self { bytes: Vec::with_capacity(BUFFER_BYTES), cuts: Vec::new() }
+    }
+
     /// The pieces with the number of their lines.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (&[u8], u64)> {
         let starts = std::iter::once(Cut { bytes: 0, lines: 0 }).chain(self.cuts.iter().copied());
@@ -84,6 +90,12 @@ impl Taken {
 }
 
 impl Lane {
+    pub(crate) fn new() -> Self {
+        let lane = Self::default();
+        lane.lock().open = Vec::with_capacity(BUFFER_BYTES);
+        lane
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // Every field is set in one go: a panic elsewhere leaves them whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -138,7 +150,7 @@ impl Lane {
         back.cuts.clear();
         // A burst does not hold its memory for ever.
         if back.bytes.capacity() > 4 * PIECE_BYTES {
-            back.bytes = Vec::new();
+            back.bytes = Vec::with_capacity(BUFFER_BYTES);
         }
         let mut state = self.lock();
         loop {

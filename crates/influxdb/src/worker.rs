@@ -49,7 +49,7 @@ impl Drop for EndsLane<'_> {
 impl Works {
     /// Takes lines to the store until the lane ends.
     fn carry(&self) {
-        let mut taken = Taken::default();
+        let mut taken = Taken::new();
         while let Some(next) = self.lane.take(taken) {
             taken = next;
             for (lines, count) in taken.pieces() {

@@ -1,0 +1,147 @@
+//! A configuration is right, or refused with the place, the key and the remedy.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use graylogic_influxdb::{Client, Config, Target};
+use std::time::Duration;
+
+fn read(yaml: &str) -> Result<Config, String> {
+    Config::from_yaml_with_env(yaml, |_| None).map_err(|e| {
+        assert!(e.is_invalid_config() && !e.is_retryable());
+        e.to_string()
+    })
+}
+
+#[test]
+fn the_shipped_file_is_the_default() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/config.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(read(&text).unwrap(), Config::default());
+    assert_eq!(read("").unwrap(), Config::default());
+    assert_eq!(read("influxdb:\n").unwrap(), Config::default());
+    assert_eq!(read("mqtt:\n  host: x\n").unwrap(), Config::default());
+    assert_eq!(Config::from_file(path).unwrap(), Config::default());
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = read(
+        "site: \"Über 1\"\ninfluxdb:\n  enabled: false\n  url: http://127.0.0.1:8086\n  token: secret\n  org: o\n  bucket: b c\n  batch_size: 100000\n  flush_interval: 3600\n",
+    )
+    .unwrap();
+    assert!(!config.is_enabled() && config.has_token());
+    assert_eq!(config.target(), &Target::Remote("http://127.0.0.1:8086".into()));
+    assert_eq!((config.org(), config.bucket(), config.batch_size()), ("o", "b c", 100_000));
+    assert_eq!(config.flush_interval(), Duration::from_secs(3600));
+    assert!(!format!("{config:?}").contains("secret"), "a token is never shown");
+}
+
+#[test]
+fn mistakes_are_named_with_their_remedy() {
+    let cases = [
+        (
+            "influxdb:\n  batchsize: 3\n",
+            "configuration, line 2: influxdb.batchsize is no key; did you mean batch_size?",
+        ),
+        (
+            "influxdb:\n  batch_size: 0\n",
+            "configuration, line 2: influxdb.batch_size is 0; give a whole number of lines from 1 to 100000",
+        ),
+        (
+            "influxdb:\n  batch_size: 100001\n",
+            "configuration, line 2: influxdb.batch_size is 100001; give a whole number of lines from 1 to 100000",
+        ),
+        (
+            "influxdb:\n  batch_size: \"100\"\n",
+            "configuration, line 2: influxdb.batch_size is \"100\"; give a whole number of lines from 1 to 100000",
+        ),
+        (
+            "influxdb:\n  batch_size: 1.5\n",
+            "configuration, line 2: influxdb.batch_size is 1.5; give a whole number of lines from 1 to 100000",
+        ),
+        (
+            "influxdb:\n  flush_interval: -1\n",
+            "configuration, line 2: influxdb.flush_interval is -1; give a whole number of seconds from 1 to 3600",
+        ),
+        (
+            "influxdb:\n  flush_interval: 10s\n",
+            "configuration, line 2: influxdb.flush_interval is \"10s\"; give a whole number of seconds from 1 to 3600",
+        ),
+        (
+            "influxdb:\n  enabled: maybe\n",
+            "configuration, line 2: influxdb.enabled is \"maybe\"; give true or false",
+        ),
+        (
+            "influxdb:\n  url: tcp://x\n",
+            "configuration, line 2: influxdb.url is \"tcp://x\"; write embedded:FOLDER, http://HOST:PORT or https://HOST:PORT",
+        ),
+        (
+            "influxdb:\n  url: \"embedded:\"\n",
+            "configuration, line 2: influxdb.url names no folder; write embedded:FOLDER",
+        ),
+        (
+            "influxdb:\n  url: http://\n",
+            "configuration, line 2: influxdb.url is \"http://\", which names no host; write http://HOST:PORT",
+        ),
+        (
+            "influxdb:\n  bucket: \"\"\n",
+            "configuration, line 2: influxdb.bucket is empty; give the bucket a name",
+        ),
+        ("influxdb:\n  org: [a]\n", "configuration, line 2: influxdb.org is a list; give a text"),
+        ("influxdb: 7\n", "configuration: influxdb is 7, not a section with keys"),
+        ("- a\n", "configuration is a list, not a file with sections"),
+    ];
+    for (yaml, expected) in cases {
+        assert_eq!(read(yaml).unwrap_err(), expected, "{yaml}");
+    }
+    let error = read("influxdb:\n  url: \"x\n").unwrap_err();
+    assert!(error.starts_with("configuration is not YAML: "), "{error}");
+}
+
+#[test]
+fn secrets_are_not_shown_by_mistakes() {
+    for yaml in [
+        "influxdb:\n  token: [hunter2]\n",
+        "influxdb:\n  url: http://me:hunter2@host:8086\n",
+        "influxdb:\n  token: {a: hunter2}\n",
+    ] {
+        let error = read(yaml).unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn the_environment_wins_and_is_named() {
+    let env = |name: &str| match name {
+        "GRAYLOGIC_INFLUXDB_BUCKET" => Some("from env".to_owned()),
+        "GRAYLOGIC_INFLUXDB_BATCH_SIZE" => Some("5".to_owned()),
+        "GRAYLOGIC_INFLUXDB_ENABLED" => Some("0".to_owned()),
+        "GRAYLOGIC_INFLUXDB_TOKEN" => Some("12345".to_owned()),
+        _ => None,
+    };
+    let config = Config::from_yaml_with_env("influxdb:\n  bucket: file\n  org: kept\n", env).unwrap();
+    assert_eq!((config.bucket(), config.batch_size(), config.org()), ("from env", 5, "kept"));
+    assert!(!config.is_enabled() && config.has_token());
+    let wrong = |name: &str| (name == "GRAYLOGIC_INFLUXDB_FLUSH_INTERVAL").then(|| "soon".to_owned());
+    let error = Config::from_yaml_with_env("", wrong).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "environment variable GRAYLOGIC_INFLUXDB_FLUSH_INTERVAL is \"soon\"; give a whole number of seconds from 1 to 3600"
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = Config::from_file("/nowhere/config.yaml").unwrap_err();
+    assert!(error.is_invalid_config());
+    assert!(error.to_string().contains("/nowhere/config.yaml"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_connected_says_so() {
+    let off = Client::connect(&Config::default().with_enabled(false)).unwrap_err();
+    assert!(off.is_disabled() && !off.is_connection_failed());
+    let remote = read("influxdb:\n  url: https://db.example:8086\n  token: hunter2\n").unwrap();
+    let error = Client::connect(&remote).unwrap_err();
+    assert!(error.is_connection_failed() && !error.is_retryable());
+    assert!(error.to_string().contains("https://db.example:8086") && !error.to_string().contains("hunter2"));
+}
