@@ -224,8 +224,6 @@ pub(crate) struct Shared {
     pub(crate) wake: Condvar,
     /// Wakes writers that wait for room in memory.
     pub(crate) room: Condvar,
-    /// Counted when first asked for, then kept up.
-    totals: Mutex<Option<Totals>>,
     pub(crate) sync_each: bool,
     pub(crate) sync_interval: Duration,
     pub(crate) tail_bytes_max: usize,
@@ -248,6 +246,8 @@ pub(crate) struct Core {
     pub(crate) sealing_bytes: usize,
     /// Records written since opening: stamps series whose definition went into one.
     pub(crate) records: u64,
+    /// What the file holds: counted when first asked for, then kept up by every commit.
+    pub(crate) totals: Option<Totals>,
     pub(crate) written_total: u64,
     pub(crate) rejected_total: u64,
     pub(crate) damaged_total: u64,
@@ -347,7 +347,6 @@ impl Store {
             sealer: Mutex::new(()),
             wake: Condvar::new(),
             room: Condvar::new(),
-            totals: Mutex::new(None),
             sync_each: options.sync == Sync::EachWrite,
             sync_interval: match options.sync {
                 Sync::EachWrite => Duration::from_secs(1),
@@ -596,24 +595,13 @@ impl Shared {
         self.log.sync().map(|_| ()).map_err(|e| Error::log(doing, e))
     }
 
-    /// Takes part in the counts what a commit added.
-    pub(crate) fn count(&self, chunks: u64, readings: u64, bytes: u64) {
-        if let Some(totals) = lock(&self.totals).as_mut() {
-            totals.chunks += chunks;
-            totals.readings += readings;
-            totals.bytes += bytes;
-        }
-    }
-
     fn stats(&self) -> Result<Stats, Error> {
-        // Held while counting, so that no commit is counted twice or not at all.
-        let totals = {
-            let mut totals = lock(&self.totals);
-            match *totals {
-                Some(totals) => totals,
-                None => *totals.insert(self.file.totals()?),
-            }
-        };
+        if self.open_core()?.totals.is_none() {
+            // No commit meanwhile: what it moves from memory into the file would be counted twice.
+            let _one = lock(&self.sealer);
+            let counted = self.file.totals()?;
+            self.core().totals = Some(counted);
+        }
         let log_bytes: u64 = self.log.segments().iter().map(|s| s.bytes).sum();
         let file = self.file.path();
         let bytes_of = |suffix: &str| {
@@ -622,6 +610,7 @@ impl Shared {
             std::fs::metadata(name).map_or(0, |m| m.len())
         };
         let core = self.open_core()?;
+        let totals = core.totals.unwrap_or_default();
         Ok(Stats {
             values: totals.readings + core.tail_readings + core.sealing_readings,
             series: core.catalog.series.iter().flatten().filter(|s| s.has_readings()).count(),
@@ -654,6 +643,7 @@ impl Core {
             sealing_readings: 0,
             sealing_bytes: 0,
             records: 0,
+            totals: None,
             written_total: 0,
             rejected_total: 0,
             damaged_total: 0,

@@ -158,10 +158,7 @@ impl Shared {
         // Neighbours in the file are written together.
         commit.chunks.sort_by_key(|c| (c.series, c.t1));
         self.file.commit(&commit)?;
-        let readings = commit.chunks.iter().map(|c| c.summary.count).sum();
-        let bytes = commit.chunks.iter().map(|c| c.bytes.len() as u64).sum();
         self.sealed(&jobs, &commit);
-        self.count(commit.chunks.len() as u64, readings, bytes);
         self.room.notify_all();
         Ok(())
     }
@@ -197,6 +194,11 @@ impl Shared {
             core.sealing_readings -= job.tail.len() as u64;
         }
         core.jobs.drain(..jobs.len());
+        if let Some(totals) = &mut core.totals {
+            totals.chunks += commit.chunks.len() as u64;
+            totals.readings += commit.chunks.iter().map(|c| c.summary.count).sum::<u64>();
+            totals.bytes += commit.chunks.iter().map(|c| c.bytes.len() as u64).sum::<u64>();
+        }
     }
 
     /// Lets the log go as far as chunks allow, and makes them allow more when it has grown long.
