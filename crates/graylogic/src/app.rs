@@ -1,8 +1,8 @@
 //! The life of a server: open, listen, serve until told to end, close.
 
 use crate::cli::{Address, Place};
-use crate::command::answer;
 use crate::failure::Failure;
+use crate::output::answer;
 use crate::page;
 use graylogic_influxdb::{Client, Config, Target};
 use signal_hook::consts::{SIGINT, SIGTERM};

@@ -2,7 +2,6 @@
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 mod demo;
@@ -11,8 +10,6 @@ mod query;
 mod serve;
 mod status;
 mod write;
-
-pub(crate) use query::{json_tags, json_value};
 
 /// Runs the command and says how the program ends.
 pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
@@ -25,20 +22,4 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Status(place) => status::run(place, cli.json),
         Command::Bench(options) => crate::bench::run(options, cli.json),
     }
-}
-
-/// Prints an answer.
-pub(crate) fn answer(text: impl std::fmt::Display) {
-    // Whoever closed the pipe has seen enough; what was done is done.
-    let _closed_pipe = writeln!(std::io::stdout(), "{text}");
-}
-
-/// Prints an answer as JSON.
-pub(crate) fn answer_json(value: &serde_json::Value) {
-    answer(format_args!("{value:#}"));
-}
-
-/// Prints a remark beside the answer.
-pub(crate) fn remark(text: impl std::fmt::Display) {
-    let _closed_pipe = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,6 +1,6 @@
 //! Why a command ended early, as one sentence and an exit code.
 
-use crate::command::remark;
+use crate::output::remark;
 use std::fmt;
 
 /// Something failed.

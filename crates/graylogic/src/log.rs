@@ -1,6 +1,6 @@
 //! Warnings and errors of the libraries, one line each on standard error.
 
-use crate::command::remark;
+use crate::output::remark;
 use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};

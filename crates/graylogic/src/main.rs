@@ -9,6 +9,7 @@ mod cli;
 mod command;
 mod failure;
 mod log;
+mod output;
 mod page;
 mod recordings;
 mod text;

@@ -1,6 +1,6 @@
 //! How names are written for each server, and which cannot be. Rules N1 to N7 of the protocol as four real parsers read it.
 
-use crate::error::EncodeReason;
+use crate::error::{Element, EncodeReason};
 
 /// Which parsers a line is meant for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -15,40 +15,6 @@ pub enum Dialect {
     /// Bytes that mean the same to all of them: what one of them would read otherwise is refused.
     #[default]
     Portable,
-}
-
-/// A part of a line that has a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Element {
-    /// The measurement.
-    Measurement,
-    /// A tag key.
-    TagKey,
-    /// A tag value.
-    TagValue,
-    /// A field key.
-    FieldKey,
-    /// A field value.
-    FieldValue,
-    /// The time.
-    Timestamp,
-    /// The point as a whole.
-    Point,
-}
-
-impl Element {
-    pub(crate) fn text(self) -> &'static str {
-        match self {
-            Self::Measurement => "measurement",
-            Self::TagKey => "tag key",
-            Self::TagValue => "tag value",
-            Self::FieldKey => "field key",
-            Self::FieldValue => "field value",
-            Self::Timestamp => "timestamp",
-            Self::Point => "point",
-        }
-    }
 }
 
 /// Bytes that a name can hold only with care: controls, space, quote, comma, equals, backslash.

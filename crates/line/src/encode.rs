@@ -1,7 +1,7 @@
 //! Points become lines. What no server would read back as it was meant is refused, with the element and the byte.
 
-use crate::dialect::{Dialect, Element, is_plain, put_name};
-use crate::error::{EncodeError, EncodeReason};
+use crate::dialect::{Dialect, is_plain, put_name};
+use crate::error::{Element, EncodeError, EncodeReason};
 use crate::number::put_float;
 use crate::point::{FieldRef, FieldValue, Point};
 use crate::time::Timestamp;

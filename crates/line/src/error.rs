@@ -1,6 +1,5 @@
 //! Why a point cannot be written, or a line not be read: which element, which byte, and what to do.
 
-use crate::dialect::Element;
 use std::fmt;
 
 /// So much of a name is shown in a message.
@@ -16,6 +15,40 @@ pub struct EncodeError {
     pub(crate) name: String,
     pub(crate) offset: usize,
     pub(crate) reason: EncodeReason,
+}
+
+/// A part of a line that has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Element {
+    /// The measurement.
+    Measurement,
+    /// A tag key.
+    TagKey,
+    /// A tag value.
+    TagValue,
+    /// A field key.
+    FieldKey,
+    /// A field value.
+    FieldValue,
+    /// The time.
+    Timestamp,
+    /// The point as a whole.
+    Point,
+}
+
+impl Element {
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Measurement => "measurement",
+            Self::TagKey => "tag key",
+            Self::TagValue => "tag value",
+            Self::FieldKey => "field key",
+            Self::FieldValue => "field value",
+            Self::Timestamp => "timestamp",
+            Self::Point => "point",
+        }
+    }
 }
 
 /// Why a point cannot be written.

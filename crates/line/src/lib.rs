@@ -41,9 +41,9 @@ mod point;
 mod template;
 mod time;
 
-pub use dialect::{Dialect, Element};
+pub use dialect::Dialect;
 pub use encode::{Encoder, OnControl, OnDuplicate, OnEmptyTag, OnNotFinite};
-pub use error::{EncodeError, EncodeReason};
+pub use error::{Element, EncodeError, EncodeReason};
 pub use parse::{Field, Line, LineEnds, LineError, ParseOptions, Parser, Reason};
 pub use point::{FieldRef, FieldType, FieldValue, Point};
 pub use template::SeriesTemplate;

@@ -1,8 +1,7 @@
 //! A series whose names were checked and written once: the fastest way to encode its readings.
 
-use crate::dialect::Element;
 use crate::encode::{Encoder, OnControl, OnNotFinite, Pairs, part_tag, replace_controls};
-use crate::error::{EncodeError, EncodeReason};
+use crate::error::{Element, EncodeError, EncodeReason};
 use crate::number::put_float;
 use crate::point::FieldRef;
 use crate::time::Timestamp;

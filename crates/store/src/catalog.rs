@@ -2,7 +2,7 @@
 //! Memory only; the store file and the log tell it what to know.
 
 use crate::error::{Error, Kind};
-use crate::record::{Definition, DefinitionRef};
+use crate::record::{Definition, DefinitionRef, Tag};
 use crate::selector::{Matcher, Selector};
 use crate::tail::Tail;
 use crate::value::Value;
@@ -14,9 +14,6 @@ use std::sync::Arc;
 /// Different spellings of a series key (tags in another order) that are remembered per bucket, so that a sender who
 /// shuffles tags cannot fill the memory.
 const SPELLINGS_MAX: usize = 200_000;
-
-/// A tag: key and value.
-pub(crate) type Tag = (Box<str>, Box<str>);
 
 /// Measurement and tags of a series, shared by its fields.
 #[derive(Debug)]

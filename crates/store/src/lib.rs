@@ -48,6 +48,7 @@ mod bytes;
 mod catalog;
 mod chunk;
 mod column;
+mod core;
 mod error;
 mod file;
 mod record;

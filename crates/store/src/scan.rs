@@ -2,9 +2,9 @@
 //! time; of several with one time the one that was written last.
 
 use crate::catalog::{Newest, SeriesInfo};
+use crate::core::Shared;
 use crate::error::Error;
 use crate::file::{ChunkMeta, Snapshot};
-use crate::store::Shared;
 use crate::tail::keep_last_of_equal;
 use crate::value::{Value, Values};
 use crate::window::{Summary, TimeRange, Window, Windows};

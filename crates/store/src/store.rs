@@ -1,22 +1,22 @@
 //! The store as its users see it: open, write, ask, close. What happens inside is in `write.rs`, `scan.rs`, `worker.rs`.
 
 use crate::catalog::{Bucket, Catalog, Newest, SeriesInfo};
+use crate::core::{Core, Shared, lock};
 use crate::error::{Error, Kind};
-use crate::file::{StoreFile, Totals, lock};
+use crate::file::StoreFile;
 use crate::record;
 use crate::scan::Scan;
 use crate::selector::Selector;
 use crate::tail::Tail;
 use crate::value::Value;
 use crate::window::{TimeRange, Window, Windows};
-use crate::worker::{Source, Workers};
+use crate::worker::Workers;
 use crate::write::{WriteOptions, WriteReport};
 use graylogic_durable::{Disk, DiskLock, Log, LogOptions, RealDisk};
 use graylogic_line::Timestamp;
-use std::collections::VecDeque;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 /// Log identity in the headers of the hot log's segments: "store".
@@ -211,84 +211,6 @@ struct Handle {
     shared: Arc<Shared>,
     workers: Mutex<Option<Workers>>,
     recovery: Recovery,
-}
-
-/// What the callers and the workers of a store share.
-pub(crate) struct Shared {
-    pub(crate) core: Mutex<Core>,
-    pub(crate) log: Log,
-    pub(crate) file: StoreFile,
-    /// Held by who seals.
-    pub(crate) sealer: Mutex<()>,
-    /// Wakes the worker that seals.
-    pub(crate) wake: Condvar,
-    /// Wakes writers that wait for room in memory.
-    pub(crate) room: Condvar,
-    pub(crate) sync_each: bool,
-    pub(crate) sync_interval: Duration,
-    pub(crate) tail_bytes_max: usize,
-    pub(crate) sealing_bytes_max: usize,
-    directory: PathBuf,
-    /// Held while the store is open, so that no other process opens it.
-    folder: Mutex<Option<Box<dyn DiskLock>>>,
-}
-
-/// What memory holds, behind one short lock.
-pub(crate) struct Core {
-    pub(crate) catalog: Catalog,
-    /// Tails to be sealed, oldest first.
-    pub(crate) jobs: VecDeque<Arc<Job>>,
-    /// Values and bytes in tails.
-    pub(crate) tail_readings: u64,
-    pub(crate) tail_bytes: usize,
-    /// Values and bytes on their way from tails into chunks.
-    pub(crate) sealing_readings: u64,
-    pub(crate) sealing_bytes: usize,
-    /// Records written since opening: stamps series whose definition went into one.
-    pub(crate) records: u64,
-    /// What the file holds: counted when first asked for, then kept up by every commit.
-    pub(crate) totals: Option<Totals>,
-    pub(crate) written_total: u64,
-    pub(crate) rejected_total: u64,
-    pub(crate) damaged_total: u64,
-    /// Why readings do not go all the way, while they do not.
-    pub(crate) trouble: Option<(Source, Trouble)>,
-    pub(crate) closed: bool,
-}
-
-/// A tail on its way into chunks.
-pub(crate) struct Job {
-    pub(crate) series: u32,
-    pub(crate) tail: Arc<Tail>,
-    pub(crate) bytes: usize,
-}
-
-/// Why sealing or syncing does not work at present.
-#[derive(Clone, Debug)]
-pub(crate) struct Trouble {
-    pub(crate) kind: Kind,
-    pub(crate) text: String,
-}
-
-impl Trouble {
-    pub(crate) fn of(error: &Error) -> Self {
-        let kind = if error.is_no_space() {
-            Kind::NoSpace
-        } else if error.is_read_only() {
-            Kind::ReadOnly
-        } else {
-            Kind::Io
-        };
-        Self { kind, text: error.to_string() }
-    }
-
-    pub(crate) fn refusal(&self) -> Error {
-        let message = format!(
-            "the store takes no readings until this is mended (it tries again each second): {}",
-            self.text
-        );
-        Error::new(self.kind, message)
-    }
 }
 
 impl Store {
@@ -581,20 +503,6 @@ impl Drop for Handle {
 }
 
 impl Shared {
-    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
-        lock(&self.core)
-    }
-
-    /// The core of a store that is not closed.
-    pub(crate) fn open_core(&self) -> Result<MutexGuard<'_, Core>, Error> {
-        let core = self.core();
-        if core.closed { Err(Error::closed()) } else { Ok(core) }
-    }
-
-    pub(crate) fn sync(&self, doing: impl fmt::Display) -> Result<(), Error> {
-        self.log.sync().map(|_| ()).map_err(|e| Error::log(doing, e))
-    }
-
     fn stats(&self) -> Result<Stats, Error> {
         if self.open_core()?.totals.is_none() {
             // No commit meanwhile: what it moves from memory into the file would be counted twice.
@@ -632,83 +540,6 @@ impl Shared {
         })
     }
 }
-
-impl Core {
-    fn new(catalog: Catalog) -> Self {
-        Self {
-            catalog,
-            jobs: VecDeque::new(),
-            tail_readings: 0,
-            tail_bytes: 0,
-            sealing_readings: 0,
-            sealing_bytes: 0,
-            records: 0,
-            totals: None,
-            written_total: 0,
-            rejected_total: 0,
-            damaged_total: 0,
-            trouble: None,
-            closed: false,
-        }
-    }
-
-    /// Sends the tail of a series on its way into chunks.
-    pub(crate) fn detach(&mut self, id: u32) {
-        let series = self.catalog.series_mut(id);
-        if series.tail.is_empty() {
-            return;
-        }
-        let empty = Tail::new(series.info.field_type);
-        let tail = Arc::new(std::mem::replace(&mut series.tail, empty));
-        series.seal_at = SEAL_READINGS;
-        series.sealing.push(tail.clone());
-        let bytes = tail.memory_bytes();
-        self.tail_readings -= tail.len() as u64;
-        self.tail_bytes = self.tail_bytes.saturating_sub(bytes);
-        self.sealing_readings += tail.len() as u64;
-        self.sealing_bytes += bytes;
-        self.jobs.push_back(Arc::new(Job { series: id, tail, bytes }));
-    }
-
-    /// Detaches the longest tails until the others take no more than `bytes`.
-    pub(crate) fn detach_largest(&mut self, bytes: usize) {
-        let mut tails: Vec<(usize, u32)> = self
-            .catalog
-            .series
-            .iter()
-            .flatten()
-            .map(|s| (s.tail.len(), s.info.id))
-            .filter(|t| t.0 > 0)
-            .collect();
-        tails.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, id) in tails {
-            if self.tail_bytes <= bytes {
-                break;
-            }
-            self.detach(id);
-        }
-    }
-
-    /// Detaches the tails that keep the log from giving up records before `sequence`.
-    pub(crate) fn detach_older(&mut self, sequence: u64) {
-        let old = |s: &&crate::catalog::Series| !s.tail.is_empty() && s.tail.first_sequence < sequence;
-        let ids: Vec<u32> = self.catalog.series.iter().flatten().filter(old).map(|s| s.info.id).collect();
-        ids.into_iter().for_each(|id| self.detach(id));
-    }
-
-    /// The first record that memory still needs the log for; `None` when it needs none.
-    pub(crate) fn oldest_sequence(&self) -> Option<u64> {
-        let of = |s: &crate::catalog::Series| {
-            let sealing = s.sealing.iter().map(|t| t.first_sequence).min();
-            let tail = (!s.tail.is_empty()).then_some(s.tail.first_sequence);
-            sealing.into_iter().chain(tail).min()
-        };
-        self.catalog.series.iter().flatten().filter_map(of).min()
-    }
-}
-
-/// A tail becomes a chunk at this length.
-const SEAL_READINGS: usize = 2048;
 
 fn lock_folder(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn DiskLock>, Error> {
     let path = directory.join("LOCK");

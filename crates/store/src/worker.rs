@@ -3,9 +3,9 @@
 use crate::catalog::{Catalog, Newest};
 use crate::chunk::{self, CHUNK_READINGS_MAX};
 use crate::column::Effort;
+use crate::core::{Core, Job, Shared, Source, Trouble, lock};
 use crate::error::Error;
 use crate::file::{Commit, NewChunk};
-use crate::store::{Core, Job, Shared, Trouble};
 use crate::window::Summary;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -105,13 +105,6 @@ fn seal_loop(shared: &Shared) {
     }
 }
 
-/// Which thread has trouble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    Sync,
-    Seal,
-}
-
 impl Shared {
     /// Remembers why readings do not go all the way, or that they do again.
     fn note_trouble(&self, source: Source, error: Option<Error>) {
@@ -137,7 +130,7 @@ impl Shared {
     /// Seals some of the tails that wait for it, with the definitions that the file does not have yet.
     pub(crate) fn seal_some(&self) -> Result<(), Error> {
         // One at a time: a caller who seals and the worker would otherwise commit the jobs of a series out of order.
-        let _one = crate::file::lock(&self.sealer);
+        let _one = lock(&self.sealer);
         let (jobs, definitions) = {
             let core = self.core();
             let jobs: Vec<Arc<Job>> = core.jobs.iter().take(JOBS_PER_COMMIT).cloned().collect();

@@ -1,9 +1,9 @@
 //! The way in: line protocol becomes rows of known series, one record of the hot log, and readings in tails.
 
 use crate::catalog::Catalog;
+use crate::core::{Core, Shared};
 use crate::error::{Error, Kind};
 use crate::record::{self, Row};
-use crate::store::{Core, Shared};
 use graylogic_line::{Field, FieldRef, FieldType, Line, ParseOptions, Parser, Precision, Timestamp};
 use std::borrow::Cow;
 use std::fmt;

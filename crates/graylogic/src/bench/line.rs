@@ -1,8 +1,8 @@
 //! Encoding of the seed's device point, from names that change and from a template, and reading of lines.
 
 use super::median;
-use crate::command::{answer, answer_json};
 use crate::failure::Failure;
+use crate::output::{answer, answer_json};
 use crate::text;
 use graylogic_domain::DeviceMetric;
 use graylogic_line::{Dialect, Encoder, ParseOptions, Parser, Precision, SeriesTemplate, Timestamp};

@@ -3,8 +3,8 @@
 use super::dataset::{DataSet, SERIES, TICKS};
 use super::{median, rows};
 use crate::cli::Bench;
-use crate::command::{answer, answer_json, remark};
 use crate::failure::Failure;
+use crate::output::{answer, answer_json, remark};
 use crate::text;
 use graylogic_store::{Matcher, Selector, Store, StoreOptions, Sync, TimeRange, Windows, WriteOptions};
 use serde_json::{Map, Value, json};

@@ -3,8 +3,8 @@
 
 use crate::app::{self, CLOSE_DEADLINE};
 use crate::cli::Demo;
-use crate::command::{answer, answer_json, json_value};
 use crate::failure::Failure;
+use crate::output::{answer, answer_json, json_value};
 use crate::recordings::{HOUSE, HOUSE_STEP_SECONDS, HOUSE_ZONE, RECORDINGS, Series};
 use crate::text;
 use graylogic_domain::{DEVICE_ID, ENERGY, MEASUREMENT, POWER_WATTS};

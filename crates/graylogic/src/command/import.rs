@@ -4,8 +4,8 @@
 use crate::app;
 use crate::cli::{Format, Import};
 use crate::command::write::batches;
-use crate::command::{answer, answer_json, remark};
 use crate::failure::{Failure, SOME_REFUSED};
+use crate::output::{answer, answer_json, remark};
 use crate::text;
 use flate2::read::MultiGzDecoder;
 use graylogic_influxdb::Target;

@@ -2,8 +2,8 @@
 
 use crate::app;
 use crate::cli::{Aggregate, Query};
-use crate::command::{answer, answer_json, remark};
 use crate::failure::Failure;
+use crate::output::{answer, answer_json, json_tags, json_value, remark};
 use crate::text;
 use graylogic_influxdb::Target;
 use graylogic_line::Timestamp;
@@ -142,23 +142,6 @@ fn cells(row: &Row) -> Vec<String> {
         row.series.field().to_owned(),
         text::value(&row.value),
     ]
-}
-
-/// A value as JSON; 64-bit integers stay exact.
-pub(crate) fn json_value(value: &Value) -> serde_json::Value {
-    match value {
-        Value::Float(v) => json!(v),
-        Value::Integer(v) => json!(v),
-        Value::Unsigned(v) => json!(v),
-        Value::Boolean(v) => json!(v),
-        Value::String(v) => json!(&**v),
-        _ => serde_json::Value::Null,
-    }
-}
-
-/// The tags of a series as JSON.
-pub(crate) fn json_tags(series: &SeriesInfo) -> serde_json::Value {
-    series.tags().map(|(k, v)| (k.to_owned(), json!(v))).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn as_json(row: &Row) -> serde_json::Value {

@@ -2,8 +2,8 @@
 
 use crate::app;
 use crate::cli::Serve;
-use crate::command::remark;
 use crate::failure::Failure;
+use crate::output::remark;
 use std::process::ExitCode;
 
 pub(crate) fn run(options: &Serve, json: bool) -> Result<ExitCode, Failure> {

@@ -2,8 +2,8 @@
 
 use crate::app;
 use crate::cli::Place;
-use crate::command::{answer, answer_json};
 use crate::failure::Failure;
+use crate::output::{answer, answer_json};
 use crate::text;
 use graylogic_influxdb::Target;
 use graylogic_store::{Selector, State, Store, StoreOptions};

@@ -2,8 +2,8 @@
 
 use crate::app;
 use crate::cli::Write;
-use crate::command::{answer, answer_json, remark};
 use crate::failure::{Failure, SOME_REFUSED};
+use crate::output::{answer, answer_json, remark};
 use graylogic_influxdb::Target;
 use graylogic_line::LineEnds;
 use graylogic_store::{BadLine, Store, StoreOptions, WriteOptions};

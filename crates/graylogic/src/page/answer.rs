@@ -1,7 +1,7 @@
 //! Answers to the page's questions, as JSON. Each asks the store on a thread that may wait.
 
-use crate::command::{json_tags, json_value};
 use crate::failure::Failure;
+use crate::output::{json_tags, json_value};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
