@@ -30,6 +30,7 @@ pub(crate) fn unzigzag(v: u64) -> i64 {
 }
 
 /// Takes bytes from the front of a slice.
+#[derive(Clone)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -37,6 +38,11 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
+    }
+
+    /// The next byte, which stays.
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.rest.first().copied()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

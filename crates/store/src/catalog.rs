@@ -2,13 +2,14 @@
 //! Memory only; the store file and the log tell it what to know.
 
 use crate::error::{Error, Kind};
+use crate::file::Tombstone;
 use crate::record::{Definition, DefinitionRef, Tag};
 use crate::selector::{Matcher, Selector};
 use crate::tail::Tail;
 use crate::value::Value;
 use graylogic_line::FieldType;
 use hashbrown::HashMap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Different spellings of a series key (tags in another order) that are remembered per bucket, so that a sender who
@@ -113,6 +114,12 @@ pub(crate) struct Series {
     pub(crate) sealed: u64,
     /// No chunk of the series is longer than this.
     pub(crate) span: i64,
+    /// First time of its chunks that were not compacted yet.
+    pub(crate) fresh: Option<i64>,
+    /// Last time of its chunks; `None`: it has none.
+    pub(crate) until: Option<i64>,
+    /// Deletions that still hide something.
+    pub(crate) tombstones: Vec<Tombstone>,
     /// The tail is sealed when it has this many readings; staggered so that not all series come at once.
     pub(crate) seal_at: usize,
     /// The definition is in the store file.
@@ -124,7 +131,19 @@ pub(crate) struct Series {
 
 impl Series {
     pub(crate) fn has_readings(&self) -> bool {
-        !self.tail.is_empty() || !self.sealing.is_empty() || self.sealed > 0
+        !self.tail.is_empty() || !self.sealing.is_empty() || self.until.is_some()
+    }
+
+    /// The first record of the series that is in memory only.
+    pub(crate) fn oldest_in_memory(&self) -> Option<u64> {
+        let parts = self.sealing.iter().map(|t| &**t).chain(Some(&self.tail));
+        parts.filter(|t| !t.is_empty()).map(|t| t.first_sequence).min()
+    }
+
+    /// Whether a record must not join the tail, because a deletion lies between them.
+    pub(crate) fn must_part_before(&self, sequence: u64) -> bool {
+        let between = |t: &Tombstone| self.tail.last_sequence < t.sequence && t.sequence <= sequence;
+        !self.tail.is_empty() && self.tombstones.iter().any(between)
     }
 
     pub(crate) fn definition(&self) -> DefinitionRef<'_> {
@@ -198,6 +217,10 @@ struct Measurement {
 pub(crate) struct Bucket {
     pub(crate) id: u32,
     pub(crate) name: Arc<str>,
+    /// Readings older than this many nanoseconds are not shown; 0: none is too old.
+    pub(crate) retention: i64,
+    /// Chunks that end before this time are gone.
+    pub(crate) expired_to: i64,
     pub(crate) entries: Vec<Entry>,
     /// Keys by their measurement and tags.
     by_identity: HashMap<Box<[u8]>, u32>,
@@ -207,10 +230,12 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    pub(crate) fn new(id: u32, name: &str) -> Self {
+    pub(crate) fn new(id: u32, name: &str, retention: i64) -> Self {
         Self {
             id,
             name: name.into(),
+            retention,
+            expired_to: i64::MIN,
             entries: Vec::new(),
             by_identity: HashMap::new(),
             by_spelling: HashMap::new(),
@@ -267,6 +292,22 @@ impl Bucket {
             self.by_spelling.clear();
         }
         self.by_spelling.insert(spelling.into(), place);
+    }
+
+    /// How many keys a measurement has.
+    pub(crate) fn keys_of(&self, measurement: &str) -> usize {
+        self.measurements.get(measurement).map_or(0, |m| m.entries.len())
+    }
+
+    /// The tag of a measurement with the most values, and their number: who usually has too many series.
+    pub(crate) fn widest_tag(&self, measurement: &str) -> Option<(&str, usize)> {
+        let postings = &self.measurements.get(measurement)?.postings;
+        postings.iter().map(|(tag, values)| (&**tag, values.len())).max_by_key(|t| t.1)
+    }
+
+    /// Whether a key is known by its measurement and tags, in the order of their keys.
+    pub(crate) fn knows(&self, measurement: &str, tags: &[(&str, &str)]) -> bool {
+        self.by_identity.contains_key(&*identity(measurement, tags))
     }
 
     /// The type a field of a measurement has, once it has one.
@@ -342,6 +383,8 @@ pub(crate) struct Catalog {
     pub(crate) series: Vec<Option<Series>>,
     /// Series whose definition is not in the store file yet.
     pub(crate) undefined: Vec<u32>,
+    /// Series that were removed with their bucket: their numbers are not given again.
+    pub(crate) removed: BTreeSet<u32>,
 }
 
 impl Catalog {
@@ -356,6 +399,52 @@ impl Catalog {
 
     pub(crate) fn next_bucket_id(&self) -> u32 {
         self.buckets.iter().map(|b| b.id).max().map_or(1, |id| id + 1)
+    }
+
+    /// Gives a bucket another name.
+    pub(crate) fn rename_bucket(&mut self, place: usize, name: &str) {
+        let Self { buckets, series, .. } = self;
+        let bucket = &mut buckets[place];
+        if &*bucket.name == name {
+            return;
+        }
+        bucket.name = name.into();
+        for entry in &mut bucket.entries {
+            let old = &entry.key;
+            entry.key = Arc::new(Key {
+                bucket: old.bucket,
+                bucket_name: bucket.name.clone(),
+                measurement: old.measurement.clone(),
+                tags: old.tags.clone(),
+            });
+            for field in &entry.fields {
+                if let Some(series) = &mut series[field.series as usize] {
+                    series.info.key = entry.key.clone();
+                }
+            }
+        }
+    }
+
+    /// Forgets a bucket and its series, and returns their numbers.
+    pub(crate) fn remove_bucket(&mut self, place: usize) -> Vec<u32> {
+        let bucket = self.buckets.remove(place);
+        let ids: Vec<u32> = bucket.entries.iter().flat_map(|e| &e.fields).map(|f| f.series).collect();
+        for &id in &ids {
+            self.series[id as usize] = None;
+        }
+        self.undefined.retain(|id| !ids.contains(id));
+        self.removed.extend(&ids);
+        ids
+    }
+
+    /// Keeps the numbers of removed series from being given again.
+    pub(crate) fn reserve_removed(&mut self, removed: Vec<u32>) {
+        if let Some(last) = removed.iter().max()
+            && self.series.len() <= *last as usize
+        {
+            self.series.resize_with(*last as usize + 1, || None);
+        }
+        self.removed.extend(removed);
     }
 
     /// The series with this number, which must exist.
@@ -407,6 +496,9 @@ impl Catalog {
             sealing: Vec::new(),
             sealed: 0,
             span: 0,
+            fresh: None,
+            until: None,
+            tombstones: Vec::new(),
             seal_at: 1024 + spread,
             in_file: false,
             defined_in: 0,
@@ -417,6 +509,9 @@ impl Catalog {
     /// Makes known what a definition says, from the file or from the log. `Err` says why it cannot be.
     pub(crate) fn define(&mut self, d: &Definition) -> Result<u32, String> {
         let say = |why: &str| Err(format!("series {} ({} {}): {why}", d.series, d.measurement, d.field));
+        if self.removed.contains(&d.series) {
+            return say("it was removed with its bucket");
+        }
         let Some(bucket) = self.buckets.iter().position(|b| b.id == d.bucket) else {
             return say("its bucket is not in the catalog");
         };

@@ -4,6 +4,7 @@
 use crate::bytes::{Malformed, Reader, put_bytes, put_varint, put_zigzag};
 use crate::column::{self, COLUMN_VALUES_MAX, Effort, Neighbours};
 use crate::value::Values;
+use crate::window::{DIGITS_MAX, POWERS, scaled};
 use graylogic_line::FieldType;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -216,7 +217,7 @@ fn take_times(reader: &mut Reader<'_>, n: usize) -> Result<Vec<i64>, Malformed> 
 
 // ---- values -----------------------------------------------------------------------------------------------------
 
-fn put_values(out: &mut Vec<u8>, values: &Values, effort: Effort) {
+pub(crate) fn put_values(out: &mut Vec<u8>, values: &Values, effort: Effort) {
     let mut column = Vec::new();
     match values {
         Values::Float(v) => match decimals(v) {
@@ -274,39 +275,26 @@ fn put_signed(out: &mut Vec<u8>, column: &mut Vec<u8>, v: &[i64], effort: Effort
     column::put_integers(column, &offsets, Neighbours::Related, effort);
 }
 
-const POWERS: [f64; 10] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
-/// Up to here an `f64` holds every integer.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-
 /// The floats as integers of the fewest decimal digits, when dividing those gives back every bit; else `None`.
 fn decimals(v: &[f64]) -> Option<(u8, Vec<i64>)> {
-    let scale = |x: f64, power: f64| {
-        let scaled = (x * power).round();
-        if scaled.abs() >= EXACT_MAX {
-            return None;
-        }
-        // Through the integer, which is what is stored: it has no -0.0.
-        let scaled = scaled as i64;
-        (scaled as f64 / power).to_bits().eq(&x.to_bits()).then_some(scaled)
-    };
     let mut digits = 0;
     let mut i = 0;
     while i < v.len() {
-        if scale(v[i], POWERS[digits]).is_some() {
+        if scaled(v[i], digits).is_some() {
             i += 1;
         } else {
             digits += 1;
-            if digits == POWERS.len() {
+            if digits > DIGITS_MAX {
                 return None;
             }
         }
     }
     // A value that fitted fewer digits fits more, but for magnitudes at the edge of exactness.
-    let scaled: Option<Vec<i64>> = v.iter().map(|&x| scale(x, POWERS[digits])).collect();
-    scaled.map(|s| (digits as u8, s))
+    let integers: Option<Vec<i64>> = v.iter().map(|&x| scaled(x, digits)).collect();
+    integers.map(|s| (digits as u8, s))
 }
 
-fn take_values(reader: &mut Reader<'_>, n: usize) -> Result<Values, Malformed> {
+pub(crate) fn take_values(reader: &mut Reader<'_>, n: usize) -> Result<Values, Malformed> {
     match reader.u8()? {
         VALUES_DECIMAL => {
             let power = *POWERS.get(usize::from(reader.u8()?)).ok_or(Malformed)?;
@@ -335,6 +323,47 @@ fn take_values(reader: &mut Reader<'_>, n: usize) -> Result<Values, Malformed> {
         }
         _ => Err(Malformed),
     }
+}
+
+/// The readings of a chunk as they are folded: decimal floats stay integers.
+pub(crate) struct Raw {
+    pub(crate) times: Vec<i64>,
+    pub(crate) values: RawValues,
+}
+
+/// The values of a chunk, not divided yet where they are decimals.
+pub(crate) enum RawValues {
+    Decimal { digits: u8, min: i64, offsets: Vec<u32> },
+    Values(Values),
+}
+
+/// Like [`decode_as`], without dividing decimals.
+pub(crate) fn decode_raw(bytes: &[u8], field_type: FieldType) -> Result<Raw, Malformed> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8()? != VERSION {
+        return Err(Malformed);
+    }
+    let n = reader.length(COLUMN_VALUES_MAX)?;
+    if n == 0 {
+        return Err(Malformed);
+    }
+    let times = take_times(&mut reader, n)?;
+    if field_type == FieldType::Float && reader.peek() == Some(VALUES_DECIMAL) {
+        let mut decimals = reader.clone();
+        decimals.u8()?;
+        let digits = decimals.u8()?;
+        let min = decimals.zigzag()?;
+        let column = decimals.bytes()?;
+        if usize::from(digits) <= DIGITS_MAX
+            && decimals.is_empty()
+            && let Some(offsets) = column::narrow(column, n)?
+        {
+            return Ok(Raw { times, values: RawValues::Decimal { digits, min, offsets } });
+        }
+    }
+    let values = take_values(&mut reader, n)?;
+    let good = reader.is_empty() && values.field_type() == field_type;
+    if good { Ok(Raw { times, values: RawValues::Values(values) }) } else { Err(Malformed) }
 }
 
 /// The type of the values in a chunk's bytes is that of their series; a chunk that says otherwise is damaged.

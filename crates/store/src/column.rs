@@ -9,12 +9,14 @@ use pco::{ChunkConfig, DeltaSpec, ModeSpec, PagingSpec};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
     Seal,
+    Compact,
 }
 
 impl Effort {
     fn level(self) -> usize {
         match self {
             Self::Seal => 4,
+            Self::Compact => 8,
         }
     }
 }
@@ -28,6 +30,10 @@ const VARINTS: u8 = 2;
 const PCO_U32: u8 = 3;
 const PCO_U64: u8 = 4;
 const PCO_F64: u8 = 5;
+const RAW_F64: u8 = 6;
+
+/// Up to so many floats are kept as they are: the header of a pco stream would be longer than what it saves.
+const RAW_MAX: usize = 48;
 
 /// What the caller knows of neighbours in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +136,11 @@ fn nearest(v: &[u64]) -> DeltaSpec {
 pub(crate) fn put_floats(out: &mut Vec<u8>, v: &[f64], effort: Effort) {
     debug_assert!(!v.is_empty() && v.len() <= COLUMN_VALUES_MAX, "a column has 1 to 2^20 values");
     let start = out.len();
+    if v.len() <= RAW_MAX {
+        out.push(RAW_F64);
+        v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
+        return;
+    }
     out.push(PCO_F64);
     if put_pco(out, v, DeltaSpec::Auto, ModeSpec::Auto, effort).is_err() {
         out.truncate(start);
@@ -201,11 +212,26 @@ pub(crate) fn integers_as<T: Clone>(
     }
 }
 
+/// A column of `n` integers below 2^32; `None` when it may hold larger ones.
+pub(crate) fn narrow(bytes: &[u8], n: usize) -> Result<Option<Vec<u32>>, Malformed> {
+    match bytes.first() {
+        Some(&PCO_U32) if n <= COLUMN_VALUES_MAX => Ok(Some(unpack::<u32>(&bytes[1..], n)?)),
+        Some(&(CONSTANT | RUNS | VARINTS)) => {
+            Ok(integers(bytes, n)?.into_iter().map(|x| u32::try_from(x).ok()).collect())
+        }
+        _ => Ok(None),
+    }
+}
+
 /// Reads a column of `n` floats written by [`put_floats`].
 pub(crate) fn floats(bytes: &[u8], n: usize) -> Result<Vec<f64>, Malformed> {
     match bytes.first() {
         Some(&PCO_F64) if n <= COLUMN_VALUES_MAX => unpack::<f64>(&bytes[1..], n),
         Some(&VARINTS) => integers_as(bytes, n, f64::from_bits),
+        Some(&RAW_F64) if bytes.len() == 1 + 8 * n => {
+            let (numbers, _) = bytes[1..].as_chunks::<8>();
+            Ok(numbers.iter().map(|x| f64::from_le_bytes(*x)).collect())
+        }
         _ => Err(Malformed),
     }
 }

@@ -4,7 +4,9 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Kind};
 use crate::file::{StoreFile, Totals};
 use crate::tail::Tail;
+use crate::window::TimeRange;
 use graylogic_durable::{DiskLock, Log};
+use graylogic_line::Timestamp;
 use std::collections::VecDeque;
 use std::fmt;
 use std::path::PathBuf;
@@ -31,9 +33,31 @@ pub(crate) struct Shared {
     pub(crate) sync_interval: Duration,
     pub(crate) tail_bytes_max: usize,
     pub(crate) sealing_bytes_max: usize,
+    pub(crate) series_max: usize,
+    /// What time it is, for retention.
+    pub(crate) clock: Clock,
+    /// Bytes written before this store was opened, and what the process had written then.
+    pub(crate) written_before: (u64, u64),
     pub(crate) directory: PathBuf,
     /// Held while the store is open, so that no other process opens it.
     pub(crate) folder: Mutex<Option<Box<dyn DiskLock>>>,
+}
+
+/// Tells the time.
+#[derive(Clone)]
+pub(crate) struct Clock(pub(crate) Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// Bytes this process has given to the file systems below it, as Linux counts them; 0 where it does not.
+pub(crate) fn process_written() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|l| l.strip_prefix("write_bytes: "));
+    line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
 /// What memory holds, behind one short lock.
@@ -112,6 +136,21 @@ impl Shared {
         if core.closed { Err(Error::closed()) } else { Ok(core) }
     }
 
+    /// The time from which on readings of a bucket have not expired.
+    pub(crate) fn visible(&self, bucket: u32) -> TimeRange {
+        let retention =
+            self.core().catalog.buckets.iter().find(|b| b.id == bucket).map_or(0, |b| b.retention);
+        match retention {
+            0 => TimeRange::all(),
+            n => TimeRange { start: (self.clock.0)().as_nanos().saturating_sub(n), stop: i64::MAX },
+        }
+    }
+
+    /// Bytes written in the store's life.
+    pub(crate) fn written(&self) -> u64 {
+        self.written_before.0 + process_written().saturating_sub(self.written_before.1)
+    }
+
     pub(crate) fn sync(&self, doing: impl fmt::Display) -> Result<(), Error> {
         self.log.sync().map(|_| ()).map_err(|e| Error::log(doing, e))
     }
@@ -152,6 +191,20 @@ impl Core {
         self.sealing_readings += tail.len() as u64;
         self.sealing_bytes += bytes;
         self.jobs.push_back(Arc::new(Job { series: id, tail, bytes }));
+    }
+
+    /// Forgets what memory holds of series that are gone.
+    pub(crate) fn forget(&mut self, ids: &[u32], tails: (u64, usize)) {
+        self.tail_readings -= tails.0;
+        self.tail_bytes = self.tail_bytes.saturating_sub(tails.1);
+        let (gone, kept): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.jobs).into_iter().partition(|job| ids.contains(&job.series));
+        for job in gone {
+            self.sealing_bytes -= job.bytes;
+            self.sealing_readings -= job.tail.len() as u64;
+        }
+        self.jobs = kept;
+        self.totals = None;
     }
 
     /// Detaches the longest tails until the others take no more than `bytes`.

@@ -1,6 +1,7 @@
 //! The store file: one SQLite database with the catalog and the sealed chunks. The only module that speaks SQL.
 //! It knows nothing of the log or of what is in memory. `docs/format.md` has every table.
 
+use crate::bytes::Malformed;
 use crate::chunk;
 use crate::error::{Error, Kind};
 use crate::record::{Definition, type_code, type_of_code};
@@ -23,7 +24,9 @@ const PERIOD_NANOS: i64 = 7 * 86_400 * 1_000_000_000;
 const SCHEMA: &str = "
 CREATE TABLE bucket (
     id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE
+    name TEXT NOT NULL UNIQUE,
+    retention INTEGER NOT NULL,
+    crc INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE series (
     id INTEGER PRIMARY KEY,
@@ -37,8 +40,25 @@ CREATE TABLE series (
 CREATE TABLE sealed (
     series INTEGER PRIMARY KEY REFERENCES series(id),
     sequence INTEGER NOT NULL,
-    span INTEGER NOT NULL
+    span INTEGER NOT NULL,
+    fresh INTEGER,
+    until INTEGER
 ) STRICT;
+CREATE TABLE tombstone (
+    id INTEGER PRIMARY KEY,
+    series INTEGER NOT NULL,
+    start INTEGER NOT NULL,
+    stop INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    crc INTEGER NOT NULL
+) STRICT;
+CREATE TABLE removed (
+    series INTEGER PRIMARY KEY
+) STRICT;
+CREATE TABLE counter (
+    name TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE chunk (
     period INTEGER NOT NULL,
     series INTEGER NOT NULL,
@@ -46,8 +66,10 @@ CREATE TABLE chunk (
     id INTEGER NOT NULL,
     t0 INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
+    level INTEGER NOT NULL,
     n INTEGER NOT NULL,
     min ANY, max ANY, sum ANY, first ANY, last ANY,
+    hours BLOB,
     crc INTEGER NOT NULL,
     PRIMARY KEY (period, series, t1, id)
 ) STRICT, WITHOUT ROWID;
@@ -78,13 +100,40 @@ pub(crate) struct StoredSeries {
     pub(crate) sealed: u64,
     /// No chunk of the series is longer than this.
     pub(crate) span: i64,
+    /// First time of the chunks that were not compacted yet.
+    pub(crate) fresh: Option<i64>,
+    /// Last time of all chunks; `None`: there are none.
+    pub(crate) until: Option<i64>,
+}
+
+/// A bucket in the file.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredBucket {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    /// Readings older than this many nanoseconds are not shown; 0: none is too old.
+    pub(crate) retention: i64,
+}
+
+/// A deletion: the readings of a series with `start <= time < stop` from records before `sequence` are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    pub(crate) series: u32,
+    pub(crate) start: i64,
+    pub(crate) stop: i64,
+    pub(crate) sequence: u64,
 }
 
 /// What is read when a store is opened.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
-    pub(crate) buckets: Vec<(u32, String)>,
+    pub(crate) buckets: Vec<StoredBucket>,
     pub(crate) series: Vec<StoredSeries>,
+    pub(crate) tombstones: Vec<Tombstone>,
+    /// Numbers of series that were removed with their bucket; the log may still speak of them.
+    pub(crate) removed: Vec<u32>,
+    /// Bytes the store has written in all its life.
+    pub(crate) written: u64,
     /// Rows that are not what was written, one sentence each.
     pub(crate) damage: Vec<String>,
 }
@@ -97,6 +146,9 @@ pub(crate) struct NewChunk {
     pub(crate) t1: i64,
     pub(crate) sequence: u64,
     pub(crate) summary: Summary,
+    pub(crate) level: u8,
+    /// What is known of its hours, when it is compacted.
+    pub(crate) hours: Vec<u8>,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -107,7 +159,19 @@ pub(crate) struct ChunkMeta {
     pub(crate) t0: i64,
     pub(crate) t1: i64,
     pub(crate) sequence: u64,
+    pub(crate) level: u8,
     pub(crate) summary: Summary,
+    pub(crate) hours: Vec<u8>,
+}
+
+/// What a commit of the sealer or the compactor says of a series.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SealedState {
+    pub(crate) series: u32,
+    pub(crate) sequence: u64,
+    pub(crate) span: i64,
+    pub(crate) fresh: Option<i64>,
+    pub(crate) until: Option<i64>,
 }
 
 /// What one commit makes durable.
@@ -115,8 +179,14 @@ pub(crate) struct ChunkMeta {
 pub(crate) struct Commit {
     pub(crate) definitions: Vec<Definition>,
     pub(crate) chunks: Vec<NewChunk>,
-    /// Series, sealed sequence, longest span.
-    pub(crate) sealed: Vec<(u32, u64, i64)>,
+    pub(crate) sealed: Vec<SealedState>,
+    /// Chunks that go: series, last time, number.
+    pub(crate) removed: Vec<(u32, i64, i64)>,
+    pub(crate) tombstones: Vec<Tombstone>,
+    /// Tombstones that have done their work.
+    pub(crate) lifted: Vec<Tombstone>,
+    /// Bytes written in the store's life.
+    pub(crate) written: u64,
 }
 
 /// Numbers of the file's content.
@@ -172,13 +242,89 @@ impl StoreFile {
     }
 
     /// Makes a bucket durable.
-    pub(crate) fn insert_bucket(&self, id: u32, name: &str) -> Result<(), Error> {
+    pub(crate) fn insert_bucket(&self, id: u32, name: &str, retention: i64) -> Result<(), Error> {
         let guard = lock(&self.writer);
         let connection = guard.as_ref().ok_or_else(Error::closed)?;
         connection
-            .execute("INSERT INTO bucket (id, name) VALUES (?1, ?2)", params![id, name])
+            .execute(
+                "INSERT INTO bucket (id, name, retention, crc) VALUES (?1, ?2, ?3, ?4)",
+                params![id, name, retention, bucket_crc(id, name, retention)],
+            )
             .map_err(|e| Error::sqlite(format_args!("create bucket {name:?}"), &self.path, e))?;
         Ok(())
+    }
+
+    /// Gives a bucket another name or retention.
+    pub(crate) fn update_bucket(&self, id: u32, name: &str, retention: i64) -> Result<(), Error> {
+        let guard = lock(&self.writer);
+        let connection = guard.as_ref().ok_or_else(Error::closed)?;
+        connection
+            .execute(
+                "UPDATE bucket SET name = ?2, retention = ?3, crc = ?4 WHERE id = ?1",
+                params![id, name, retention, bucket_crc(id, name, retention)],
+            )
+            .map_err(|e| Error::sqlite(format_args!("change bucket {name:?}"), &self.path, e))?;
+        Ok(())
+    }
+
+    /// Removes a bucket with the series given, all or none of it.
+    pub(crate) fn remove_bucket(&self, id: u32, series: &[u32]) -> Result<(), Error> {
+        let mut guard = lock(&self.writer);
+        let connection = guard.as_mut().ok_or_else(Error::closed)?;
+        let remove = || -> Result<(), rusqlite::Error> {
+            let transaction = connection.transaction()?;
+            let periods: Vec<i64> = lock(&self.periods).iter().copied().collect();
+            for series in series {
+                for period in &periods {
+                    transaction
+                        .prepare_cached(
+                            "DELETE FROM chunk_data WHERE id IN (SELECT id FROM chunk WHERE period = ?1 AND series = ?2)",
+                        )?
+                        .execute(params![period, series])?;
+                    transaction
+                        .prepare_cached("DELETE FROM chunk WHERE period = ?1 AND series = ?2")?
+                        .execute(params![period, series])?;
+                }
+                for table in ["tombstone", "sealed"] {
+                    transaction
+                        .prepare_cached(&format!("DELETE FROM {table} WHERE series = ?1"))?
+                        .execute([series])?;
+                }
+                transaction.prepare_cached("DELETE FROM series WHERE id = ?1")?.execute([series])?;
+                transaction
+                    .prepare_cached("INSERT OR IGNORE INTO removed (series) VALUES (?1)")?
+                    .execute([series])?;
+            }
+            transaction.execute("DELETE FROM bucket WHERE id = ?1", [id])?;
+            transaction.commit()
+        };
+        let mut remove = remove;
+        remove().map_err(|e| Error::sqlite("remove a bucket", &self.path, e))
+    }
+
+    /// What SQLite itself finds wrong with the file, a sentence each.
+    pub(crate) fn check(&self) -> Result<Vec<String>, Error> {
+        let snapshot = self.snapshot()?;
+        let check = || -> Result<Vec<String>, rusqlite::Error> {
+            let mut statement = snapshot.connection().prepare("PRAGMA integrity_check(100)")?;
+            let rows = statement.query_map([], |r| r.get::<_, String>(0))?;
+            rows.collect()
+        };
+        match check() {
+            Ok(found) => {
+                Ok(found.into_iter().filter(|f| f != "ok").map(|f| format!("store file: {f}")).collect())
+            }
+            Err(error) => Ok(vec![format!("store file: it cannot be checked: {error}")]),
+        }
+    }
+
+    /// Gives room that removed chunks left back to the file system, a little at a time.
+    pub(crate) fn give_back(&self, pages: u32) -> Result<(), Error> {
+        let guard = lock(&self.writer);
+        let connection = guard.as_ref().ok_or_else(Error::closed)?;
+        connection
+            .execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))
+            .map_err(|e| Error::sqlite("give room back", &self.path, e))
     }
 
     /// Makes definitions and chunks durable, all or none.
@@ -208,8 +354,8 @@ impl StoreFile {
                 let mut data = transaction
                     .prepare_cached("INSERT INTO chunk_data (id, bytes, crc) VALUES (?1, ?2, ?3)")?;
                 let mut chunk = transaction.prepare_cached(
-                    "INSERT INTO chunk (period, series, t1, id, t0, sequence, n, min, max, sum, first, last, crc)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                    "INSERT INTO chunk (period, series, t1, id, t0, sequence, level, n, min, max, sum, first, last, hours, crc)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
                 )?;
                 for (c, id) in commit.chunks.iter().zip(first..) {
                     data.execute(params![id, c.bytes, data_crc(id, &c.bytes)])?;
@@ -221,21 +367,51 @@ impl StoreFile {
                         id,
                         c.t0,
                         c.sequence as i64,
+                        c.level,
                         s.count as i64,
                         Stored(s.min.as_ref()),
                         Stored(s.max.as_ref()),
                         Stored(s.sum.as_ref()),
                         Stored(Some(&s.first.1)),
                         Stored(Some(&s.last.1)),
-                        meta_crc(c.series, id, c.t0, c.t1, c.sequence, s)
+                        (!c.hours.is_empty()).then_some(&c.hours),
+                        meta_crc(c.series, id, (c.t0, c.t1), c.sequence, c.level, s, &c.hours)
                     ])?;
                 }
                 let mut sealed = transaction.prepare_cached(
-                    "INSERT INTO sealed (series, sequence, span) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (series) DO UPDATE SET sequence = excluded.sequence, span = max(span, excluded.span)",
+                    "INSERT OR REPLACE INTO sealed (series, sequence, span, fresh, until) VALUES (?1, ?2, ?3, ?4, ?5)",
                 )?;
-                for &(series, sequence, span) in &commit.sealed {
-                    sealed.execute(params![series, sequence as i64, span])?;
+                for s in &commit.sealed {
+                    sealed.execute(params![s.series, s.sequence as i64, s.span, s.fresh, s.until])?;
+                }
+                for &(series, t1, id) in &commit.removed {
+                    transaction
+                        .prepare_cached(
+                            "DELETE FROM chunk WHERE period = ?1 AND series = ?2 AND t1 = ?3 AND id = ?4",
+                        )?
+                        .execute(params![period(t1), series, t1, id])?;
+                    transaction.prepare_cached("DELETE FROM chunk_data WHERE id = ?1")?.execute([id])?;
+                }
+                for t in &commit.tombstones {
+                    transaction
+                        .prepare_cached(
+                            "INSERT INTO tombstone (series, start, stop, sequence, crc) VALUES (?1, ?2, ?3, ?4, ?5)",
+                        )?
+                        .execute(params![t.series, t.start, t.stop, t.sequence as i64, tombstone_crc(t)])?;
+                }
+                for t in &commit.lifted {
+                    transaction
+                        .prepare_cached(
+                            "DELETE FROM tombstone WHERE series = ?1 AND start = ?2 AND stop = ?3 AND sequence = ?4",
+                        )?
+                        .execute(params![t.series, t.start, t.stop, t.sequence as i64])?;
+                }
+                if commit.written > 0 {
+                    transaction
+                        .prepare_cached(
+                            "INSERT OR REPLACE INTO counter (name, value) VALUES ('written', ?1)",
+                        )?
+                        .execute([commit.written as i64])?;
                 }
             }
             transaction.commit()
@@ -330,7 +506,7 @@ impl Snapshot<'_> {
         let mut found = Vec::new();
         let query = || -> Result<(), rusqlite::Error> {
             let mut statement = self.connection().prepare_cached(
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc FROM chunk
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours FROM chunk
                  WHERE period = ?1 AND series = ?2 AND t1 BETWEEN ?3 AND ?4",
             )?;
             for period in periods {
@@ -385,10 +561,10 @@ impl Snapshot<'_> {
         }
         let query = || -> Result<Option<ChunkMeta>, rusqlite::Error> {
             let mut statement = self.connection().prepare_cached(if newest {
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc FROM chunk
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours FROM chunk
                  WHERE period = ?1 AND series = ?2 ORDER BY t1 DESC, sequence DESC"
             } else {
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc FROM chunk
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours FROM chunk
                  WHERE period = ?1 AND series = ?2 ORDER BY t1, sequence"
             })?;
             for period in periods {
@@ -410,7 +586,21 @@ impl Snapshot<'_> {
         meta: &ChunkMeta,
         field_type: FieldType,
     ) -> Result<Option<(Vec<i64>, Values)>, Error> {
-        let read = || -> Result<Option<(Vec<i64>, Values)>, rusqlite::Error> {
+        self.decoded(meta, |bytes| chunk::decode_as(bytes, field_type), |(times, _)| times)
+    }
+
+    /// Like [`Snapshot::readings`], as they are folded.
+    pub(crate) fn raw(&self, meta: &ChunkMeta, field_type: FieldType) -> Result<Option<chunk::Raw>, Error> {
+        self.decoded(meta, |bytes| chunk::decode_raw(bytes, field_type), |raw| &raw.times)
+    }
+
+    fn decoded<T>(
+        &self,
+        meta: &ChunkMeta,
+        decode: impl Fn(&[u8]) -> Result<T, Malformed>,
+        times: impl Fn(&T) -> &Vec<i64>,
+    ) -> Result<Option<T>, Error> {
+        let read = || -> Result<Option<T>, rusqlite::Error> {
             let mut statement =
                 self.connection().prepare_cached("SELECT bytes, crc FROM chunk_data WHERE id = ?1")?;
             let mut rows = statement.query([meta.id])?;
@@ -421,11 +611,12 @@ impl Snapshot<'_> {
             if data_crc(meta.id, bytes) != crc {
                 return Ok(None);
             }
-            let Ok((times, values)) = chunk::decode_as(bytes, field_type) else { return Ok(None) };
+            let Ok(found) = decode(bytes) else { return Ok(None) };
+            let times = times(&found);
             let whole = times.len() as u64 == meta.summary.count
                 && times.first() == Some(&meta.t0)
                 && times.last() == Some(&meta.t1);
-            Ok(whole.then_some((times, values)))
+            Ok(whole.then_some(found))
         };
         read().map_err(|e| Error::sqlite("read a chunk", &self.file.path, e))
     }
@@ -493,13 +684,48 @@ fn periods(connection: &Connection) -> Result<BTreeSet<i64>, rusqlite::Error> {
 
 fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
     let mut loaded = Loaded::default();
-    let mut statement = connection.prepare("SELECT id, name FROM bucket ORDER BY id")?;
+    let mut statement = connection.prepare("SELECT id, name, retention, crc FROM bucket ORDER BY id")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        loaded.buckets.push((row.get(0)?, row.get(1)?));
+        let bucket = StoredBucket { id: row.get(0)?, name: row.get(1)?, retention: row.get(2)? };
+        if bucket_crc(bucket.id, &bucket.name, bucket.retention) == row.get::<_, i64>(3)? {
+            loaded.buckets.push(bucket);
+        } else {
+            // Its readings are there and must be found; that none is too old is the safe thing to believe.
+            loaded.damage.push(format!(
+                "bucket {} ({:?}): its row in the catalog is damaged; nothing of it expires until it is set again",
+                bucket.id, bucket.name
+            ));
+            loaded.buckets.push(StoredBucket { retention: 0, ..bucket });
+        }
     }
+    let mut statement = connection.prepare("SELECT series, start, stop, sequence, crc, id FROM tombstone")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let tombstone = Tombstone {
+            series: row.get(0)?,
+            start: row.get(1)?,
+            stop: row.get(2)?,
+            sequence: row.get::<_, i64>(3)? as u64,
+        };
+        if tombstone_crc(&tombstone) == row.get::<_, i64>(4)? {
+            loaded.tombstones.push(tombstone);
+        } else {
+            let id: i64 = row.get(5)?;
+            loaded.damage.push(format!("deletion {id}: its row is damaged; what it deleted is shown again"));
+        }
+    }
+    let mut statement = connection.prepare("SELECT series FROM removed")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        loaded.removed.push(row.get(0)?);
+    }
+    let written = connection
+        .query_row("SELECT value FROM counter WHERE name = 'written'", [], |r| r.get::<_, i64>(0))
+        .or_else(|e| if matches!(e, rusqlite::Error::QueryReturnedNoRows) { Ok(0) } else { Err(e) })?;
+    loaded.written = written as u64;
     let mut statement = connection.prepare(
-        "SELECT id, bucket, measurement, tags, field, type, crc, coalesce(sequence, 0), coalesce(span, 0)
+        "SELECT id, bucket, measurement, tags, field, type, crc, coalesce(sequence, 0), coalesce(span, 0), fresh, until
          FROM series LEFT JOIN sealed ON sealed.series = series.id ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
@@ -520,7 +746,13 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
             if definition_crc(&definition, &tags) != row.get::<_, i64>(6)? {
                 return Ok(None);
             }
-            Ok(Some(StoredSeries { definition, sealed: row.get::<_, i64>(7)? as u64, span: row.get(8)? }))
+            Ok(Some(StoredSeries {
+                definition,
+                sealed: row.get::<_, i64>(7)? as u64,
+                span: row.get(8)?,
+                fresh: row.get(9)?,
+                until: row.get(10)?,
+            }))
         };
         match read() {
             Ok(Some(series)) => loaded.series.push(series),
@@ -612,20 +844,39 @@ fn data_crc(id: i64, bytes: &[u8]) -> i64 {
     Crc(0).number(id).add(bytes).end()
 }
 
-fn meta_crc(series: u32, id: i64, t0: i64, t1: i64, sequence: u64, s: &Summary) -> i64 {
+fn meta_crc(
+    series: u32,
+    id: i64,
+    (t0, t1): (i64, i64),
+    sequence: u64,
+    level: u8,
+    s: &Summary,
+    hours: &[u8],
+) -> i64 {
     Crc(0)
         .number(i64::from(series))
         .number(id)
         .number(t0)
         .number(t1)
         .number(sequence as i64)
+        .number(i64::from(level))
         .number(s.count as i64)
         .value(s.min.as_ref())
         .value(s.max.as_ref())
         .value(s.sum.as_ref())
         .value(Some(&s.first.1))
         .value(Some(&s.last.1))
+        .number(hours.len() as i64)
+        .add(hours)
         .end()
+}
+
+fn bucket_crc(id: u32, name: &str, retention: i64) -> i64 {
+    Crc(0).number(i64::from(id)).text(name).number(retention).end()
+}
+
+fn tombstone_crc(t: &Tombstone) -> i64 {
+    Crc(0).number(i64::from(t.series)).number(t.start).number(t.stop).number(t.sequence as i64).end()
 }
 
 // ---- values of summaries ------------------------------------------------------------------------------------------
@@ -692,6 +943,14 @@ fn chunk_meta(
         first: (Timestamp::from_nanos(t0), first),
         last: (Timestamp::from_nanos(t1), last),
     };
-    let good = meta_crc(series, id, t0, t1, sequence as u64, &summary) == crc && t0 <= t1 && n > 0;
-    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, summary }))
+    let Ok(level) = row.get::<_, u8>(11) else { return Ok(None) };
+    let hours = match row.get_ref(12)? {
+        ValueRef::Blob(hours) => hours,
+        ValueRef::Null => &[],
+        _ => return Ok(None),
+    };
+    let known = meta_crc(series, id, (t0, t1), sequence as u64, level, &summary, hours);
+    let good = known == crc && t0 <= t1 && n > 0;
+    let hours = hours.to_vec();
+    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, level, summary, hours }))
 }

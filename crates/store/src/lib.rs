@@ -44,14 +44,17 @@
 //! - several processes on one folder, and network file systems without a working `fdatasync` or `flock`;
 //! - batches above 32 MiB of line protocol.
 
+mod admin;
 mod bytes;
 mod catalog;
 mod chunk;
 mod column;
+mod compact;
 mod core;
 mod error;
 mod file;
 mod record;
+mod rollup;
 mod scan;
 mod selector;
 mod store;
@@ -67,6 +70,7 @@ pub use scan::{Block, Scan};
 pub use selector::{Matcher, Selector};
 pub use store::{
     BucketInfo, Latest, Recovery, SeriesBounds, SeriesWindows, State, Stats, Store, StoreOptions, Sync,
+    VerifyReport,
 };
 pub use value::{Value, Values};
 pub use window::{Summary, TimeRange, Window, Windows};

@@ -2,13 +2,16 @@
 //! time; of several with one time the one that was written last.
 
 use crate::catalog::{Newest, SeriesInfo};
+use crate::chunk::RawValues;
+use crate::compact::delete;
 use crate::core::Shared;
 use crate::error::Error;
-use crate::file::{ChunkMeta, Snapshot};
+use crate::file::{ChunkMeta, Snapshot, Tombstone};
+use crate::rollup;
 use crate::tail::keep_last_of_equal;
 use crate::value::{Value, Values};
-use crate::window::{Summary, TimeRange, Window, Windows};
-use graylogic_line::Timestamp;
+use crate::window::{Column, Fold, TimeRange, Window, Windows};
+use graylogic_line::{FieldType, Timestamp};
 use std::sync::Arc;
 
 /// Readings of one series, in the order of time.
@@ -32,7 +35,7 @@ pub struct Scan {
     waiting: std::vec::IntoIter<SeriesInfo>,
     range: TimeRange,
     /// The series being read, with what is left of it.
-    current: Option<(SeriesInfo, std::vec::IntoIter<Run>)>,
+    current: Option<(SeriesInfo, std::vec::IntoIter<Run>, Vec<Tombstone>, TimeRange)>,
 }
 
 impl Scan {
@@ -42,18 +45,23 @@ impl Scan {
 
     fn step(&mut self) -> Result<Option<Block>, Error> {
         loop {
-            let Some((series, runs)) = &mut self.current else {
+            let Some((series, runs, tombstones, visible)) = &mut self.current else {
                 let Some(series) = self.waiting.next() else { return Ok(None) };
-                let (_, runs) = self.shared.plan(&series, self.range)?;
-                self.current = Some((series, runs.into_iter()));
+                let plan = self.shared.plan(&series, self.range)?;
+                self.current = Some((series, plan.runs.into_iter(), plan.tombstones, plan.visible));
                 continue;
             };
             let Some(run) = runs.next() else {
                 self.current = None;
                 continue;
             };
-            let snapshot = self.shared.file.snapshot()?;
-            let (times, values) = self.shared.readings(&snapshot, series, run, self.range)?;
+            let plan = Plan {
+                snapshot: self.shared.file.snapshot()?,
+                runs: Vec::new(),
+                tombstones: tombstones.clone(),
+                visible: *visible,
+            };
+            let (times, values) = self.shared.readings(&plan, series, run, self.range)?;
             if !times.is_empty() {
                 return Ok(Some(Block { series: series.clone(), times, values }));
             }
@@ -85,12 +93,19 @@ impl std::fmt::Debug for Scan {
 type Run = Vec<Source>;
 
 /// A part of a series with its own readings.
-enum Source {
+pub(crate) enum Source {
     Chunk(ChunkMeta),
     Memory { times: Vec<i64>, values: Values, sequence: u64 },
 }
 
 impl Source {
+    pub(crate) fn into_chunk(self) -> Option<ChunkMeta> {
+        match self {
+            Self::Chunk(meta) => Some(meta),
+            Self::Memory { .. } => None,
+        }
+    }
+
     fn bounds(&self) -> (i64, i64) {
         match self {
             Self::Chunk(meta) => (meta.t0, meta.t1),
@@ -106,19 +121,82 @@ impl Source {
     }
 }
 
+/// Parts as runs in the order of time that do not overlap each other.
+pub(crate) fn runs_of(mut sources: Vec<Source>) -> Vec<Run> {
+    sources.sort_by_key(|s| (s.bounds().0, s.sequence()));
+    let mut runs: Vec<Run> = Vec::new();
+    let mut end = i64::MIN;
+    for source in sources {
+        let (t0, t1) = source.bounds();
+        match runs.last_mut() {
+            Some(run) if t0 <= end => run.push(source),
+            _ => runs.push(vec![source]),
+        }
+        end = end.max(t1);
+    }
+    runs
+}
+
+/// Parts in the order of writing become one, in the order of time; of several readings with one time the last stays.
+pub(crate) fn merge(parts: Vec<(Vec<i64>, Values)>, field_type: FieldType) -> (Vec<i64>, Values) {
+    let mut parts = parts.into_iter();
+    let Some((mut times, mut values)) = parts.next() else {
+        return (Vec::new(), Values::empty(field_type));
+    };
+    let mut several = false;
+    for (more, more_values) in parts {
+        times.extend_from_slice(&more);
+        values.extend(&more_values);
+        several = true;
+    }
+    if several {
+        // The sort is stable: of equal times the one that was written last stays last.
+        let mut order: Vec<u32> = (0..times.len() as u32).collect();
+        order.sort_by_key(|&i| times[i as usize]);
+        keep_last_of_equal(&mut order, |i| times[i as usize]);
+        values = values.pick(&order);
+        times = order.iter().map(|&i| times[i as usize]).collect();
+    }
+    (times, values)
+}
+
+/// What a question about a series is answered from.
+pub(crate) struct Plan<'a> {
+    snapshot: Snapshot<'a>,
+    runs: Vec<Run>,
+    tombstones: Vec<Tombstone>,
+    /// What has not expired.
+    visible: TimeRange,
+}
+
+impl Plan<'_> {
+    /// Whether every reading between two times of a part with this record is there to be seen.
+    fn untouched(&self, t0: i64, t1: i64, sequence: u64) -> bool {
+        let hides = |t: &Tombstone| sequence < t.sequence && t.start <= t1 && t0 < t.stop;
+        self.visible.start <= t0 && !self.tombstones.iter().any(hides)
+    }
+}
+
 impl Shared {
     /// What there is of a series in a range, as runs in the order of time that do not overlap each other.
-    fn plan(&self, series: &SeriesInfo, range: TimeRange) -> Result<(Snapshot<'_>, Vec<Run>), Error> {
+    fn plan(&self, series: &SeriesInfo, range: TimeRange) -> Result<Plan<'_>, Error> {
         let mut sources = Vec::new();
-        let span;
+        let (span, tombstones);
+        let visible = self.visible(series.key.bucket);
         {
             // Memory first, the file after: what is sealed in between is seen twice, which is once too often but
             // never too few, and readings of one time are joined below.
             let core = self.open_core()?;
             let Some(held) = core.catalog.get(series.id) else {
-                return Ok((self.file.snapshot()?, Vec::new()));
+                return Ok(Plan {
+                    snapshot: self.file.snapshot()?,
+                    runs: Vec::new(),
+                    tombstones: Vec::new(),
+                    visible,
+                });
             };
             span = held.span;
+            tombstones = held.tombstones.clone();
             let tail = (!held.tail.is_empty()).then_some(&held.tail);
             for part in held.sealing.iter().map(|t| &**t).chain(tail) {
                 let (times, values) = part.readings(range.start, range.stop);
@@ -135,24 +213,13 @@ impl Shared {
             snapshot.chunks(series.id, series.field_type, span, (range.start, range.stop), &mut damage)?;
         self.note_damage(&damage);
         sources.extend(chunks.into_iter().map(Source::Chunk));
-        sources.sort_by_key(|s| (s.bounds().0, s.sequence()));
-        let mut runs: Vec<Run> = Vec::new();
-        let mut end = i64::MIN;
-        for source in sources {
-            let (t0, t1) = source.bounds();
-            match runs.last_mut() {
-                Some(run) if t0 <= end => run.push(source),
-                _ => runs.push(vec![source]),
-            }
-            end = end.max(t1);
-        }
-        Ok((snapshot, runs))
+        Ok(Plan { snapshot, runs: runs_of(sources), tombstones, visible })
     }
 
     /// The readings of a run inside the range.
     fn readings(
         &self,
-        snapshot: &Snapshot<'_>,
+        plan: &Plan<'_>,
         series: &SeriesInfo,
         mut run: Run,
         range: TimeRange,
@@ -161,8 +228,11 @@ impl Shared {
         let mut parts = Vec::with_capacity(run.len());
         for source in run {
             match source {
-                Source::Memory { times, values, .. } => parts.push((times, values)),
-                Source::Chunk(meta) => match snapshot.readings(&meta, series.field_type)? {
+                Source::Memory { mut times, mut values, sequence } => {
+                    delete(&mut times, &mut values, sequence, &plan.tombstones, plan.visible);
+                    parts.push((times, values));
+                }
+                Source::Chunk(meta) => match plan.snapshot.readings(&meta, series.field_type)? {
                     Some((mut times, mut values)) => {
                         let from = times.partition_point(|&t| t < range.start);
                         let to = times.partition_point(|&t| t < range.stop).max(from);
@@ -171,31 +241,14 @@ impl Shared {
                             times.drain(..from);
                             values.cut(from, to);
                         }
+                        delete(&mut times, &mut values, meta.sequence, &plan.tombstones, plan.visible);
                         parts.push((times, values));
                     }
                     None => self.note_damage(&[damaged(series, &meta)]),
                 },
             }
         }
-        let mut parts = parts.into_iter();
-        let Some((mut times, mut values)) = parts.next() else {
-            return Ok((Vec::new(), Values::empty(series.field_type)));
-        };
-        let mut several = false;
-        for (more, more_values) in parts {
-            times.extend_from_slice(&more);
-            values.extend(&more_values);
-            several = true;
-        }
-        if several {
-            // Parts are in the order of writing and the sort is stable: of equal times the last was written last.
-            let mut order: Vec<u32> = (0..times.len() as u32).collect();
-            order.sort_by_key(|&i| times[i as usize]);
-            keep_last_of_equal(&mut order, |i| times[i as usize]);
-            values = values.pick(&order);
-            times = order.iter().map(|&i| times[i as usize]).collect();
-        }
-        Ok((times, values))
+        Ok(merge(parts, series.field_type))
     }
 
     /// The windows of a series that have readings.
@@ -205,48 +258,94 @@ impl Shared {
         range: TimeRange,
         windows: &Windows,
     ) -> Result<Vec<Window>, Error> {
-        let mut folded: Vec<Window> = Vec::new();
-        let mut add = |(start, stop): (i64, i64), summary: Summary| match folded.last_mut() {
-            Some(last) if last.start.as_nanos() == start => last.summary.append(summary),
-            _ => folded.push(Window {
-                start: Timestamp::from_nanos(start),
-                stop: Timestamp::from_nanos(stop),
-                summary,
-            }),
+        let mut folded: Vec<((i64, i64), Fold)> = Vec::new();
+        let mut add = |window: (i64, i64), part: Fold| match folded.last_mut() {
+            Some((known, fold)) if *known == window => fold.append(part),
+            _ => folded.push((window, part)),
         };
         if range.start >= range.stop {
-            return Ok(folded);
+            return Ok(Vec::new());
         }
-        let (snapshot, runs) = self.plan(series, range)?;
-        for run in runs {
+        let mut plan = self.plan(series, range)?;
+        for run in std::mem::take(&mut plan.runs) {
             if let [Source::Chunk(meta)] = &*run
                 && range.start <= meta.t0
                 && meta.t1 < range.stop
-                && let Some(window) = windows.holding(meta.t0, range)
-                && meta.t1 < window.1
+                && plan.untouched(meta.t0, meta.t1, meta.sequence)
             {
-                add(window, meta.summary.clone());
+                if let Some(window) = windows.holding(meta.t0, range)
+                    && meta.t1 < window.1
+                {
+                    add(window, meta.summary.clone().into());
+                    continue;
+                }
+                if self.fold_hours(series, meta, range, windows, &mut add) {
+                    continue;
+                }
+                match plan.snapshot.raw(meta, series.field_type)? {
+                    Some(raw) => {
+                        let column = match &raw.values {
+                            RawValues::Decimal { digits, min, offsets } => {
+                                Column::Decimal { digits: *digits, min: *min, offsets }
+                            }
+                            RawValues::Values(values) => Column::Values(values),
+                        };
+                        fold_column(&raw.times, &column, range, windows, &mut add);
+                    }
+                    None => self.note_damage(&[damaged(series, meta)]),
+                }
                 continue;
             }
-            let (times, values) = self.readings(&snapshot, series, run, range)?;
-            let mut from = 0;
-            while from < times.len() {
-                let Some(window) = windows.holding(times[from], range) else {
-                    from += 1;
-                    continue;
-                };
-                let to = from + times[from..].partition_point(|&t| t < window.1);
-                if let Some(summary) = Summary::of(&times, &values, from, to) {
-                    add(window, summary);
-                }
-                from = to;
+            let (times, values) = self.readings(&plan, series, run, range)?;
+            fold_column(&times, &Column::Values(&values), range, windows, &mut add);
+        }
+        let window = |((start, stop), fold): ((i64, i64), Fold)| Window {
+            start: Timestamp::from_nanos(start),
+            stop: Timestamp::from_nanos(stop),
+            summary: fold.finish(),
+        };
+        Ok(folded.into_iter().map(window).collect())
+    }
+
+    /// Folds a compacted chunk by its hours, where no window begins or ends inside one; `false` when that is not so.
+    fn fold_hours(
+        &self,
+        series: &SeriesInfo,
+        meta: &ChunkMeta,
+        range: TimeRange,
+        windows: &Windows,
+        add: &mut impl FnMut((i64, i64), Fold),
+    ) -> bool {
+        if meta.hours.is_empty() || !windows.are_whole_hours() {
+            return false;
+        }
+        let Ok(hours) = rollup::decode(&meta.hours, series.field_type) else {
+            self.note_damage(&[damaged(series, meta)]);
+            return false;
+        };
+        for hour in hours {
+            if let Some(window) = windows.holding(hour.summary.first.0.as_nanos(), range) {
+                add(window, hour.summary.into());
             }
         }
-        Ok(folded)
+        true
     }
 
     /// The newest reading of a series.
     pub(crate) fn newest(&self, series: &SeriesInfo) -> Result<Option<(i64, Value)>, Error> {
+        let deleted = {
+            let core = self.open_core()?;
+            core.catalog.get(series.id).is_some_and(|s| !s.tombstones.is_empty())
+        };
+        if deleted {
+            let whole = self.fold(series, TimeRange::all(), &Windows::whole())?;
+            return Ok(whole.last().map(|w| (w.summary.last.0.as_nanos(), w.summary.last.1.clone())));
+        }
+        let visible = self.visible(series.key.bucket);
+        Ok(self.newest_stored(series)?.filter(|(t, _)| *t >= visible.start))
+    }
+
+    fn newest_stored(&self, series: &SeriesInfo) -> Result<Option<(i64, Value)>, Error> {
         let in_memory = |held: &crate::catalog::Series| {
             let parts = held.sealing.iter().map(|t| &**t).chain(Some(&held.tail));
             // Of equal times the later part was written later.
@@ -278,6 +377,12 @@ impl Shared {
     /// The times of the oldest and newest reading of a series.
     pub(crate) fn bounds(&self, series: &SeriesInfo) -> Result<Option<(i64, i64)>, Error> {
         let Some((newest, _)) = self.newest(series)? else { return Ok(None) };
+        let visible = self.visible(series.key.bucket);
+        let deleted = self.open_core()?.catalog.get(series.id).is_some_and(|s| !s.tombstones.is_empty());
+        if deleted || visible.start > i64::MIN {
+            let whole = self.fold(series, TimeRange::all(), &Windows::whole())?;
+            return Ok(whole.first().map(|w| (w.summary.first.0.as_nanos(), newest)));
+        }
         let (memory, span) = {
             let core = self.open_core()?;
             let Some(held) = core.catalog.get(series.id) else { return Ok(None) };
@@ -297,13 +402,35 @@ impl Shared {
         Ok(memory.into_iter().chain(in_file).min().map(|oldest| (oldest, newest)))
     }
 
-    fn note_damage(&self, damage: &[String]) {
+    pub(crate) fn note_damage(&self, damage: &[String]) {
         for what in damage {
             tracing::warn!(%what, "damaged data is left out of an answer");
         }
         if !damage.is_empty() {
             self.core().damaged_total += damage.len() as u64;
         }
+    }
+}
+
+/// Folds readings of one part, which lie in the range.
+fn fold_column(
+    times: &[i64],
+    values: &Column<'_>,
+    range: TimeRange,
+    windows: &Windows,
+    add: &mut impl FnMut((i64, i64), Fold),
+) {
+    let mut from = 0;
+    while from < times.len() {
+        let Some(window) = windows.holding(times[from], range) else {
+            from += 1;
+            continue;
+        };
+        let to = from + times[from..].partition_point(|&t| t < window.1);
+        if let Some(fold) = Fold::of_column(times, values, from, to) {
+            add(window, fold);
+        }
+        from = to;
     }
 }
 

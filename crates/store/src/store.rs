@@ -1,10 +1,11 @@
 //! The store as its users see it: open, write, ask, close. What happens inside is in `write.rs`, `scan.rs`, `worker.rs`.
 
 use crate::catalog::{Bucket, Catalog, Newest, SeriesInfo};
-use crate::core::{Core, Shared, lock};
+use crate::core::{Clock, Core, Shared, lock, process_written};
 use crate::error::{Error, Kind};
 use crate::file::StoreFile;
 use crate::record;
+use crate::rollup::HOUR;
 use crate::scan::Scan;
 use crate::selector::Selector;
 use crate::tail::Tail;
@@ -43,6 +44,8 @@ pub struct StoreOptions {
     memory_bytes: usize,
     disk: Arc<dyn Disk>,
     workers: bool,
+    series_max: usize,
+    clock: Clock,
 }
 
 /// A series and the times of its oldest and newest reading, if it has any.
@@ -55,6 +58,8 @@ impl Default for StoreOptions {
             sync: Sync::Every(Duration::from_secs(1)),
             memory_bytes: 24 << 20,
             disk: Arc::new(RealDisk),
+            series_max: 100_000,
+            clock: Clock(Arc::new(Timestamp::now)),
             workers: true,
         }
     }
@@ -79,6 +84,21 @@ impl StoreOptions {
     #[must_use]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = disk;
+        self
+    }
+
+    /// Most series (combinations of tags) of one measurement; 100,000 without it. A line that would make another is
+    /// refused with a reason that names the measurement and the tag with the most values.
+    #[must_use]
+    pub fn series_max(mut self, series: usize) -> Self {
+        self.series_max = series;
+        self
+    }
+
+    /// What tells the time for retention; the system's clock without it.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Fn() -> Timestamp + Send + std::marker::Sync + 'static) -> Self {
+        self.clock = Clock(Arc::new(clock));
         self
     }
 
@@ -113,6 +133,8 @@ pub struct BucketInfo {
     pub id: u32,
     /// Its name.
     pub name: String,
+    /// How long its readings are kept; `None`: for ever.
+    pub retention: Option<Duration>,
     /// Series in it: measurement, tags and field.
     pub series: usize,
 }
@@ -137,6 +159,20 @@ pub struct SeriesWindows {
     pub series: SeriesInfo,
     /// In the order of time.
     pub windows: Vec<Window>,
+}
+
+/// What [`Store::verify`] found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Chunks read.
+    pub chunks: u64,
+    /// Readings in them.
+    pub readings: u64,
+    /// Records of the hot log read.
+    pub records: u64,
+    /// What is not as it was written, one sentence each, with series and time range where they are known.
+    pub damage: Vec<String>,
 }
 
 /// Whether writes go all the way.
@@ -179,6 +215,8 @@ pub struct Stats {
     pub rejected_total: u64,
     /// Chunks found damaged by questions since the store was opened.
     pub damaged_total: u64,
+    /// Bytes the store has written in all its life, by the count of the operating system: the wear of a flash card.
+    pub flash_written: u64,
     /// Whether writes go all the way.
     pub state: State,
 }
@@ -234,8 +272,8 @@ impl Store {
         let loaded = file.load()?;
         let mut recovery = Recovery { damage: loaded.damage, ..Recovery::default() };
         let mut catalog = Catalog::default();
-        for (id, name) in &loaded.buckets {
-            catalog.buckets.push(Bucket::new(*id, name));
+        for bucket in &loaded.buckets {
+            catalog.buckets.push(Bucket::new(bucket.id, &bucket.name, bucket.retention));
         }
         let mut sealed_max = 0;
         for stored in &loaded.series {
@@ -244,14 +282,23 @@ impl Store {
                 Ok(id) => {
                     let series = catalog.series_mut(id);
                     (series.sealed, series.span, series.in_file) = (stored.sealed, stored.span, true);
-                    if stored.sealed > 0 {
+                    (series.fresh, series.until) = (stored.fresh, stored.until);
+                    if stored.until.is_some() {
                         series.newest = Newest::Unknown;
                     }
                 }
                 Err(why) => recovery.damage.push(why),
             }
         }
-        // A number that chunks are known by must not be given again, even if the log lost it in a power cut.
+        catalog.reserve_removed(loaded.removed);
+        for tombstone in &loaded.tombstones {
+            sealed_max = sealed_max.max(tombstone.sequence.saturating_sub(1));
+            if let Some(series) = catalog.get_mut(tombstone.series) {
+                series.tombstones.push(*tombstone);
+            }
+        }
+        // A number that chunks or deletions are known by must not be given again, even if the log lost it in a power
+        // cut.
         let log_options = LogOptions::new(LOG_ID)
             .segment_bytes(SEGMENT_BYTES)
             .payload_bytes_max(RECORD_BYTES_MAX)
@@ -276,6 +323,9 @@ impl Store {
             },
             tail_bytes_max: options.memory_bytes,
             sealing_bytes_max: options.memory_bytes / 2,
+            series_max: options.series_max,
+            clock: options.clock,
+            written_before: (loaded.written, process_written()),
             directory: directory.to_owned(),
             folder: Mutex::new(Some(folder)),
         });
@@ -303,11 +353,7 @@ impl Store {
     /// [`Error::is_exists`] when there is one with this name, [`Error::is_invalid`] for an empty name or one with
     /// control characters, or a failure of the disk.
     pub fn create_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
-        if name.is_empty() || name.chars().any(char::is_control) || name.len() > 256 {
-            let message =
-                format!("create bucket {name:?}: a name has 1 to 256 bytes and no control characters");
-            return Err(Error::invalid(message));
-        }
+        check_bucket_name(name)?;
         let mut core = self.shared().open_core()?;
         if core.catalog.bucket_place(name).is_ok() {
             return Err(Error::new(
@@ -316,9 +362,128 @@ impl Store {
             ));
         }
         let id = core.catalog.next_bucket_id();
-        self.shared().file.insert_bucket(id, name)?;
-        core.catalog.buckets.push(Bucket::new(id, name));
-        Ok(BucketInfo { id, name: name.to_owned(), series: 0 })
+        self.shared().file.insert_bucket(id, name, 0)?;
+        core.catalog.buckets.push(Bucket::new(id, name, 0));
+        Ok(BucketInfo { id, name: name.to_owned(), retention: None, series: 0 })
+    }
+
+    /// Sets how long the readings of a bucket are kept; `None`: for ever. What is older is hidden from the moment the
+    /// call returns and removed in the background, day by day.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`], [`Error::is_invalid`] for a retention below an hour or above 292 years, or a failure of
+    /// the disk.
+    pub fn set_retention(&self, bucket: &str, retention: Option<Duration>) -> Result<BucketInfo, Error> {
+        let nanos = match retention {
+            None => 0,
+            Some(length) => i64::try_from(length.as_nanos())
+                .ok()
+                .filter(|&n| n >= HOUR)
+                .ok_or_else(|| {
+                    Error::invalid(format!(
+                        "retention of {length:?} for bucket {bucket:?}: give at least an hour and less than 292 years"
+                    ))
+                })?,
+        };
+        self.change_bucket(bucket, |b| b.retention = nanos)
+    }
+
+    /// Gives a bucket another name.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`], [`Error::is_exists`], [`Error::is_invalid`], or a failure of the disk.
+    pub fn rename_bucket(&self, bucket: &str, name: &str) -> Result<BucketInfo, Error> {
+        check_bucket_name(name)?;
+        if bucket != name && self.buckets().iter().any(|b| b.name == name) {
+            return Err(Error::new(
+                Kind::Exists,
+                format!("rename bucket {bucket:?}: there is one with the name {name:?}"),
+            ));
+        }
+        self.change_bucket(bucket, |b| b.name = name.into())
+    }
+
+    fn change_bucket(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut crate::file::StoredBucket),
+    ) -> Result<BucketInfo, Error> {
+        let mut core = self.shared().open_core()?;
+        let place = core.catalog.bucket_place(name)?;
+        let bucket = &core.catalog.buckets[place];
+        let mut stored = crate::file::StoredBucket {
+            id: bucket.id,
+            name: bucket.name.to_string(),
+            retention: bucket.retention,
+        };
+        change(&mut stored);
+        self.shared().file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        core.catalog.buckets[place].retention = stored.retention;
+        core.catalog.rename_bucket(place, &stored.name);
+        drop(core);
+        let found = self.buckets().into_iter().find(|b| b.id == stored.id);
+        Ok(found.unwrap_or_else(|| unreachable!("buckets vanish only by remove_bucket, which returns")))
+    }
+
+    /// Removes a bucket with everything in it. Both are gone when the call returns.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`], or a failure of the disk; then the bucket is still there.
+    pub fn remove_bucket(&self, name: &str) -> Result<(), Error> {
+        self.shared().remove_bucket(name)
+    }
+
+    /// Deletes the readings with `start <= time < stop` of every series a selector means, and says how many series.
+    ///
+    /// They are gone for every question from the moment the call returns, also after a crash; their room is given back
+    /// by compaction. What is written afterwards, also for the same times, is not touched.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk: then nothing was deleted.
+    pub fn delete(&self, selector: &Selector, range: TimeRange) -> Result<usize, Error> {
+        self.shared().delete(selector, range)
+    }
+
+    /// Compacts everything, open days too: after an import, or before copying the folder. The background does the same
+    /// for complete days by itself.
+    ///
+    /// # Errors
+    /// A failure of the disk; what was compacted stays compacted.
+    pub fn compact(&self) -> Result<(), Error> {
+        self.seal()?;
+        let shared = self.shared();
+        for id in shared.compaction_due(true) {
+            // A long series takes several rounds.
+            while shared.compact_series(id, true)? > 0
+                && shared.compaction_due(true).binary_search(&id).is_ok()
+            {}
+        }
+        shared.file.give_back(0)?;
+        shared.file.checkpoint()
+    }
+
+    /// Does at once what the background does in its own time: removes what has expired and compacts complete days. For
+    /// stores that were opened without workers.
+    ///
+    /// # Errors
+    /// A failure of the disk; what was done stays done.
+    pub fn maintain(&self) -> Result<(), Error> {
+        let shared = self.shared();
+        shared.expire()?;
+        for id in shared.compaction_due(false) {
+            while shared.compact_series(id, false)? > 0
+                && shared.compaction_due(false).binary_search(&id).is_ok()
+            {}
+        }
+        Ok(())
+    }
+
+    /// Reads everything there is, byte by byte, and says what is not as it was written.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn verify(&self) -> Result<VerifyReport, Error> {
+        self.shared().verify()
     }
 
     /// The bucket with this name, made when there is none.
@@ -344,7 +509,8 @@ impl Store {
             let with_readings =
                 |id: u32| core.catalog.get(id).is_some_and(crate::catalog::Series::has_readings);
             let series = b.entries.iter().flat_map(|e| &e.fields).filter(|f| with_readings(f.series)).count();
-            BucketInfo { id: b.id, name: b.name.to_string(), series }
+            let retention = (b.retention > 0).then(|| Duration::from_nanos(b.retention as u64));
+            BucketInfo { id: b.id, name: b.name.to_string(), retention, series }
         };
         core.catalog.buckets.iter().map(of).collect()
     }
@@ -533,12 +699,21 @@ impl Shared {
             written_total: core.written_total,
             rejected_total: core.rejected_total,
             damaged_total: core.damaged_total,
+            flash_written: self.written(),
             state: match &core.trouble {
                 None => State::Ok,
                 Some((_, trouble)) => State::Degraded(trouble.text.clone()),
             },
         })
     }
+}
+
+fn check_bucket_name(name: &str) -> Result<(), Error> {
+    if name.is_empty() || name.chars().any(char::is_control) || name.len() > 256 {
+        let message = format!("create bucket {name:?}: a name has 1 to 256 bytes and no control characters");
+        return Err(Error::invalid(message));
+    }
+    Ok(())
 }
 
 fn lock_folder(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn DiskLock>, Error> {
@@ -592,6 +767,7 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
                         core.catalog.undefined.push(id);
                     }
                 }
+                Err(_) if core.catalog.removed.contains(&definition.series) => {}
                 Err(why) => recovery.damage.push(format!("hot log: record {sequence}: {why}")),
             }
         }
@@ -599,6 +775,10 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
         let mut homeless = 0;
         for row in &record.rows {
             let id = moved.iter().find(|m| m.0 == row.series).map_or(row.series, |m| m.1);
+            if core.catalog.get(id).is_some_and(|s| s.must_part_before(sequence)) {
+                // A part of a series lies wholly before a deletion or wholly after.
+                core.detach(id);
+            }
             match core.catalog.get_mut(id) {
                 Some(series) if series.info.field_type == row.field_type => {
                     if sequence > series.sealed {
@@ -608,7 +788,7 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
                         recovery.replayed_values += 1;
                     }
                 }
-                _ => homeless += 1,
+                _ => homeless += u64::from(!core.catalog.removed.contains(&id)),
             }
         }
         core.tail_bytes += texts.iter().map(|t| t.len()).sum::<usize>();
@@ -627,7 +807,7 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
         .series
         .iter()
         .flatten()
-        .filter(|s| s.tail.len() >= s.seal_at)
+        .filter(|s| s.tail.len() >= s.seal_at || s.must_part_before(u64::MAX))
         .map(|s| s.info.id)
         .collect();
     full.into_iter().for_each(|id| core.detach(id));

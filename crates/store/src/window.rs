@@ -98,6 +98,15 @@ impl Windows {
         Ok(Self { cut: Cut::Bounds(bounds) })
     }
 
+    /// Whether windows begin and end with hours since the epoch, the ends of the asked range aside.
+    pub(crate) fn are_whole_hours(&self) -> bool {
+        match &self.cut {
+            Cut::Whole => true,
+            Cut::Every { every, offset } => every % HOUR == 0 && offset % HOUR == 0,
+            Cut::Bounds(bounds) => bounds.iter().all(|b| b % HOUR == 0),
+        }
+    }
+
     /// The window that holds `time`, clipped to `range`; `None` when no window does.
     pub(crate) fn holding(&self, time: i64, range: TimeRange) -> Option<(i64, i64)> {
         debug_assert!(range.start <= time && time < range.stop, "only readings of the range are asked for");
@@ -167,50 +176,85 @@ impl Summary {
 
     /// The figures of the readings `from..to` of a column; `None` when that is none.
     pub(crate) fn of(times: &[i64], values: &Values, from: usize, to: usize) -> Option<Self> {
+        Fold::of(times, values, from, to).map(Fold::finish)
+    }
+}
+
+/// Figures on their way to a [`Summary`]. Sums of decimal floats are kept exactly, so that it does not matter in which
+/// pieces a window was added up: readings, chunks and hours give the same bits.
+#[derive(Clone, Debug)]
+pub(crate) struct Fold {
+    count: u64,
+    sum: Sum,
+    min: Option<Value>,
+    max: Option<Value>,
+    first: (i64, Value),
+    last: (i64, Value),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Sum {
+    /// Decimals as multiples of 10^-9, and the sum of what is none.
+    Float {
+        exact: i128,
+        rest: f64,
+    },
+    Integer(i64),
+    Unsigned(u64),
+    None,
+}
+
+/// Values of a chunk as its readers fold them.
+pub(crate) enum Column<'a> {
+    /// `(min + offset) / 10^digits`.
+    Decimal {
+        digits: u8,
+        min: i64,
+        offsets: &'a [u32],
+    },
+    Values(&'a Values),
+}
+
+impl Fold {
+    /// Of the readings `from..to`; `None` when that is none.
+    pub(crate) fn of(times: &[i64], values: &Values, from: usize, to: usize) -> Option<Self> {
+        Self::of_column(times, &Column::Values(values), from, to)
+    }
+
+    pub(crate) fn of_column(times: &[i64], values: &Column<'_>, from: usize, to: usize) -> Option<Self> {
         if from >= to {
             return None;
         }
         let (sum, min, max) = match values {
-            Values::Float(v) => {
-                let v = &v[from..to];
-                let (mut sum, mut min, mut max) = (0.0, v[0], v[0]);
-                for &x in v {
-                    sum += x;
-                    min = if x < min { x } else { min };
-                    max = if x > max { x } else { max };
-                }
-                (Some(Value::Float(sum)), Some(Value::Float(min)), Some(Value::Float(max)))
-            }
-            Values::Integer(v) => {
+            Column::Decimal { digits, min, offsets } => decimal_figures(*digits, *min, &offsets[from..to]),
+            Column::Values(Values::Float(v)) => float_figures(&v[from..to]),
+            Column::Values(Values::Integer(v)) => {
                 let v = &v[from..to];
                 let sum = v.iter().fold(0i64, |a, &x| a.wrapping_add(x));
-                (
-                    Some(Value::Integer(sum)),
-                    v.iter().min().map(|&x| Value::Integer(x)),
-                    v.iter().max().map(|&x| Value::Integer(x)),
-                )
+                let (min, max) = (v.iter().min(), v.iter().max());
+                (Sum::Integer(sum), min.map(|&x| Value::Integer(x)), max.map(|&x| Value::Integer(x)))
             }
-            Values::Unsigned(v) => {
+            Column::Values(Values::Unsigned(v)) => {
                 let v = &v[from..to];
                 let sum = v.iter().fold(0u64, |a, &x| a.wrapping_add(x));
-                (
-                    Some(Value::Unsigned(sum)),
-                    v.iter().min().map(|&x| Value::Unsigned(x)),
-                    v.iter().max().map(|&x| Value::Unsigned(x)),
-                )
+                let (min, max) = (v.iter().min(), v.iter().max());
+                (Sum::Unsigned(sum), min.map(|&x| Value::Unsigned(x)), max.map(|&x| Value::Unsigned(x)))
             }
-            Values::Boolean(v) => {
+            Column::Values(Values::Boolean(v)) => {
                 let v = &v[from..to];
                 let trues = v.iter().filter(|&&x| x).count();
-                (
-                    Some(Value::Unsigned(trues as u64)),
-                    Some(Value::Boolean(trues == v.len())),
-                    Some(Value::Boolean(trues > 0)),
-                )
+                let all = Value::Boolean(trues == v.len());
+                (Sum::Unsigned(trues as u64), Some(all), Some(Value::Boolean(trues > 0)))
             }
-            Values::String(_) => (None, None, None),
+            Column::Values(Values::String(_)) => (Sum::None, None, None),
         };
-        let at = |i: usize| (Timestamp::from_nanos(times[i]), values.get(i));
+        let at = |i: usize| {
+            let value = match values {
+                Column::Decimal { digits, min, offsets } => Value::Float(decimal(*digits, *min, offsets[i])),
+                Column::Values(values) => values.get(i),
+            };
+            (times[i], value)
+        };
         Some(Self { count: (to - from) as u64, sum, min, max, first: at(from), last: at(to - 1) })
     }
 
@@ -218,21 +262,176 @@ impl Summary {
     pub(crate) fn append(&mut self, later: Self) {
         debug_assert!(later.first.0 >= self.last.0, "runs are joined in the order of time");
         self.count += later.count;
-        self.sum = join(self.sum.take(), later.sum, |a, b| match (a, b) {
-            (Value::Float(a), Value::Float(b)) => Value::Float(a + b),
-            (Value::Integer(a), Value::Integer(b)) => Value::Integer(a.wrapping_add(b)),
-            (Value::Unsigned(a), Value::Unsigned(b)) => Value::Unsigned(a.wrapping_add(b)),
+        self.sum = match (self.sum, later.sum) {
+            (Sum::Float { exact: a, rest: x }, Sum::Float { exact: b, rest: y }) => {
+                Sum::Float { exact: a.saturating_add(b), rest: x + y }
+            }
+            (Sum::Integer(a), Sum::Integer(b)) => Sum::Integer(a.wrapping_add(b)),
+            (Sum::Unsigned(a), Sum::Unsigned(b)) => Sum::Unsigned(a.wrapping_add(b)),
             (a, _) => a,
-        });
+        };
         self.min = join(self.min.take(), later.min, |a, b| if b.less_than(&a) { b } else { a });
         self.max = join(self.max.take(), later.max, |a, b| if a.less_than(&b) { b } else { a });
         self.last = later.last;
     }
+
+    pub(crate) fn finish(self) -> Summary {
+        let at = |(t, v): (i64, Value)| (Timestamp::from_nanos(t), v);
+        let sum = match self.sum {
+            Sum::Float { exact, rest } => Some(Value::Float(exact_sum(exact, rest))),
+            Sum::Integer(v) => Some(Value::Integer(v)),
+            Sum::Unsigned(v) => Some(Value::Unsigned(v)),
+            Sum::None => None,
+        };
+        Summary {
+            count: self.count,
+            sum,
+            min: self.min,
+            max: self.max,
+            first: at(self.first),
+            last: at(self.last),
+        }
+    }
+}
+
+impl From<Summary> for Fold {
+    fn from(s: Summary) -> Self {
+        let sum = match s.sum {
+            Some(Value::Float(v)) => match as_nanos_of_unit(v) {
+                Some(exact) => Sum::Float { exact, rest: 0.0 },
+                None => Sum::Float { exact: 0, rest: v },
+            },
+            Some(Value::Integer(v)) => Sum::Integer(v),
+            Some(Value::Unsigned(v)) => Sum::Unsigned(v),
+            _ => Sum::None,
+        };
+        let at = |(t, v): (Timestamp, Value)| (t.as_nanos(), v);
+        Self { count: s.count, sum, min: s.min, max: s.max, first: at(s.first), last: at(s.last) }
+    }
+}
+
+/// Length of an hour in nanoseconds.
+const HOUR: i64 = 3_600_000_000_000;
+
+/// Most decimal digits a float is taken for a decimal with.
+pub(crate) const DIGITS_MAX: usize = 9;
+pub(crate) const POWERS: [f64; DIGITS_MAX + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+/// Up to here an `f64` holds every integer.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// The value of a decimal chunk's column.
+#[inline]
+pub(crate) fn decimal(digits: u8, min: i64, offset: u32) -> f64 {
+    min.wrapping_add(i64::from(offset)) as f64 / POWERS[usize::from(digits)]
+}
+
+/// A float as an integer of `digits` decimals, when dividing gives back every bit.
+#[inline]
+pub(crate) fn scaled(v: f64, digits: usize) -> Option<i64> {
+    let scaled = (v * POWERS[digits]).round();
+    if scaled.abs() >= EXACT_MAX {
+        return None;
+    }
+    // Through the integer, which is what is stored: it has no -0.0.
+    let scaled = scaled as i64;
+    (scaled as f64 / POWERS[digits]).to_bits().eq(&v.to_bits()).then_some(scaled)
+}
+
+/// 10 to the number of digits that are missing to nine.
+fn up_to_nine(digits: usize) -> i128 {
+    10i128.pow((DIGITS_MAX - digits) as u32)
+}
+
+/// A decimal float as multiples of 10^-9.
+fn as_nanos_of_unit(v: f64) -> Option<i128> {
+    (0..=DIGITS_MAX).find_map(|digits| Some(i128::from(scaled(v, digits)?) * up_to_nine(digits)))
+}
+
+fn exact_sum(mut exact: i128, rest: f64) -> f64 {
+    // With the fewest digits: an integer below 2^53 divided once is rounded once.
+    let mut digits = DIGITS_MAX;
+    while digits > 0 && exact % 10 == 0 {
+        exact /= 10;
+        digits -= 1;
+    }
+    let exact = exact as f64 / POWERS[digits];
+    // Of nothing but -0.0 the sum is -0.0.
+    if rest == 0.0 && exact != 0.0 { exact } else { exact + rest }
+}
+
+fn float_figures(v: &[f64]) -> (Sum, Option<Value>, Option<Value>) {
+    let (mut exact, mut rest) = (0i128, 0.0f64);
+    let (mut min, mut max) = (v[0], v[0]);
+    // Neighbours mostly have as many digits.
+    let mut digits = 0;
+    for &x in v {
+        let found = match scaled(x, digits) {
+            Some(s) => Some(i128::from(s) * up_to_nine(digits)),
+            None => match (0..=DIGITS_MAX).find(|&d| scaled(x, d).is_some()) {
+                Some(d) => {
+                    digits = d;
+                    scaled(x, d).map(|s| i128::from(s) * up_to_nine(d))
+                }
+                None => None,
+            },
+        };
+        match found {
+            Some(s) => exact += s,
+            None => rest += x,
+        }
+        min = if x < min { x } else { min };
+        max = if x > max { x } else { max };
+    }
+    (Sum::Float { exact, rest }, Some(Value::Float(min)), Some(Value::Float(max)))
+}
+
+fn decimal_figures(digits: u8, min: i64, offsets: &[u32]) -> (Sum, Option<Value>, Option<Value>) {
+    let (mut sum, mut low, mut high) = (0u64, u32::MAX, 0u32);
+    for &x in offsets {
+        sum += u64::from(x);
+        low = low.min(x);
+        high = high.max(x);
+    }
+    let exact = i128::from(min) * offsets.len() as i128 + i128::from(sum);
+    let exact = exact * up_to_nine(usize::from(digits));
+    let value = |offset| Some(Value::Float(decimal(digits, min, offset)));
+    (Sum::Float { exact, rest: 0.0 }, value(low), value(high))
 }
 
 fn join(a: Option<Value>, b: Option<Value>, with: impl FnOnce(Value, Value) -> Value) -> Option<Value> {
     match (a, b) {
         (Some(a), Some(b)) => Some(with(a, b)),
         (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_of_decimals_do_not_depend_on_their_pieces() {
+        let v: Vec<f64> = (0..1000).map(|i| f64::from((i * 7919) % 2003 - 1000) / 10.0).collect();
+        let times: Vec<i64> = (0..1000).collect();
+        let values = Values::Float(v.clone());
+        let whole = Summary::of(&times, &values, 0, 1000).unwrap();
+        for piece in [1usize, 7, 360, 999] {
+            let mut fold = Fold::of(&times, &values, 0, piece).unwrap();
+            let mut from = piece;
+            while from < 1000 {
+                let to = (from + piece).min(1000);
+                // Through a summary, as chunks and hours are kept.
+                fold.append(Fold::from(Summary::of(&times, &values, from, to).unwrap()));
+                from = to;
+            }
+            assert_eq!(fold.finish(), whole, "in pieces of {piece}");
+        }
+        let exact: i64 = v.iter().map(|x| (x * 10.0).round() as i64).sum();
+        assert_eq!(whole.sum, Some(Value::Float(exact as f64 / 10.0)));
+        let odd = Values::Float(vec![-0.0, -0.0]);
+        let sum = Summary::of(&[0, 1], &odd, 0, 2).unwrap().sum.unwrap();
+        assert_eq!(sum.as_f64().unwrap(), 0.0);
+        let wild = Values::Float(vec![1e300, 0.1, 1.0 / 3.0]);
+        assert_eq!(Summary::of(&[0, 1, 2], &wild, 0, 3).unwrap().sum, Some(Value::Float(1e300)));
     }
 }

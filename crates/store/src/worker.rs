@@ -5,7 +5,7 @@ use crate::chunk::{self, CHUNK_READINGS_MAX};
 use crate::column::Effort;
 use crate::core::{Core, Job, Shared, Source, Trouble, lock};
 use crate::error::Error;
-use crate::file::{Commit, NewChunk};
+use crate::file::{Commit, NewChunk, SealedState};
 use crate::window::Summary;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// So many tails go into chunks in one commit.
 const JOBS_PER_COMMIT: usize = 128;
+/// How often the compactor looks for work.
+const COMPACTION_TICK: Duration = Duration::from_secs(10);
 /// How often the sealer looks after the log and series without being woken.
 const TICK: Duration = Duration::from_secs(1);
 /// When the hot log is longer than this, tails are sealed for its sake, however short they are.
@@ -28,7 +30,8 @@ impl Workers {
     pub(crate) fn start(shared: &Arc<Shared>) -> Result<Self, Error> {
         let mut workers = Self { threads: Vec::new() };
         type Role = fn(&Shared);
-        let roles: [(&str, Role); 2] = [("store-seal", seal_loop), ("store-sync", sync_loop)];
+        let roles: [(&str, Role); 3] =
+            [("store-seal", seal_loop), ("store-sync", sync_loop), ("store-compact", compact_loop)];
         for (name, role) in roles {
             let theirs = shared.clone();
             let started = std::thread::Builder::new().name(name.into()).spawn(move || role(&theirs));
@@ -72,6 +75,38 @@ fn sync_loop(shared: &Shared) {
             let synced = shared.sync("sync the hot log");
             shared.note_trouble(Source::Sync, synced.err());
         }
+    }
+}
+
+/// Looks for complete days, deletions and expired chunks, and works on them at a fraction of a core.
+fn compact_loop(shared: &Shared) {
+    let mut pause = COMPACTION_TICK;
+    loop {
+        {
+            let core = shared.core();
+            let (core, _) = shared
+                .room
+                .wait_timeout_while(core, pause, |c| !c.closed)
+                .unwrap_or_else(PoisonError::into_inner);
+            if core.closed {
+                return;
+            }
+        }
+        let began = Instant::now();
+        let mut outcome = shared.expire();
+        let due = shared.compaction_due(false);
+        if let (Ok(_), Some(&id)) = (&outcome, due.first()) {
+            outcome = shared.compact_series(id, false);
+        }
+        let more = due.len() > 1;
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, "compaction waits; nothing is lost by that");
+        }
+        // A quarter of one core at most.
+        pause = match outcome {
+            Ok(_) if more => began.elapsed() * 3,
+            _ => COMPACTION_TICK,
+        };
     }
 }
 
@@ -131,23 +166,38 @@ impl Shared {
     pub(crate) fn seal_some(&self) -> Result<(), Error> {
         // One at a time: a caller who seals and the worker would otherwise commit the jobs of a series out of order.
         let _one = lock(&self.sealer);
-        let (jobs, definitions) = {
+        let (jobs, definitions, states) = {
             let core = self.core();
             let jobs: Vec<Arc<Job>> = core.jobs.iter().take(JOBS_PER_COMMIT).cloned().collect();
             let series = core.catalog.undefined.iter().filter_map(|&id| core.catalog.get(id));
             let definitions: Vec<_> = series.map(crate::catalog::Series::owned_definition).collect();
-            (jobs, definitions)
+            let state = |job: &Arc<Job>| {
+                let series = core.catalog.get(job.series);
+                let (span, fresh, until) = series.map_or((0, None, None), |s| (s.span, s.fresh, s.until));
+                SealedState { series: job.series, sequence: job.tail.last_sequence, span, fresh, until }
+            };
+            let states: Vec<SealedState> = jobs.iter().map(state).collect();
+            (jobs, definitions, states)
         };
         if jobs.is_empty() && definitions.is_empty() {
             return Ok(());
         }
         let mut commit = Commit { definitions, ..Commit::default() };
-        for job in &jobs {
+        for (job, mut state) in jobs.iter().zip(states) {
+            // A series may have several jobs: the later ones go on from the earlier.
+            if let Some(before) = commit.sealed.iter().rev().find(|s| s.series == job.series) {
+                (state.span, state.fresh, state.until) = (before.span, before.fresh, before.until);
+            }
             let from = commit.chunks.len();
             chunks_of(job, &mut commit.chunks);
-            let span = commit.chunks[from..].iter().map(|c| c.t1.saturating_sub(c.t0)).max().unwrap_or(0);
-            commit.sealed.push((job.series, job.tail.last_sequence, span));
+            for c in &commit.chunks[from..] {
+                state.span = state.span.max(c.t1.saturating_sub(c.t0));
+                state.fresh = Some(state.fresh.map_or(c.t0, |t| t.min(c.t0)));
+                state.until = Some(state.until.map_or(c.t1, |t| t.max(c.t1)));
+            }
+            commit.sealed.push(state);
         }
+        commit.written = self.written();
         // Neighbours in the file are written together.
         commit.chunks.sort_by_key(|c| (c.series, c.t1));
         self.file.commit(&commit)?;
@@ -167,11 +217,11 @@ impl Shared {
         }
         let Catalog { series: series_of, undefined, .. } = &mut core.catalog;
         undefined.retain(|&id| series_of[id as usize].as_ref().is_some_and(|s| !s.in_file));
-        for (job, &(_, sequence, span)) in jobs.iter().zip(&commit.sealed) {
+        for (job, state) in jobs.iter().zip(&commit.sealed) {
             if let Some(series) = core.catalog.get_mut(job.series) {
                 series.sealing.retain(|t| !Arc::ptr_eq(t, &job.tail));
-                series.sealed = sequence;
-                series.span = series.span.max(span);
+                series.sealed = state.sequence;
+                (series.span, series.fresh, series.until) = (state.span, state.fresh, state.until);
                 if let Some((time, value)) = job.tail.newest() {
                     let newer = match &series.newest {
                         Newest::Unknown => false,
@@ -244,6 +294,8 @@ fn chunks_of(job: &Job, out: &mut Vec<NewChunk>) {
             t1: times[to - 1],
             sequence: job.tail.last_sequence,
             summary,
+            level: 0,
+            hours: Vec::new(),
             bytes: chunk::encode(&times[from..to], &part, Effort::Seal),
         });
     }

@@ -105,6 +105,10 @@ pub enum RejectKind {
     TimeOnly,
     /// A string value is longer than 1 MiB.
     TooLong,
+    /// The measurement has as many series as are allowed.
+    SeriesLimit,
+    /// It is older than the bucket keeps readings.
+    Expired,
 }
 
 impl WriteReport {
@@ -243,7 +247,14 @@ impl Shared {
                 return Ok(report);
             }
         }
-        let rows = resolve(&mut core.catalog, place, &batch, &mut report);
+        let limits = Limits {
+            series_max: self.series_max,
+            oldest: match core.catalog.buckets[place].retention {
+                0 => i64::MIN,
+                n => (self.clock.0)().as_nanos().saturating_sub(n),
+            },
+        };
+        let rows = resolve(&mut core.catalog, place, &batch, limits, &mut report);
         report.rejected.sort_by_key(|r| r.line);
         core.rejected_total += report.rejected_count;
         self.store(&mut core, &rows, bucket)?;
@@ -328,12 +339,36 @@ impl Shared {
     }
 }
 
-fn resolve(catalog: &mut Catalog, bucket: usize, batch: &Batch<'_>, report: &mut WriteReport) -> Rows {
+/// What a bucket does not take.
+#[derive(Clone, Copy)]
+struct Limits {
+    series_max: usize,
+    /// Earlier readings have expired already.
+    oldest: i64,
+}
+
+fn resolve(
+    catalog: &mut Catalog,
+    bucket: usize,
+    batch: &Batch<'_>,
+    limits: Limits,
+    report: &mut WriteReport,
+) -> Rows {
     let mut rows = Rows { rows: Vec::with_capacity(batch.fields.len()), texts: Vec::new() };
     for line in &batch.lines {
         let fields = &batch.fields[line.fields.clone()];
+        if line.time < limits.oldest {
+            let (at, bound) = (Timestamp::from_nanos(line.time), Timestamp::from_nanos(limits.oldest));
+            let point = String::from_utf8_lossy(line.key);
+            let reason = format!(
+                "point {point} at {at} dropped because it violates a Retention Policy Lower Bound at {bound}"
+            );
+            report.reject(RejectKind::Expired, line.number, line.text, reason);
+            continue;
+        }
         if !resolve_known(catalog, bucket, line, fields, &mut rows)
-            && let Err((kind, reason)) = resolve_new(catalog, bucket, line, fields, batch.options, &mut rows)
+            && let Err((kind, reason)) =
+                resolve_new(catalog, bucket, line, fields, batch.options, limits, &mut rows)
         {
             report.reject(kind, line.number, line.text, reason);
             continue;
@@ -396,6 +431,7 @@ fn resolve_new(
     line: &Unresolved<'_>,
     fields: &[Field<'_>],
     options: ParseOptions,
+    limits: Limits,
     rows: &mut Rows,
 ) -> Result<(), (RejectKind, String)> {
     let mut parser = Parser::new(line.text, options);
@@ -441,6 +477,15 @@ fn resolve_new(
     let tags: Vec<(Cow<'_, str>, Cow<'_, str>)> = full.tags().collect();
     let mut tags: Vec<(&str, &str)> = tags.iter().map(|(k, v)| (&**k, &**v)).collect();
     tags.sort_unstable();
+    let known = &catalog.buckets[bucket];
+    if known.keys_of(&measurement) >= limits.series_max && !known.knows(&measurement, &tags) {
+        let widest = known.widest_tag(&measurement).map_or_else(String::new, |(tag, values)| {
+            format!("; its tag \"{tag}\" has {values} values: is that an id or a time that changes with every reading?")
+        });
+        let max = limits.series_max;
+        let reason = format!("measurement \"{measurement}\" has {max} series, which is the limit{widest}");
+        return Err((RejectKind::SeriesLimit, reason));
+    }
     let key = catalog.buckets[bucket].key(&measurement, &tags);
     catalog.buckets[bucket].learn_spelling(line.key, key);
     for ((name, field_type), field) in seen.iter().zip(fields) {

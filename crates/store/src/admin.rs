@@ -1,0 +1,227 @@
+//! What is done to stored readings by decision: deleting, expiring, removing buckets, and looking for damage.
+
+use crate::catalog::Series;
+use crate::compact::DAY;
+use crate::core::{Shared, lock};
+use crate::error::Error;
+use crate::file::{Commit, SealedState, Tombstone};
+use crate::record;
+use crate::rollup;
+use crate::selector::Selector;
+use crate::store::VerifyReport;
+use crate::window::{Summary, TimeRange};
+use graylogic_line::Timestamp;
+
+/// Series whose expired chunks go in one transaction.
+const EXPIRED_PER_COMMIT: usize = 64;
+/// Pages given back to the file system after chunks went.
+const PAGES_GIVEN_BACK: u32 = 256;
+
+impl Shared {
+    /// Hides the readings of a range at once, and for ever.
+    pub(crate) fn delete(&self, selector: &Selector, range: TimeRange) -> Result<usize, Error> {
+        let mut core = self.open_core()?;
+        let series = core.catalog.select(selector)?;
+        if range.start >= range.stop || series.is_empty() {
+            return Ok(0);
+        }
+        // What was written so far has smaller numbers, what is written from now on has not.
+        let sequence = self.log.next_sequence();
+        let mut commit = Commit::default();
+        for info in &series {
+            core.detach(info.id);
+            let tombstone = Tombstone { series: info.id, start: range.start, stop: range.stop, sequence };
+            commit.tombstones.push(tombstone);
+            let held = core.catalog.series_mut(info.id);
+            held.tombstones.push(tombstone);
+            if !held.in_file {
+                commit.definitions.push(held.owned_definition());
+            }
+        }
+        drop(core);
+        self.wake.notify_all();
+        let committed = self.file.commit(&commit);
+        let mut core = self.core();
+        for tombstone in &commit.tombstones {
+            let Some(held) = core.catalog.get_mut(tombstone.series) else { continue };
+            match &committed {
+                Ok(()) => held.in_file = true,
+                Err(_) => held.tombstones.retain(|t| t != tombstone),
+            }
+        }
+        if committed.is_ok() {
+            let crate::catalog::Catalog { series: known, undefined, .. } = &mut core.catalog;
+            undefined.retain(|&id| known[id as usize].as_ref().is_some_and(|s| !s.in_file));
+        }
+        committed.map(|()| series.len())
+    }
+
+    /// Removes a bucket, its series, its chunks, and what memory holds of them.
+    pub(crate) fn remove_bucket(&self, name: &str) -> Result<(), Error> {
+        // Nothing of it is on its way into the file meanwhile.
+        let _one = lock(&self.sealer);
+        let mut core = self.open_core()?;
+        let place = core.catalog.bucket_place(name)?;
+        let bucket = &core.catalog.buckets[place];
+        let id = bucket.id;
+        let ids: Vec<u32> = bucket.entries.iter().flat_map(|e| &e.fields).map(|f| f.series).collect();
+        // Under the lock of memory: a write to the bucket comes before or finds it gone.
+        self.file.remove_bucket(id, &ids)?;
+        let tails: Vec<&Series> = ids.iter().filter_map(|&id| core.catalog.get(id)).collect();
+        let tails = tails
+            .iter()
+            .fold((0, 0), |(n, bytes), s| (n + s.tail.len() as u64, bytes + s.tail.memory_bytes()));
+        core.forget(&ids, tails);
+        core.catalog.remove_bucket(place);
+        Ok(())
+    }
+
+    /// Removes chunks whose last day has expired, and says how many readings went.
+    pub(crate) fn expire(&self) -> Result<u64, Error> {
+        let now = (self.clock.0)().as_nanos();
+        let due: Vec<(u32, i64)> = {
+            let core = self.core();
+            let of = |b: &crate::catalog::Bucket| {
+                let cutoff = now.saturating_sub(b.retention).div_euclid(DAY).saturating_mul(DAY);
+                (b.retention > 0 && cutoff > b.expired_to).then_some((b.id, cutoff))
+            };
+            core.catalog.buckets.iter().filter_map(of).collect()
+        };
+        let mut removed = 0;
+        for (bucket, cutoff) in due {
+            let ids: Vec<u32> = {
+                let core = self.core();
+                let place = core.catalog.buckets.iter().find(|b| b.id == bucket);
+                place.map_or_else(Vec::new, |b| {
+                    b.entries.iter().flat_map(|e| &e.fields).map(|f| f.series).collect()
+                })
+            };
+            for some in ids.chunks(EXPIRED_PER_COMMIT) {
+                removed += self.expire_some(some, cutoff)?;
+            }
+            if let Some(bucket) = self.core().catalog.buckets.iter_mut().find(|b| b.id == bucket) {
+                bucket.expired_to = cutoff;
+            }
+        }
+        if removed > 0 {
+            self.file.give_back(PAGES_GIVEN_BACK)?;
+        }
+        Ok(removed)
+    }
+
+    fn expire_some(&self, ids: &[u32], cutoff: i64) -> Result<u64, Error> {
+        let _one = lock(&self.sealer);
+        let snapshot = self.file.snapshot()?;
+        let mut commit = Commit::default();
+        let mut removed = 0;
+        for &id in ids {
+            let (info, mut state) = {
+                let core = self.open_core()?;
+                let Some(s) = core.catalog.get(id) else { continue };
+                let state = SealedState {
+                    series: id,
+                    sequence: s.sealed,
+                    span: s.span,
+                    fresh: s.fresh,
+                    until: s.until,
+                };
+                (s.info.clone(), state)
+            };
+            let old =
+                snapshot.chunks(id, info.field_type, state.span, (i64::MIN, cutoff), &mut Vec::new())?;
+            let old: Vec<_> = old.into_iter().filter(|c| c.t1 < cutoff).collect();
+            if old.is_empty() {
+                continue;
+            }
+            removed += old.iter().map(|c| c.summary.count).sum::<u64>();
+            commit.removed.extend(old.iter().map(|c| (id, c.t1, c.id)));
+            if state.until.is_some_and(|t| t < cutoff) {
+                (state.until, state.fresh) = (None, None);
+            } else {
+                state.fresh = state.fresh.map(|t| t.max(cutoff));
+            }
+            commit.sealed.push(state);
+        }
+        drop(snapshot);
+        if commit.removed.is_empty() {
+            return Ok(0);
+        }
+        self.file.commit(&commit)?;
+        let mut core = self.core();
+        for state in &commit.sealed {
+            if let Some(series) = core.catalog.get_mut(state.series) {
+                (series.until, series.fresh) = (state.until, state.fresh);
+                if state.until.is_none() {
+                    series.newest = crate::catalog::Newest::Nothing;
+                }
+            }
+        }
+        core.totals = None;
+        Ok(removed)
+    }
+
+    /// Reads every chunk, and every record of the log.
+    pub(crate) fn verify(&self) -> Result<VerifyReport, Error> {
+        let mut report = VerifyReport { damage: self.file.check()?, ..VerifyReport::default() };
+        let series: Vec<_> =
+            self.open_core()?.catalog.series.iter().flatten().map(|s| (s.info.clone(), s.span)).collect();
+        for (info, span) in series {
+            let snapshot = self.file.snapshot()?;
+            let name = || {
+                let tags: String = info.tags().map(|(k, v)| format!(",{k}={v}")).collect();
+                format!("{}{tags} {} in bucket {:?}", info.measurement(), info.field(), info.bucket())
+            };
+            let mut rows = Vec::new();
+            let metas = snapshot.chunks(info.id, info.field_type, span, (i64::MIN, i64::MAX), &mut rows);
+            let metas = match metas {
+                Ok(metas) => metas,
+                Err(error) => {
+                    report.damage.push(format!("{}: its chunks cannot be listed: {error}", name()));
+                    continue;
+                }
+            };
+            report.damage.extend(rows.into_iter().map(|row| format!("{}: {row}", name())));
+            for meta in metas {
+                let range = || {
+                    let (from, to) = (Timestamp::from_nanos(meta.t0), Timestamp::from_nanos(meta.t1));
+                    format!(
+                        "{}: chunk {} with {} readings from {from} to {to}",
+                        name(),
+                        meta.id,
+                        meta.summary.count
+                    )
+                };
+                match snapshot.readings(&meta, info.field_type) {
+                    Ok(Some((times, values))) => {
+                        report.chunks += 1;
+                        report.readings += times.len() as u64;
+                        let told = Summary::of(&times, &values, 0, times.len());
+                        let hours = rollup::decode(&meta.hours, info.field_type);
+                        let expected = if meta.hours.is_empty() {
+                            Vec::new()
+                        } else {
+                            rollup::hours_of(&times, &values)
+                        };
+                        if told.as_ref() != Some(&meta.summary) || hours.ok() != Some(expected) {
+                            report
+                                .damage
+                                .push(format!("{}: its figures are not those of its readings", range()));
+                        }
+                    }
+                    Ok(None) => report.damage.push(format!("{}: its bytes are damaged", range())),
+                    Err(error) => report.damage.push(format!("{}: it cannot be read: {error}", range())),
+                }
+            }
+        }
+        for item in self.log.replay(self.log.first_sequence()) {
+            match item {
+                Ok(frame) if record::decode(&frame.payload).is_ok() => report.records += 1,
+                Ok(frame) => {
+                    report.damage.push(format!("hot log: record {} is not understood", frame.first_sequence))
+                }
+                Err(damage) => report.damage.push(format!("hot log: {damage}")),
+            }
+        }
+        Ok(report)
+    }
+}

@@ -1,0 +1,286 @@
+//! Compaction: the small chunks of the way in become chunks of days, late and repeated readings find their place,
+//! deleted and expired ones go, and each hour gets its figures. One transaction moves a series from one state to the
+//! next, so that a crash at any instruction leaves one of the two.
+
+use crate::catalog::Newest;
+use crate::chunk;
+use crate::column::Effort;
+use crate::core::{Shared, lock};
+use crate::error::Error;
+use crate::file::{ChunkMeta, Commit, NewChunk, SealedState, Tombstone};
+use crate::rollup;
+use crate::scan::{Source, runs_of};
+use crate::value::Values;
+use crate::window::{Summary, TimeRange};
+
+/// Length of a day in nanoseconds.
+pub(crate) const DAY: i64 = 86_400_000_000_000;
+/// A chunk of several days has at most so many readings; more than `DAY_MAX` in one day are cut into such pieces.
+const READINGS: usize = 8192;
+/// A day with up to so many readings is one chunk: one each ten seconds, and a little more.
+const DAY_MAX: usize = 9000;
+/// A chunk of several days is at most so long.
+const LENGTH_MAX: i64 = 28 * DAY;
+/// So many readings are merged at a time: a bound on memory.
+const MERGED_MAX: u64 = 200_000;
+
+impl Shared {
+    /// Series that have something to compact: complete days in small chunks, or deletions. `all`: open days too.
+    pub(crate) fn compaction_due(&self, all: bool) -> Vec<u32> {
+        let core = self.core();
+        let due = |s: &&crate::catalog::Series| {
+            let day_is_over = match (s.fresh, s.until) {
+                (Some(fresh), Some(until)) => all || fresh < until.div_euclid(DAY).saturating_mul(DAY),
+                _ => false,
+            };
+            day_is_over || !liftable(&s.tombstones, s.oldest_in_memory()).is_empty()
+        };
+        core.catalog.series.iter().flatten().filter(due).map(|s| s.info.id).collect()
+    }
+
+    /// Compacts a series as far as one round goes; tells how many readings it wrote.
+    pub(crate) fn compact_series(&self, id: u32, all: bool) -> Result<u64, Error> {
+        // No chunk comes or goes meanwhile but by this hand.
+        let _one = lock(&self.sealer);
+        let (info, state, span, tombstones, in_memory) = {
+            let core = self.open_core()?;
+            let Some(series) = core.catalog.get(id) else { return Ok(0) };
+            let state = SealedState {
+                series: id,
+                sequence: series.sealed,
+                span: series.span,
+                fresh: series.fresh,
+                until: series.until,
+            };
+            (series.info.clone(), state, series.span, series.tombstones.clone(), series.oldest_in_memory())
+        };
+        let ripe = liftable(&tombstones, in_memory);
+        let Some(until) = state.until else {
+            return self.finish(Commit::default(), state, ripe, &[], 0);
+        };
+        let cutoff = if all { i64::MAX } else { until.div_euclid(DAY).saturating_mul(DAY) };
+        let oldest = ripe.iter().map(|t| t.start).chain(state.fresh).min().unwrap_or(i64::MAX);
+        let snapshot = self.file.snapshot()?;
+        let mut damage = Vec::new();
+        let from = oldest.saturating_sub(LENGTH_MAX);
+        let metas = snapshot.chunks(id, info.field_type, span, (from, i64::MAX), &mut damage)?;
+        let touched = |m: &ChunkMeta| {
+            let deleted = |t: &Tombstone| m.sequence < t.sequence && t.start <= m.t1 && m.t0 < t.stop;
+            (m.level == 0 && m.t0 < cutoff) || ripe.iter().any(deleted)
+        };
+        let runs = runs_of(metas.iter().cloned().map(Source::Chunk).collect());
+        // A group of neighbouring runs that are to be written again, and the compacted chunk before them if there is
+        // still room in it.
+        let mut group: Vec<ChunkMeta> = Vec::new();
+        let mut merged = 0u64;
+        let mut complete = true;
+        for run in runs {
+            let chunks: Vec<ChunkMeta> = run.into_iter().filter_map(Source::into_chunk).collect();
+            let readings: u64 = chunks.iter().map(|c| c.summary.count).sum();
+            if chunks.iter().any(&touched) {
+                if !group.is_empty() && merged + readings > MERGED_MAX {
+                    complete = false;
+                    break;
+                }
+                merged += readings;
+                group.extend(chunks);
+            } else if group.iter().any(&touched) {
+                complete = false;
+                break;
+            } else {
+                // It may take in what follows.
+                let room =
+                    |c: &ChunkMeta| c.summary.count < READINGS as u64 && c.t1 - c.t0 < LENGTH_MAX - DAY;
+                let joins = chunks.len() == 1 && room(&chunks[0]);
+                group = if joins { chunks } else { Vec::new() };
+                merged = group.iter().map(|c| c.summary.count).sum();
+            }
+        }
+        if !group.iter().any(&touched) {
+            group.clear();
+        }
+        let mut commit = Commit::default();
+        let mut unreadable = Vec::new();
+        let mut parts = Vec::new();
+        group.sort_by_key(|c| c.sequence);
+        for meta in &group {
+            match snapshot.readings(meta, info.field_type)? {
+                Some((times, values)) => parts.push((times, values, meta.sequence)),
+                None => unreadable.push(meta.id),
+            }
+        }
+        // What cannot be read stays where it is: a repair may still find it.
+        group.retain(|m| !unreadable.contains(&m.id));
+        drop(snapshot);
+        self.note_damage(&damage);
+        // What deletions hid is gone from these readings: they do not concern them any more.
+        let newest = group.iter().map(|c| c.sequence).max().unwrap_or(0);
+        let sequence = ripe.iter().map(|t| t.sequence).max().unwrap_or(0).max(newest);
+        for (times, values, part_sequence) in &mut parts {
+            delete(times, values, *part_sequence, &tombstones, TimeRange::all());
+        }
+        let parts = parts.into_iter().map(|(t, v, _)| (t, v)).collect();
+        let (times, values) = crate::scan::merge(parts, info.field_type);
+        let mut written = 0;
+        for (from, to, level) in pieces(&times, cutoff) {
+            let mut part = values.clone();
+            part.cut(from, to);
+            let times = &times[from..to];
+            let Some(summary) = Summary::of(times, &part, 0, times.len()) else { continue };
+            let effort = if level == 0 { Effort::Seal } else { Effort::Compact };
+            let hours = if level == 0 { Vec::new() } else { rollup::hours_of(times, &part) };
+            written += times.len() as u64;
+            commit.chunks.push(NewChunk {
+                series: id,
+                t0: times[0],
+                t1: times[times.len() - 1],
+                sequence,
+                summary,
+                level,
+                hours: rollup::encode(&hours, info.field_type),
+                bytes: chunk::encode(times, &part, effort),
+            });
+        }
+        commit.removed = group.iter().map(|c| (id, c.t1, c.id)).collect();
+        let kept =
+            metas.iter().filter(|m| !group.iter().any(|g| g.id == m.id) && !unreadable.contains(&m.id));
+        let kept: Vec<(i64, i64, u8)> = kept.map(|m| (m.t0, m.t1, m.level)).collect();
+        let now: Vec<(i64, i64, u8)> =
+            kept.iter().copied().chain(commit.chunks.iter().map(|c| (c.t0, c.t1, c.level))).collect();
+        let fresh = now.iter().filter(|c| c.2 == 0).map(|c| c.0).min();
+        let longest = now.iter().map(|c| c.1 - c.0).max().unwrap_or(0);
+        let older = from > i64::MIN && self.has_before(id, &info, from)?;
+        let state = SealedState {
+            fresh,
+            until: now.iter().map(|c| c.1).max().or(if older { Some(from) } else { None }),
+            span: span.max(longest),
+            ..state
+        };
+        let done = if complete { ripe } else { Vec::new() };
+        self.finish(commit, state, done, &group, written)
+    }
+
+    /// Whether a series has chunks that end before a time.
+    fn has_before(&self, id: u32, info: &crate::catalog::SeriesInfo, time: i64) -> Result<bool, Error> {
+        let oldest = self.file.snapshot()?.oldest_chunk(id, info.field_type)?;
+        Ok(oldest.is_some_and(|c| c.t1 < time))
+    }
+
+    fn finish(
+        &self,
+        mut commit: Commit,
+        state: SealedState,
+        lifted: Vec<Tombstone>,
+        group: &[ChunkMeta],
+        written: u64,
+    ) -> Result<u64, Error> {
+        commit.lifted.clone_from(&lifted);
+        commit.sealed.push(state);
+        if group.is_empty() && lifted.is_empty() {
+            // Nothing moved; what is known is kept, so that the series is not looked at again.
+            let mut core = self.core();
+            if let Some(series) = core.catalog.get_mut(state.series) {
+                series.fresh = state.fresh;
+            }
+            return Ok(0);
+        }
+        self.file.commit(&commit)?;
+        let mut core = self.core();
+        if let Some(series) = core.catalog.get_mut(state.series) {
+            (series.fresh, series.until, series.span) = (state.fresh, state.until, state.span);
+            series.tombstones.retain(|t| !lifted.contains(t));
+            series.newest = if state.until.is_some() { Newest::Unknown } else { Newest::Nothing };
+        }
+        core.totals = None;
+        Ok(written)
+    }
+}
+
+/// The tombstones that chunks can be freed of: memory holds only what was written after them.
+fn liftable(tombstones: &[Tombstone], in_memory: Option<u64>) -> Vec<Tombstone> {
+    tombstones.iter().filter(|t| in_memory.is_none_or(|first| first >= t.sequence)).copied().collect()
+}
+
+/// Takes out what tombstones hide of a part whose newest record is `sequence`, and what lies outside `visible`.
+pub(crate) fn delete(
+    times: &mut Vec<i64>,
+    values: &mut Values,
+    sequence: u64,
+    tombstones: &[Tombstone],
+    visible: TimeRange,
+) {
+    let hides = |t: &&Tombstone| sequence < t.sequence;
+    let over: Vec<(i64, i64)> = tombstones.iter().filter(hides).map(|t| (t.start, t.stop)).collect();
+    let gone = |t: i64| t < visible.start || t >= visible.stop || over.iter().any(|&(a, b)| a <= t && t < b);
+    if !times.iter().any(|&t| gone(t)) {
+        return;
+    }
+    let order: Vec<u32> = (0..times.len() as u32).filter(|&i| !gone(times[i as usize])).collect();
+    *values = values.pick(&order);
+    *times = order.iter().map(|&i| times[i as usize]).collect();
+}
+
+/// How readings are cut into chunks: whole days together up to a length, a long day into pieces; what lies at or after
+/// the cutoff belongs to a day that is not over and stays small.
+fn pieces(times: &[i64], cutoff: i64) -> Vec<(usize, usize, u8)> {
+    let mut out = Vec::new();
+    let closed = times.partition_point(|&t| t < cutoff);
+    let mut from = 0;
+    while from < closed {
+        let mut to = from;
+        while to < closed {
+            let day_end = times[to].div_euclid(DAY).saturating_add(1).saturating_mul(DAY);
+            let next = to + times[to..closed].partition_point(|&t| t < day_end).max(1);
+            let most = if to == from { DAY_MAX } else { READINGS };
+            if next - from > most || times[next - 1].saturating_sub(times[from]) > LENGTH_MAX {
+                if to == from {
+                    // A day by itself, in equal pieces.
+                    let parts = (next - from).div_ceil(READINGS);
+                    let n = next - from;
+                    out.extend((0..parts).map(|i| (from + n * i / parts, from + n * (i + 1) / parts, 1)));
+                    to = next;
+                    from = next;
+                    continue;
+                }
+                break;
+            }
+            to = next;
+        }
+        if to > from {
+            out.push((from, to, 1));
+            from = to;
+        }
+    }
+    let n = times.len() - closed;
+    let parts = n.div_ceil(READINGS);
+    out.extend((0..parts).map(|i| (closed + n * i / parts, closed + n * (i + 1) / parts, 0)));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_kept_whole_and_long_ones_cut() {
+        let each = |seconds: i64, n: i64| (0..n).map(|i| i * seconds * 1_000_000_000).collect::<Vec<i64>>();
+        let check = |times: &[i64], cutoff: i64| {
+            let pieces = pieces(times, cutoff);
+            assert_eq!(pieces.first().map_or(0, |p| p.0), 0);
+            assert!(pieces.windows(2).all(|w| w[0].1 == w[1].0), "{pieces:?}");
+            assert_eq!(pieces.last().map_or(0, |p| p.1), times.len());
+            assert!(pieces.iter().all(|p| p.1 > p.0 && p.1 - p.0 <= DAY_MAX), "{pieces:?}");
+            pieces
+        };
+        // Ten seconds: a day each. A minute: five days. Fifteen minutes: four weeks. A second: cut days.
+        assert_eq!(check(&each(10, 8640 * 3), i64::MAX).len(), 3);
+        assert_eq!(check(&each(60, 1440 * 10), i64::MAX).len(), 2);
+        assert_eq!(check(&each(900, 96 * 56), i64::MAX).len(), 2);
+        assert_eq!(check(&each(1, 86_400), i64::MAX).len(), 11);
+        assert_eq!(check(&each(86_400, 100), i64::MAX).len(), 4);
+        let open = check(&each(60, 2000), DAY);
+        assert_eq!(open, [(0, 1440, 1), (1440, 2000, 0)]);
+        assert!(check(&[], 0).is_empty());
+        check(&[i64::MIN + 2, -1, 0, i64::MAX - 1], i64::MAX);
+    }
+}

@@ -1,0 +1,219 @@
+//! What is known of each hour of a compacted chunk, as bytes and back. `docs/format.md` has every byte.
+//! Pure: it knows neither SQLite nor queries.
+
+use crate::bytes::{Malformed, Reader, put_bytes, put_varint, put_zigzag};
+use crate::chunk::{put_values, take_values};
+use crate::column::{self, Effort, Neighbours};
+use crate::value::{Value, Values};
+use crate::window::Summary;
+use graylogic_line::{FieldType, Timestamp};
+
+/// First byte of the bytes.
+const VERSION: u8 = 1;
+/// Length of an hour in nanoseconds.
+pub(crate) const HOUR: i64 = 3_600_000_000_000;
+/// Most hours of one chunk: a bound on the memory that damaged bytes can ask for.
+const HOURS_MAX: usize = 1 << 16;
+
+/// The readings of one hour of a chunk.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Hour {
+    /// Hours since the epoch.
+    pub(crate) hour: i64,
+    pub(crate) summary: Summary,
+    /// Value times seconds by the trapezoidal rule, between the readings inside the hour; 0 for booleans.
+    pub(crate) integral: f64,
+}
+
+/// The hours of readings in the order of time; empty for strings, of which only ends could be told.
+pub(crate) fn hours_of(times: &[i64], values: &Values) -> Vec<Hour> {
+    let mut hours = Vec::new();
+    if values.field_type() == FieldType::String {
+        return hours;
+    }
+    let mut from = 0;
+    while from < times.len() {
+        let hour = times[from].div_euclid(HOUR);
+        let end = hour.saturating_add(1).saturating_mul(HOUR);
+        let to = from + times[from..].partition_point(|&t| t < end).max(1);
+        if let Some(summary) = Summary::of(times, values, from, to) {
+            hours.push(Hour { hour, summary, integral: integral(times, values, from, to) });
+        }
+        from = to;
+    }
+    hours
+}
+
+fn integral(times: &[i64], values: &Values, from: usize, to: usize) -> f64 {
+    let trapezoids = |at: &dyn Fn(usize) -> f64| {
+        let one = |i: usize| (at(i) + at(i + 1)) / 2.0 * ((times[i + 1] - times[i]) as f64 / 1e9);
+        (from..to - 1).map(one).sum()
+    };
+    match values {
+        Values::Float(v) => trapezoids(&|i| v[i]),
+        Values::Integer(v) => trapezoids(&|i| v[i] as f64),
+        Values::Unsigned(v) => trapezoids(&|i| v[i] as f64),
+        Values::Boolean(_) | Values::String(_) => 0.0,
+    }
+}
+
+/// The bytes of hours; empty for none.
+pub(crate) fn encode(hours: &[Hour], field_type: FieldType) -> Vec<u8> {
+    let mut out = Vec::new();
+    let Some(first) = hours.first() else { return out };
+    let effort = Effort::Compact;
+    out.push(VERSION);
+    put_varint(&mut out, hours.len() as u64);
+    put_zigzag(&mut out, first.hour);
+    let integers = |of: &dyn Fn(&Hour) -> u64, out: &mut Vec<u8>| {
+        let numbers: Vec<u64> = hours.iter().map(of).collect();
+        let mut column = Vec::new();
+        column::put_integers(&mut column, &numbers, Neighbours::Independent, effort);
+        put_bytes(out, &column);
+    };
+    integers(&|h| (h.hour - first.hour) as u64, &mut out);
+    integers(&|h| h.summary.count, &mut out);
+    // Times of the first and last reading inside their hour.
+    let inside = |h: &Hour, t: Timestamp| (t.as_nanos() - h.hour * HOUR) as u64;
+    let unit = hours.iter().flat_map(|h| [inside(h, h.summary.first.0), inside(h, h.summary.last.0)]);
+    let unit = unit.fold(0, gcd).max(1);
+    put_varint(&mut out, unit);
+    integers(&|h| inside(h, h.summary.first.0) / unit, &mut out);
+    integers(&|h| inside(h, h.summary.last.0) / unit, &mut out);
+    let columns: [&dyn Fn(&Summary) -> Option<&Value>; 4] =
+        [&|s| s.min.as_ref(), &|s| s.max.as_ref(), &|s| Some(&s.first.1), &|s| Some(&s.last.1)];
+    for column in columns {
+        put_values(&mut out, &collect(hours.iter().filter_map(|h| column(&h.summary)), field_type), effort);
+    }
+    let sums = collect(hours.iter().filter_map(|h| h.summary.sum.as_ref()), sum_type(field_type));
+    put_values(&mut out, &sums, effort);
+    let integrals = if field_type == FieldType::Boolean {
+        Vec::new()
+    } else {
+        hours.iter().map(|h| h.integral).collect()
+    };
+    let mut column = Vec::new();
+    if !integrals.is_empty() {
+        column::put_floats(&mut column, &integrals, effort);
+    }
+    put_bytes(&mut out, &column);
+    out
+}
+
+/// The hours of bytes that [`encode`] made.
+pub(crate) fn decode(bytes: &[u8], field_type: FieldType) -> Result<Vec<Hour>, Malformed> {
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut reader = Reader::new(bytes);
+    if reader.u8()? != VERSION {
+        return Err(Malformed);
+    }
+    let n = reader.length(HOURS_MAX)?;
+    if n == 0 {
+        return Err(Malformed);
+    }
+    let first_hour = reader.zigzag()?;
+    let offsets = column::integers(reader.bytes()?, n)?;
+    let counts = column::integers(reader.bytes()?, n)?;
+    let unit = reader.varint()?;
+    let firsts = column::integers(reader.bytes()?, n)?;
+    let lasts = column::integers(reader.bytes()?, n)?;
+    let mut columns = Vec::with_capacity(5);
+    for i in 0..5 {
+        let values = take_values(&mut reader, n)?;
+        let expected = if i == 4 { sum_type(field_type) } else { field_type };
+        if values.field_type() != expected {
+            return Err(Malformed);
+        }
+        columns.push(values);
+    }
+    let [min, max, first, last, sum] = columns.as_slice() else { return Err(Malformed) };
+    let column = reader.bytes()?;
+    let integrals = if field_type == FieldType::Boolean { vec![0.0; n] } else { column::floats(column, n)? };
+    if !reader.is_empty() {
+        return Err(Malformed);
+    }
+    let mut hours = Vec::with_capacity(n);
+    for i in 0..n {
+        let hour = first_hour.wrapping_add(offsets[i] as i64);
+        let start = hour.checked_mul(HOUR).ok_or(Malformed)?;
+        let at = |ticks: u64| Timestamp::from_nanos(start.wrapping_add(ticks.wrapping_mul(unit) as i64));
+        let summary = Summary {
+            count: counts[i],
+            sum: Some(sum.get(i)),
+            min: Some(min.get(i)),
+            max: Some(max.get(i)),
+            first: (at(firsts[i]), first.get(i)),
+            last: (at(lasts[i]), last.get(i)),
+        };
+        hours.push(Hour { hour, summary, integral: integrals[i] });
+    }
+    Ok(hours)
+}
+
+/// The sum of booleans is the number of true ones.
+fn sum_type(field_type: FieldType) -> FieldType {
+    if field_type == FieldType::Boolean { FieldType::Unsigned } else { field_type }
+}
+
+fn collect<'a>(values: impl Iterator<Item = &'a Value>, field_type: FieldType) -> Values {
+    let mut column = Values::empty(field_type);
+    for value in values {
+        match (&mut column, value) {
+            (Values::Float(v), Value::Float(x)) => v.push(*x),
+            (Values::Integer(v), Value::Integer(x)) => v.push(*x),
+            (Values::Unsigned(v), Value::Unsigned(x)) => v.push(*x),
+            (Values::Boolean(v), Value::Boolean(x)) => v.push(*x),
+            _ => unreachable!("the figures of an hour are of its series' type"),
+        }
+    }
+    column
+}
+
+fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_come_back_whatever_their_type() {
+        let times: Vec<i64> = (0..5000i64).map(|i| i * 17_000_000_000 + i % 7 - 3 * HOUR - 1).collect();
+        let n = times.len();
+        let columns = [
+            Values::Float((0..n).map(|i| (i as f64).sqrt()).collect()),
+            Values::Float((0..n).map(|i| (i % 300) as f64 / 10.0).collect()),
+            Values::Integer((0..n as i64).map(|i| i * 7 - 9000).collect()),
+            Values::Unsigned((0..n as u64).map(|i| u64::MAX / 2 - i).collect()),
+            Values::Boolean((0..n).map(|i| i % 5 == 0).collect()),
+        ];
+        for values in columns {
+            let hours = hours_of(&times, &values);
+            assert_eq!(hours.iter().map(|h| h.summary.count).sum::<u64>(), n as u64);
+            assert!(hours.iter().all(|h| h.summary.first.0.as_nanos().div_euclid(HOUR) == h.hour));
+            let bytes = encode(&hours, values.field_type());
+            assert_eq!(decode(&bytes, values.field_type()).unwrap(), hours);
+            for cut in 0..bytes.len().min(400) {
+                let _ = decode(&bytes[..cut], values.field_type());
+            }
+        }
+        let text = Values::String(vec!["a".into(); 3]);
+        assert!(hours_of(&[1, 2, 3], &text).is_empty());
+        assert!(encode(&[], FieldType::String).is_empty());
+    }
+
+    #[test]
+    fn the_integral_of_a_line_is_its_area() {
+        let times: Vec<i64> = (0..=3599).map(|s| s * 1_000_000_000).collect();
+        let values = Values::Float((0..=3599).map(f64::from).collect());
+        let hours = hours_of(&times, &values);
+        assert_eq!(hours.len(), 1);
+        assert!((hours[0].integral - 3599.0 * 3599.0 / 2.0).abs() < 1e-6);
+    }
+}
