@@ -25,8 +25,12 @@ impl Shared {
         if range.start >= range.stop || series.is_empty() {
             return Ok(0);
         }
-        // What was written so far has smaller numbers, what is written from now on has not.
-        let sequence = self.log.next_sequence();
+        // A record without rows takes a number of its own: what was written so far has smaller ones, what is written
+        // from now on larger, and chunks that were freed of what is deleted here get this one.
+        let sequence = self
+            .log
+            .append_with(1, |out| record::encode(out, std::iter::empty(), &[], &[]))
+            .map_err(|e| Error::log("delete", e))?;
         let mut commit = Commit::default();
         for info in &series {
             core.detach(info.id);
@@ -217,7 +221,7 @@ impl Shared {
             match item {
                 Ok(frame) if record::decode(&frame.payload).is_ok() => report.records += 1,
                 Ok(frame) => {
-                    report.damage.push(format!("hot log: record {} is not understood", frame.first_sequence))
+                    report.damage.push(format!("hot log: record {} is not understood", frame.first_sequence));
                 }
                 Err(damage) => report.damage.push(format!("hot log: {damage}")),
             }

@@ -80,12 +80,16 @@ pub(crate) fn encode(hours: &[Hour], field_type: FieldType) -> Vec<u8> {
     put_varint(&mut out, unit);
     integers(&|h| inside(h, h.summary.first.0) / unit, &mut out);
     integers(&|h| inside(h, h.summary.last.0) / unit, &mut out);
-    let columns: [&dyn Fn(&Summary) -> Option<&Value>; 4] =
-        [&|s| s.min.as_ref(), &|s| s.max.as_ref(), &|s| Some(&s.first.1), &|s| Some(&s.last.1)];
-    for column in columns {
-        put_values(&mut out, &collect(hours.iter().filter_map(|h| column(&h.summary)), field_type), effort);
+    let summaries = || hours.iter().map(|h| &h.summary);
+    for column in [
+        collect(summaries().filter_map(|s| s.min.as_ref()), field_type),
+        collect(summaries().filter_map(|s| s.max.as_ref()), field_type),
+        collect(summaries().map(|s| &s.first.1), field_type),
+        collect(summaries().map(|s| &s.last.1), field_type),
+    ] {
+        put_values(&mut out, &column, effort);
     }
-    let sums = collect(hours.iter().filter_map(|h| h.summary.sum.as_ref()), sum_type(field_type));
+    let sums = collect(summaries().filter_map(|s| s.sum.as_ref()), sum_type(field_type));
     put_values(&mut out, &sums, effort);
     let integrals = if field_type == FieldType::Boolean {
         Vec::new()

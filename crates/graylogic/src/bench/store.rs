@@ -137,6 +137,13 @@ fn measure_store(folder: &Path, lines: &Path, points: usize) -> Result<Map<Strin
     figures.insert("written_bytes_per_point".into(), json!(written as f64 / n));
     let store = Store::open(&place, StoreOptions::default())?;
     questions(&store, &mut figures)?;
+    let began = Instant::now();
+    store.compact()?;
+    figures.insert("compact_points_per_s".into(), json!(n / began.elapsed().as_secs_f64()));
+    store.close()?;
+    figures.insert("compacted_bytes_per_point".into(), json!(folder_bytes(&place) as f64 / n));
+    let store = Store::open(&place, StoreOptions::default())?;
+    questions_compacted(&store, &mut figures)?;
     // What an end without warning leaves to be read again: a second of the stream on top.
     let mut batches = Batches::open(lines, points.min(1_000_000))?;
     let mut batch = Vec::new();
@@ -211,24 +218,30 @@ fn ingest(
     Ok(Ingested { store, seconds, cpu_seconds: cpu_seconds() - cpu })
 }
 
+/// Asks a question several times and notes the median.
+fn ask(
+    figures: &mut Map<String, Value>,
+    name: &str,
+    question: impl Fn() -> Result<usize, Failure>,
+) -> Result<(), Failure> {
+    let mut times = Vec::new();
+    for _ in 0..QUESTIONS {
+        let began = Instant::now();
+        let found = question()?;
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+        if found == 0 {
+            return Err(Failure::new(format!("{name} found nothing")));
+        }
+    }
+    figures.insert(name.to_owned(), json!(median(times)));
+    Ok(())
+}
+
 fn questions(store: &Store, figures: &mut Map<String, Value>) -> Result<(), Failure> {
     let one = Selector::bucket("bench").measurement("environment").tag("device", Matcher::equal("temp-000"));
     let all = Selector::bucket("bench");
     let hours = Windows::every(Duration::from_secs(3600))?;
-    let mut ask = |name: &str, question: &dyn Fn() -> Result<usize, Failure>| -> Result<(), Failure> {
-        let mut times = Vec::new();
-        for _ in 0..QUESTIONS {
-            let began = Instant::now();
-            let found = question()?;
-            times.push(began.elapsed().as_secs_f64() * 1e3);
-            if found == 0 {
-                return Err(Failure::new(format!("{name} found nothing")));
-            }
-        }
-        figures.insert(name.to_owned(), json!(median(times)));
-        Ok(())
-    };
-    ask("series_week_ms", &|| {
+    ask(figures, "series_week_ms", || {
         let mut n = 0;
         for block in store.scan(&one, TimeRange::all())? {
             n += block?.times.len();
@@ -238,9 +251,23 @@ fn questions(store: &Store, figures: &mut Map<String, Value>) -> Result<(), Fail
     let windows = |selector: &Selector| -> Result<usize, Failure> {
         Ok(store.windows(selector, TimeRange::all(), &hours)?.iter().map(|s| s.windows.len()).sum())
     };
-    ask("hourly_mean_1_ms", &|| windows(&one))?;
-    ask("hourly_mean_500_ms", &|| windows(&all))?;
-    ask("latest_500_ms", &|| Ok(store.latest(&all)?.len()))
+    ask(figures, "hourly_mean_1_ms", || windows(&one))?;
+    ask(figures, "hourly_mean_500_ms", || windows(&all))?;
+    ask(figures, "latest_500_ms", || Ok(store.latest(&all)?.len()))
+}
+
+/// The same from compacted chunks: by the figures of their hours, and by their readings (hours that begin a second
+/// late have no figures).
+fn questions_compacted(store: &Store, figures: &mut Map<String, Value>) -> Result<(), Failure> {
+    let all = Selector::bucket("bench");
+    let hour = Duration::from_secs(3600);
+    let windows = |windows: &Windows| -> Result<usize, Failure> {
+        Ok(store.windows(&all, TimeRange::all(), windows)?.iter().map(|s| s.windows.len()).sum())
+    };
+    let hours = Windows::every(hour)?;
+    ask(figures, "hourly_mean_500_rollup_ms", || windows(&hours))?;
+    let late = Windows::every_offset(hour, Duration::from_secs(1))?;
+    ask(figures, "hourly_mean_500_compacted_ms", || windows(&late))
 }
 
 /// Seconds of processor time of this process.
