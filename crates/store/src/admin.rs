@@ -4,7 +4,7 @@ use crate::catalog::Series;
 use crate::compact::DAY;
 use crate::core::{Shared, lock};
 use crate::error::Error;
-use crate::file::{Commit, SealedState, Tombstone};
+use crate::file::{Commit, Removed, SealedState, Tombstone};
 use crate::record;
 use crate::rollup;
 use crate::selector::Selector;
@@ -138,7 +138,7 @@ impl Shared {
                 continue;
             }
             removed += old.iter().map(|c| c.summary.count).sum::<u64>();
-            commit.removed.extend(old.iter().map(|c| (id, c.t1, c.id)));
+            commit.removed.extend(old.iter().map(|c| Removed::of(id, c)));
             if state.until.is_some_and(|t| t < cutoff) {
                 (state.until, state.fresh) = (None, None);
             } else {

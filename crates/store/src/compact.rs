@@ -7,7 +7,7 @@ use crate::chunk;
 use crate::column::Effort;
 use crate::core::{Shared, lock};
 use crate::error::Error;
-use crate::file::{ChunkMeta, Commit, NewChunk, SealedState, Tombstone};
+use crate::file::{ChunkMeta, Commit, NewChunk, Removed, SealedState, Tombstone};
 use crate::rollup;
 use crate::scan::{Source, runs_of};
 use crate::value::Values;
@@ -21,6 +21,8 @@ const READINGS: usize = 8192;
 const DAY_MAX: usize = 9000;
 /// A chunk of several days is at most so long.
 const LENGTH_MAX: i64 = 28 * DAY;
+/// So many series are worked on in one commit.
+pub(crate) const SERIES_PER_COMMIT: usize = 16;
 /// So many readings are merged at a time: a bound on memory.
 const MERGED_MAX: u64 = 200_000;
 
@@ -38,13 +40,54 @@ impl Shared {
         core.catalog.series.iter().flatten().filter(due).map(|s| s.info.id).collect()
     }
 
-    /// Compacts a series as far as one round goes; tells how many readings it wrote.
-    pub(crate) fn compact_series(&self, id: u32, all: bool) -> Result<u64, Error> {
+    /// Compacts everything that is due; long series take several rounds.
+    pub(crate) fn compact_due(&self, all: bool) -> Result<(), Error> {
+        loop {
+            let due = self.compaction_due(all);
+            let mut written = 0;
+            for some in due.chunks(SERIES_PER_COMMIT) {
+                written += self.compact_series(some, all)?;
+            }
+            if written == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Compacts series as far as one round goes, in one commit; tells how many readings it wrote.
+    pub(crate) fn compact_series(&self, ids: &[u32], all: bool) -> Result<u64, Error> {
         // No chunk comes or goes meanwhile but by this hand.
         let _one = lock(&self.sealer);
+        let mut commit = Commit::default();
+        let mut outcomes = Vec::new();
+        for &id in ids {
+            if let Some(outcome) = self.rewrite(id, all, &mut commit)? {
+                outcomes.push(outcome);
+            }
+        }
+        if !commit.removed.is_empty() || !commit.lifted.is_empty() {
+            commit.written = self.written();
+            self.file.commit(&commit)?;
+        }
+        let mut core = self.core();
+        for outcome in &outcomes {
+            let state = &outcome.state;
+            let Some(series) = core.catalog.get_mut(state.series) else { continue };
+            (series.fresh, series.until, series.span) = (state.fresh, state.until, state.span);
+            series.tombstones.retain(|t| !commit.lifted.contains(t));
+            if outcome.moved {
+                series.newest = if state.until.is_some() { Newest::Unknown } else { Newest::Nothing };
+            }
+        }
+        core.totals = None;
+        Ok(commit.chunks.iter().map(|c| c.summary.count).sum())
+    }
+
+    /// Adds to a commit what makes a series compact; `None` when it has gone.
+    fn rewrite(&self, id: u32, all: bool, commit: &mut Commit) -> Result<Option<Outcome>, Error> {
         let (info, state, span, tombstones, in_memory) = {
             let core = self.open_core()?;
-            let Some(series) = core.catalog.get(id) else { return Ok(0) };
+            let Some(series) = core.catalog.get(id) else { return Ok(None) };
             let state = SealedState {
                 series: id,
                 sequence: series.sealed,
@@ -56,7 +99,9 @@ impl Shared {
         };
         let ripe = liftable(&tombstones, in_memory);
         let Some(until) = state.until else {
-            return self.finish(Commit::default(), state, ripe, &[], 0);
+            let moved = !ripe.is_empty();
+            commit.lifted.extend(ripe);
+            return Ok(Some(Outcome { state, moved }));
         };
         let cutoff = if all { i64::MAX } else { until.div_euclid(DAY).saturating_mul(DAY) };
         let oldest = ripe.iter().map(|t| t.start).chain(state.fresh).min().unwrap_or(i64::MAX);
@@ -99,7 +144,7 @@ impl Shared {
         if !group.iter().any(&touched) {
             group.clear();
         }
-        let mut commit = Commit::default();
+        let mut chunks = Vec::new();
         let mut unreadable = Vec::new();
         let mut parts = Vec::new();
         group.sort_by_key(|c| c.sequence);
@@ -121,7 +166,6 @@ impl Shared {
         }
         let parts = parts.into_iter().map(|(t, v, _)| (t, v)).collect();
         let (times, values) = crate::scan::merge(parts, info.field_type);
-        let mut written = 0;
         for (from, to, level) in pieces(&times, cutoff) {
             let mut part = values.clone();
             part.cut(from, to);
@@ -129,8 +173,7 @@ impl Shared {
             let Some(summary) = Summary::of(times, &part, 0, times.len()) else { continue };
             let effort = if level == 0 { Effort::Seal } else { Effort::Compact };
             let hours = if level == 0 { Vec::new() } else { rollup::hours_of(times, &part) };
-            written += times.len() as u64;
-            commit.chunks.push(NewChunk {
+            chunks.push(NewChunk {
                 series: id,
                 t0: times[0],
                 t1: times[times.len() - 1],
@@ -141,12 +184,12 @@ impl Shared {
                 bytes: chunk::encode(times, &part, effort),
             });
         }
-        commit.removed = group.iter().map(|c| (id, c.t1, c.id)).collect();
+        commit.removed.extend(group.iter().map(|c| Removed::of(id, c)));
         let kept =
             metas.iter().filter(|m| !group.iter().any(|g| g.id == m.id) && !unreadable.contains(&m.id));
         let kept: Vec<(i64, i64, u8)> = kept.map(|m| (m.t0, m.t1, m.level)).collect();
         let now: Vec<(i64, i64, u8)> =
-            kept.iter().copied().chain(commit.chunks.iter().map(|c| (c.t0, c.t1, c.level))).collect();
+            kept.iter().copied().chain(chunks.iter().map(|c| (c.t0, c.t1, c.level))).collect();
         let fresh = now.iter().filter(|c| c.2 == 0).map(|c| c.0).min();
         let longest = now.iter().map(|c| c.1 - c.0).max().unwrap_or(0);
         let older = from > i64::MIN && self.has_before(id, &info, from)?;
@@ -156,8 +199,15 @@ impl Shared {
             span: span.max(longest),
             ..state
         };
-        let done = if complete { ripe } else { Vec::new() };
-        self.finish(commit, state, done, &group, written)
+        let moved = !group.is_empty() || !ripe.is_empty();
+        if moved {
+            commit.sealed.push(state);
+        }
+        if complete {
+            commit.lifted.extend(ripe);
+        }
+        commit.chunks.extend(chunks);
+        Ok(Some(Outcome { state, moved }))
     }
 
     /// Whether a series has chunks that end before a time.
@@ -165,35 +215,13 @@ impl Shared {
         let oldest = self.file.snapshot()?.oldest_chunk(id, info.field_type)?;
         Ok(oldest.is_some_and(|c| c.t1 < time))
     }
+}
 
-    fn finish(
-        &self,
-        mut commit: Commit,
-        state: SealedState,
-        lifted: Vec<Tombstone>,
-        group: &[ChunkMeta],
-        written: u64,
-    ) -> Result<u64, Error> {
-        commit.lifted.clone_from(&lifted);
-        commit.sealed.push(state);
-        if group.is_empty() && lifted.is_empty() {
-            // Nothing moved; what is known is kept, so that the series is not looked at again.
-            let mut core = self.core();
-            if let Some(series) = core.catalog.get_mut(state.series) {
-                series.fresh = state.fresh;
-            }
-            return Ok(0);
-        }
-        self.file.commit(&commit)?;
-        let mut core = self.core();
-        if let Some(series) = core.catalog.get_mut(state.series) {
-            (series.fresh, series.until, series.span) = (state.fresh, state.until, state.span);
-            series.tombstones.retain(|t| !lifted.contains(t));
-            series.newest = if state.until.is_some() { Newest::Unknown } else { Newest::Nothing };
-        }
-        core.totals = None;
-        Ok(written)
-    }
+/// What became of a series in a commit.
+struct Outcome {
+    state: SealedState,
+    /// Whether anything changed but what is known of it.
+    moved: bool,
 }
 
 /// The tombstones that chunks can be freed of: memory holds only what was written after them.

@@ -10,6 +10,7 @@ use crate::window::Summary;
 use graylogic_line::{FieldType, Timestamp};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row, ToSql, params};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -70,15 +71,26 @@ CREATE TABLE chunk (
     n INTEGER NOT NULL,
     min ANY, max ANY, sum ANY, first ANY, last ANY,
     hours BLOB,
+    pack INTEGER NOT NULL,
+    offset INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    data_crc INTEGER NOT NULL,
     crc INTEGER NOT NULL,
     PRIMARY KEY (period, series, t1, id)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE chunk_data (
+CREATE TABLE pack (
     id INTEGER PRIMARY KEY,
-    bytes BLOB NOT NULL,
-    crc INTEGER NOT NULL
+    bytes BLOB NOT NULL
+) STRICT;
+CREATE TABLE pack_use (
+    pack INTEGER PRIMARY KEY,
+    chunks INTEGER NOT NULL
 ) STRICT;
 ";
+
+/// Compacted chunks share rows of about this length: one by one they would leave much of their pages empty, while of a
+/// long row SQLite fills all pages but the last.
+const PACK_BYTES: usize = 48 << 10;
 
 /// Where the store file is.
 #[derive(Debug)]
@@ -162,6 +174,31 @@ pub(crate) struct ChunkMeta {
     pub(crate) level: u8,
     pub(crate) summary: Summary,
     pub(crate) hours: Vec<u8>,
+    pub(crate) place: Place,
+}
+
+/// Where the bytes of a chunk are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) pack: i64,
+    offset: i64,
+    length: i64,
+    crc: i64,
+}
+
+/// A chunk that goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Removed {
+    pub(crate) series: u32,
+    pub(crate) t1: i64,
+    pub(crate) id: i64,
+    pub(crate) pack: i64,
+}
+
+impl Removed {
+    pub(crate) fn of(series: u32, meta: &ChunkMeta) -> Self {
+        Self { series, t1: meta.t1, id: meta.id, pack: meta.place.pack }
+    }
 }
 
 /// What a commit of the sealer or the compactor says of a series.
@@ -180,8 +217,7 @@ pub(crate) struct Commit {
     pub(crate) definitions: Vec<Definition>,
     pub(crate) chunks: Vec<NewChunk>,
     pub(crate) sealed: Vec<SealedState>,
-    /// Chunks that go: series, last time, number.
-    pub(crate) removed: Vec<(u32, i64, i64)>,
+    pub(crate) removed: Vec<Removed>,
     pub(crate) tombstones: Vec<Tombstone>,
     /// Tombstones that have done their work.
     pub(crate) lifted: Vec<Tombstone>,
@@ -224,7 +260,7 @@ impl StoreFile {
         }
         let periods = periods(&writer).map_err(opening)?;
         let last: Option<i64> =
-            writer.query_row("SELECT max(id) FROM chunk_data", [], |r| r.get(0)).map_err(opening)?;
+            writer.query_row("SELECT max(id) FROM pack", [], |r| r.get(0)).map_err(opening)?;
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(Some(writer)),
@@ -276,14 +312,14 @@ impl StoreFile {
             let periods: Vec<i64> = lock(&self.periods).iter().copied().collect();
             for series in series {
                 for period in &periods {
-                    transaction
-                        .prepare_cached(
-                            "DELETE FROM chunk_data WHERE id IN (SELECT id FROM chunk WHERE period = ?1 AND series = ?2)",
-                        )?
-                        .execute(params![period, series])?;
-                    transaction
-                        .prepare_cached("DELETE FROM chunk WHERE period = ?1 AND series = ?2")?
-                        .execute(params![period, series])?;
+                    let mut chunks = transaction
+                        .prepare_cached("SELECT t1, id, pack FROM chunk WHERE period = ?1 AND series = ?2")?;
+                    let of = |r: &Row<'_>| {
+                        Ok(Removed { series: *series, t1: r.get(0)?, id: r.get(1)?, pack: r.get(2)? })
+                    };
+                    let chunks: Result<Vec<Removed>, _> =
+                        chunks.query_map(params![period, series], of)?.collect();
+                    chunks?.into_iter().try_for_each(|r| remove_chunk(&transaction, r))?;
                 }
                 for table in ["tombstone", "sealed"] {
                     transaction
@@ -322,9 +358,14 @@ impl StoreFile {
     pub(crate) fn give_back(&self, pages: u32) -> Result<(), Error> {
         let guard = lock(&self.writer);
         let connection = guard.as_ref().ok_or_else(Error::closed)?;
-        connection
-            .execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))
-            .map_err(|e| Error::sqlite("give room back", &self.path, e))
+        let give = || -> Result<(), rusqlite::Error> {
+            // Each step frees a page.
+            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+            let mut rows = statement.query([])?;
+            while rows.next()?.is_some() {}
+            Ok(())
+        };
+        give().map_err(|e| Error::sqlite("give room back", &self.path, e))
     }
 
     /// Makes definitions and chunks durable, all or none.
@@ -333,6 +374,7 @@ impl StoreFile {
         let connection = guard.as_mut().ok_or_else(Error::closed)?;
         let mut next = lock(&self.next_chunk);
         let first = *next;
+        let mut last = first;
         let write = || -> Result<(), rusqlite::Error> {
             let transaction = connection.transaction()?;
             {
@@ -351,14 +393,13 @@ impl StoreFile {
                         definition_crc(d, &tags)
                     ])?;
                 }
-                let mut data = transaction
-                    .prepare_cached("INSERT INTO chunk_data (id, bytes, crc) VALUES (?1, ?2, ?3)")?;
                 let mut chunk = transaction.prepare_cached(
-                    "INSERT INTO chunk (period, series, t1, id, t0, sequence, level, n, min, max, sum, first, last, hours, crc)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                    "INSERT INTO chunk (period, series, t1, id, t0, sequence, level, n, min, max, sum, first, last, hours, pack, offset, length, data_crc, crc)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
                 )?;
+                let mut packs = Packs::new(&transaction, first + commit.chunks.len() as i64);
                 for (c, id) in commit.chunks.iter().zip(first..) {
-                    data.execute(params![id, c.bytes, data_crc(id, &c.bytes)])?;
+                    let place = packs.add(id, c)?;
                     let s = &c.summary;
                     chunk.execute(params![
                         period(c.t1),
@@ -375,23 +416,21 @@ impl StoreFile {
                         Stored(Some(&s.first.1)),
                         Stored(Some(&s.last.1)),
                         (!c.hours.is_empty()).then_some(&c.hours),
-                        meta_crc(c.series, id, (c.t0, c.t1), c.sequence, c.level, s, &c.hours)
+                        place.pack,
+                        place.offset,
+                        place.length,
+                        place.crc,
+                        meta_crc(c.series, id, (c.t0, c.t1), c.sequence, c.level, s, &c.hours, place)
                     ])?;
                 }
+                last = packs.finish()?;
                 let mut sealed = transaction.prepare_cached(
                     "INSERT OR REPLACE INTO sealed (series, sequence, span, fresh, until) VALUES (?1, ?2, ?3, ?4, ?5)",
                 )?;
                 for s in &commit.sealed {
                     sealed.execute(params![s.series, s.sequence as i64, s.span, s.fresh, s.until])?;
                 }
-                for &(series, t1, id) in &commit.removed {
-                    transaction
-                        .prepare_cached(
-                            "DELETE FROM chunk WHERE period = ?1 AND series = ?2 AND t1 = ?3 AND id = ?4",
-                        )?
-                        .execute(params![period(t1), series, t1, id])?;
-                    transaction.prepare_cached("DELETE FROM chunk_data WHERE id = ?1")?.execute([id])?;
-                }
+                commit.removed.iter().try_for_each(|r| remove_chunk(&transaction, *r))?;
                 for t in &commit.tombstones {
                     transaction
                         .prepare_cached(
@@ -418,7 +457,7 @@ impl StoreFile {
         };
         let mut write = write;
         write().map_err(|e| Error::sqlite("write chunks", &self.path, e))?;
-        *next += commit.chunks.len() as i64;
+        *next = last;
         lock(&self.periods).extend(commit.chunks.iter().map(|c| period(c.t1)));
         Ok(())
     }
@@ -438,13 +477,13 @@ impl StoreFile {
             .query_row("SELECT 1 FROM bucket LIMIT 1", [], |_| Ok(()))
             .or_else(no_row)
             .map_err(opening)?;
-        Ok(Snapshot { file: self, connection: Some(connection) })
+        Ok(Snapshot { file: self, connection: Some(connection), pack: RefCell::new((0, Vec::new())) })
     }
 
     /// Counts the chunks: reads all their rows, not their bytes.
     pub(crate) fn totals(&self) -> Result<Totals, Error> {
         let snapshot = self.snapshot()?;
-        let query = "SELECT (SELECT count(*) FROM chunk), (SELECT coalesce(sum(n), 0) FROM chunk), (SELECT coalesce(sum(length(bytes)), 0) FROM chunk_data)";
+        let query = "SELECT (SELECT count(*) FROM chunk), (SELECT coalesce(sum(n), 0) FROM chunk), (SELECT coalesce(sum(length(bytes)), 0) FROM pack)";
         snapshot
             .connection()
             .query_row(query, [], |r| {
@@ -483,6 +522,8 @@ impl StoreFile {
 pub(crate) struct Snapshot<'a> {
     file: &'a StoreFile,
     connection: Option<Connection>,
+    /// The pack that was read last: neighbours are often in one.
+    pack: RefCell<(i64, Vec<u8>)>,
 }
 
 impl Snapshot<'_> {
@@ -506,7 +547,7 @@ impl Snapshot<'_> {
         let mut found = Vec::new();
         let query = || -> Result<(), rusqlite::Error> {
             let mut statement = self.connection().prepare_cached(
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours FROM chunk
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours, pack, offset, length, data_crc FROM chunk
                  WHERE period = ?1 AND series = ?2 AND t1 BETWEEN ?3 AND ?4",
             )?;
             for period in periods {
@@ -561,10 +602,10 @@ impl Snapshot<'_> {
         }
         let query = || -> Result<Option<ChunkMeta>, rusqlite::Error> {
             let mut statement = self.connection().prepare_cached(if newest {
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours FROM chunk
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours, pack, offset, length, data_crc FROM chunk
                  WHERE period = ?1 AND series = ?2 ORDER BY t1 DESC, sequence DESC"
             } else {
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours FROM chunk
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours, pack, offset, length, data_crc FROM chunk
                  WHERE period = ?1 AND series = ?2 ORDER BY t1, sequence"
             })?;
             for period in periods {
@@ -601,14 +642,23 @@ impl Snapshot<'_> {
         times: impl Fn(&T) -> &Vec<i64>,
     ) -> Result<Option<T>, Error> {
         let read = || -> Result<Option<T>, rusqlite::Error> {
-            let mut statement =
-                self.connection().prepare_cached("SELECT bytes, crc FROM chunk_data WHERE id = ?1")?;
-            let mut rows = statement.query([meta.id])?;
-            let Some(row) = rows.next()? else { return Ok(None) };
-            let (ValueRef::Blob(bytes), ValueRef::Integer(crc)) = (row.get_ref(0)?, row.get_ref(1)?) else {
+            let mut pack = self.pack.borrow_mut();
+            if pack.0 != meta.place.pack {
+                let mut statement =
+                    self.connection().prepare_cached("SELECT bytes FROM pack WHERE id = ?1")?;
+                let mut rows = statement.query([meta.place.pack])?;
+                let Some(row) = rows.next()? else { return Ok(None) };
+                let ValueRef::Blob(bytes) = row.get_ref(0)? else { return Ok(None) };
+                pack.0 = meta.place.pack;
+                pack.1.clear();
+                pack.1.extend_from_slice(bytes);
+            }
+            let from = usize::try_from(meta.place.offset).unwrap_or(usize::MAX);
+            let length = usize::try_from(meta.place.length).unwrap_or(usize::MAX);
+            let Some(bytes) = from.checked_add(length).and_then(|to| pack.1.get(from..to)) else {
                 return Ok(None);
             };
-            if data_crc(meta.id, bytes) != crc {
+            if data_crc(meta.id, bytes) != meta.place.crc {
                 return Ok(None);
             }
             let Ok(found) = decode(bytes) else { return Ok(None) };
@@ -638,6 +688,80 @@ impl Drop for Snapshot<'_> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these guard is whole between statements: a panic elsewhere does not make it wrong.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the bytes of new chunks their places.
+struct Packs<'a> {
+    transaction: &'a rusqlite::Transaction<'a>,
+    next: i64,
+    open: Vec<u8>,
+    chunks: i64,
+}
+
+impl<'a> Packs<'a> {
+    fn new(transaction: &'a rusqlite::Transaction<'a>, next: i64) -> Self {
+        Self { transaction, next, open: Vec::new(), chunks: 0 }
+    }
+
+    fn add(&mut self, id: i64, chunk: &NewChunk) -> Result<Place, rusqlite::Error> {
+        if chunk.level == 0 || self.open.len() >= PACK_BYTES {
+            self.close()?;
+        }
+        let offset = self.open.len() as i64;
+        self.open.extend_from_slice(&chunk.bytes);
+        self.chunks += 1;
+        let place = Place {
+            pack: self.next,
+            offset,
+            length: chunk.bytes.len() as i64,
+            crc: data_crc(id, &chunk.bytes),
+        };
+        if chunk.level == 0 {
+            self.close()?;
+        }
+        Ok(place)
+    }
+
+    fn close(&mut self) -> Result<(), rusqlite::Error> {
+        if self.chunks > 0 {
+            self.transaction
+                .prepare_cached("INSERT INTO pack (id, bytes) VALUES (?1, ?2)")?
+                .execute(params![self.next, self.open])?;
+            if self.chunks > 1 {
+                self.transaction
+                    .prepare_cached("INSERT INTO pack_use (pack, chunks) VALUES (?1, ?2)")?
+                    .execute([self.next, self.chunks])?;
+            }
+            self.next += 1;
+            self.open.clear();
+            self.chunks = 0;
+        }
+        Ok(())
+    }
+
+    /// The next free number.
+    fn finish(mut self) -> Result<i64, rusqlite::Error> {
+        self.close()?;
+        Ok(self.next)
+    }
+}
+
+/// Removes a chunk, and its pack with the last chunk in it.
+fn remove_chunk(transaction: &Connection, r: Removed) -> Result<(), rusqlite::Error> {
+    let gone = transaction
+        .prepare_cached("DELETE FROM chunk WHERE period = ?1 AND series = ?2 AND t1 = ?3 AND id = ?4")?
+        .execute(params![period(r.t1), r.series, r.t1, r.id])?;
+    if gone == 0 {
+        return Ok(());
+    }
+    let shared = transaction
+        .prepare_cached("UPDATE pack_use SET chunks = chunks - 1 WHERE pack = ?1 AND chunks > 1")?
+        .execute([r.pack])?;
+    if shared == 0 {
+        transaction.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([r.pack])?;
+        transaction.prepare_cached("DELETE FROM pack_use WHERE pack = ?1")?.execute([r.pack])?;
+    }
+    Ok(())
 }
 
 fn period(time: i64) -> i64 {
@@ -844,6 +968,7 @@ fn data_crc(id: i64, bytes: &[u8]) -> i64 {
     Crc(0).number(id).add(bytes).end()
 }
 
+#[expect(clippy::too_many_arguments, reason = "a checksum is over every column of the row")]
 fn meta_crc(
     series: u32,
     id: i64,
@@ -852,6 +977,7 @@ fn meta_crc(
     level: u8,
     s: &Summary,
     hours: &[u8],
+    place: Place,
 ) -> i64 {
     Crc(0)
         .number(i64::from(series))
@@ -868,6 +994,10 @@ fn meta_crc(
         .value(Some(&s.last.1))
         .number(hours.len() as i64)
         .add(hours)
+        .number(place.pack)
+        .number(place.offset)
+        .number(place.length)
+        .number(place.crc)
         .end()
 }
 
@@ -949,8 +1079,14 @@ fn chunk_meta(
         ValueRef::Null => &[],
         _ => return Ok(None),
     };
-    let known = meta_crc(series, id, (t0, t1), sequence as u64, level, &summary, hours);
+    let (Some(pack), Some(offset), Some(length), Some(data)) =
+        (number(13)?, number(14)?, number(15)?, number(16)?)
+    else {
+        return Ok(None);
+    };
+    let place = Place { pack, offset, length, crc: data };
+    let known = meta_crc(series, id, (t0, t1), sequence as u64, level, &summary, hours, place);
     let good = known == crc && t0 <= t1 && n > 0;
     let hours = hours.to_vec();
-    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, level, summary, hours }))
+    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, level, summary, hours, place }))
 }

@@ -452,12 +452,7 @@ impl Store {
     pub fn compact(&self) -> Result<(), Error> {
         self.seal()?;
         let shared = self.shared();
-        for id in shared.compaction_due(true) {
-            // A long series takes several rounds.
-            while shared.compact_series(id, true)? > 0
-                && shared.compaction_due(true).binary_search(&id).is_ok()
-            {}
-        }
+        shared.compact_due(true)?;
         shared.file.give_back(0)?;
         shared.file.checkpoint()
     }
@@ -470,12 +465,7 @@ impl Store {
     pub fn maintain(&self) -> Result<(), Error> {
         let shared = self.shared();
         shared.expire()?;
-        for id in shared.compaction_due(false) {
-            while shared.compact_series(id, false)? > 0
-                && shared.compaction_due(false).binary_search(&id).is_ok()
-            {}
-        }
-        Ok(())
+        shared.compact_due(false)
     }
 
     /// Reads everything there is, byte by byte, and says what is not as it was written.

@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, Newest};
 use crate::chunk::{self, CHUNK_READINGS_MAX};
 use crate::column::Effort;
+use crate::compact::SERIES_PER_COMMIT;
 use crate::core::{Core, Job, Shared, Source, Trouble, lock};
 use crate::error::Error;
 use crate::file::{Commit, NewChunk, SealedState};
@@ -95,10 +96,11 @@ fn compact_loop(shared: &Shared) {
         let began = Instant::now();
         let mut outcome = shared.expire();
         let due = shared.compaction_due(false);
-        if let (Ok(_), Some(&id)) = (&outcome, due.first()) {
-            outcome = shared.compact_series(id, false);
+        let some = &due[..due.len().min(SERIES_PER_COMMIT)];
+        if outcome.is_ok() && !some.is_empty() {
+            outcome = shared.compact_series(some, false);
         }
-        let more = due.len() > 1;
+        let more = due.len() > some.len();
         if let Err(error) = &outcome {
             tracing::warn!(%error, "compaction waits; nothing is lost by that");
         }
