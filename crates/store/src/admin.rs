@@ -200,13 +200,10 @@ impl Shared {
                         report.chunks += 1;
                         report.readings += times.len() as u64;
                         let told = Summary::of(&times, &values, 0, times.len());
-                        let hours = rollup::decode(&meta.hours, info.field_type);
-                        let expected = if meta.hours.is_empty() {
-                            Vec::new()
-                        } else {
-                            rollup::hours_of(&times, &values)
-                        };
-                        if told.as_ref() != Some(&meta.summary) || hours.ok() != Some(expected) {
+                        let expected =
+                            if meta.has_hours() { rollup::hours_of(&times, &values) } else { Vec::new() };
+                        let hours = snapshot.hours(&meta, info.field_type).ok().flatten();
+                        if told.as_ref() != Some(&meta.summary) || hours != Some(expected) {
                             report
                                 .damage
                                 .push(format!("{}: its figures are not those of its readings", range()));

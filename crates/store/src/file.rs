@@ -5,6 +5,7 @@ use crate::bytes::Malformed;
 use crate::chunk;
 use crate::error::{Error, Kind};
 use crate::record::{Definition, type_code, type_of_code};
+use crate::rollup::{self, Hour};
 use crate::value::{Value, Values};
 use crate::window::Summary;
 use graylogic_line::{FieldType, Timestamp};
@@ -70,11 +71,14 @@ CREATE TABLE chunk (
     level INTEGER NOT NULL,
     n INTEGER NOT NULL,
     min ANY, max ANY, sum ANY, first ANY, last ANY,
-    hours BLOB,
     pack INTEGER NOT NULL,
     offset INTEGER NOT NULL,
     length INTEGER NOT NULL,
     data_crc INTEGER NOT NULL,
+    hours_pack INTEGER,
+    hours_offset INTEGER,
+    hours_length INTEGER,
+    hours_crc INTEGER,
     crc INTEGER NOT NULL,
     PRIMARY KEY (period, series, t1, id)
 ) STRICT, WITHOUT ROWID;
@@ -173,14 +177,21 @@ pub(crate) struct ChunkMeta {
     pub(crate) sequence: u64,
     pub(crate) level: u8,
     pub(crate) summary: Summary,
-    pub(crate) hours: Vec<u8>,
-    pub(crate) place: Place,
+    place: Place,
+    /// Where what is known of its hours is.
+    hours: Option<Place>,
+}
+
+impl ChunkMeta {
+    pub(crate) fn has_hours(&self) -> bool {
+        self.hours.is_some()
+    }
 }
 
 /// Where the bytes of a chunk are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    pub(crate) pack: i64,
+    pack: i64,
     offset: i64,
     length: i64,
     crc: i64,
@@ -192,12 +203,14 @@ pub(crate) struct Removed {
     pub(crate) series: u32,
     pub(crate) t1: i64,
     pub(crate) id: i64,
-    pub(crate) pack: i64,
+    pack: i64,
+    hours_pack: Option<i64>,
 }
 
 impl Removed {
     pub(crate) fn of(series: u32, meta: &ChunkMeta) -> Self {
-        Self { series, t1: meta.t1, id: meta.id, pack: meta.place.pack }
+        let hours_pack = meta.hours.map(|p| p.pack);
+        Self { series, t1: meta.t1, id: meta.id, pack: meta.place.pack, hours_pack }
     }
 }
 
@@ -312,10 +325,17 @@ impl StoreFile {
             let periods: Vec<i64> = lock(&self.periods).iter().copied().collect();
             for series in series {
                 for period in &periods {
-                    let mut chunks = transaction
-                        .prepare_cached("SELECT t1, id, pack FROM chunk WHERE period = ?1 AND series = ?2")?;
+                    let mut chunks = transaction.prepare_cached(
+                        "SELECT t1, id, pack, hours_pack FROM chunk WHERE period = ?1 AND series = ?2",
+                    )?;
                     let of = |r: &Row<'_>| {
-                        Ok(Removed { series: *series, t1: r.get(0)?, id: r.get(1)?, pack: r.get(2)? })
+                        Ok(Removed {
+                            series: *series,
+                            t1: r.get(0)?,
+                            id: r.get(1)?,
+                            pack: r.get(2)?,
+                            hours_pack: r.get(3)?,
+                        })
                     };
                     let chunks: Result<Vec<Removed>, _> =
                         chunks.query_map(params![period, series], of)?.collect();
@@ -394,12 +414,16 @@ impl StoreFile {
                     ])?;
                 }
                 let mut chunk = transaction.prepare_cached(
-                    "INSERT INTO chunk (period, series, t1, id, t0, sequence, level, n, min, max, sum, first, last, hours, pack, offset, length, data_crc, crc)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+                    "INSERT INTO chunk (period, series, t1, id, t0, sequence, level, n, min, max, sum, first, last, pack, offset, length, data_crc, hours_pack, hours_offset, hours_length, hours_crc, crc)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
                 )?;
-                let mut packs = Packs::new(&transaction, first + commit.chunks.len() as i64);
+                let next = std::cell::Cell::new(first + commit.chunks.len() as i64);
+                let mut packs = Packs::new(&transaction, &next);
+                let mut hour_packs = Packs::new(&transaction, &next);
                 for (c, id) in commit.chunks.iter().zip(first..) {
-                    let place = packs.add(id, c)?;
+                    let place = packs.add(id, c.level, &c.bytes)?;
+                    let hours =
+                        if c.hours.is_empty() { None } else { Some(hour_packs.add(id, c.level, &c.hours)?) };
                     let s = &c.summary;
                     chunk.execute(params![
                         period(c.t1),
@@ -415,15 +439,20 @@ impl StoreFile {
                         Stored(s.sum.as_ref()),
                         Stored(Some(&s.first.1)),
                         Stored(Some(&s.last.1)),
-                        (!c.hours.is_empty()).then_some(&c.hours),
                         place.pack,
                         place.offset,
                         place.length,
                         place.crc,
-                        meta_crc(c.series, id, (c.t0, c.t1), c.sequence, c.level, s, &c.hours, place)
+                        hours.map(|p| p.pack),
+                        hours.map(|p| p.offset),
+                        hours.map(|p| p.length),
+                        hours.map(|p| p.crc),
+                        meta_crc(c.series, id, (c.t0, c.t1), c.sequence, c.level, s, place, hours)
                     ])?;
                 }
-                last = packs.finish()?;
+                packs.close()?;
+                hour_packs.close()?;
+                last = next.get();
                 let mut sealed = transaction.prepare_cached(
                     "INSERT OR REPLACE INTO sealed (series, sequence, span, fresh, until) VALUES (?1, ?2, ?3, ?4, ?5)",
                 )?;
@@ -477,7 +506,12 @@ impl StoreFile {
             .query_row("SELECT 1 FROM bucket LIMIT 1", [], |_| Ok(()))
             .or_else(no_row)
             .map_err(opening)?;
-        Ok(Snapshot { file: self, connection: Some(connection), pack: RefCell::new((0, Vec::new())) })
+        Ok(Snapshot {
+            file: self,
+            connection: Some(connection),
+            pack: RefCell::default(),
+            hours_pack: RefCell::default(),
+        })
     }
 
     /// Counts the chunks: reads all their rows, not their bytes.
@@ -524,6 +558,7 @@ pub(crate) struct Snapshot<'a> {
     connection: Option<Connection>,
     /// The pack that was read last: neighbours are often in one.
     pack: RefCell<(i64, Vec<u8>)>,
+    hours_pack: RefCell<(i64, Vec<u8>)>,
 }
 
 impl Snapshot<'_> {
@@ -547,7 +582,7 @@ impl Snapshot<'_> {
         let mut found = Vec::new();
         let query = || -> Result<(), rusqlite::Error> {
             let mut statement = self.connection().prepare_cached(
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours, pack, offset, length, data_crc FROM chunk
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, pack, offset, length, data_crc, hours_pack, hours_offset, hours_length, hours_crc FROM chunk
                  WHERE period = ?1 AND series = ?2 AND t1 BETWEEN ?3 AND ?4",
             )?;
             for period in periods {
@@ -602,10 +637,10 @@ impl Snapshot<'_> {
         }
         let query = || -> Result<Option<ChunkMeta>, rusqlite::Error> {
             let mut statement = self.connection().prepare_cached(if newest {
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours, pack, offset, length, data_crc FROM chunk
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, pack, offset, length, data_crc, hours_pack, hours_offset, hours_length, hours_crc FROM chunk
                  WHERE period = ?1 AND series = ?2 ORDER BY t1 DESC, sequence DESC"
             } else {
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, hours, pack, offset, length, data_crc FROM chunk
+                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, pack, offset, length, data_crc, hours_pack, hours_offset, hours_length, hours_crc FROM chunk
                  WHERE period = ?1 AND series = ?2 ORDER BY t1, sequence"
             })?;
             for period in periods {
@@ -641,34 +676,64 @@ impl Snapshot<'_> {
         decode: impl Fn(&[u8]) -> Result<T, Malformed>,
         times: impl Fn(&T) -> &Vec<i64>,
     ) -> Result<Option<T>, Error> {
-        let read = || -> Result<Option<T>, rusqlite::Error> {
-            let mut pack = self.pack.borrow_mut();
-            if pack.0 != meta.place.pack {
-                let mut statement =
-                    self.connection().prepare_cached("SELECT bytes FROM pack WHERE id = ?1")?;
-                let mut rows = statement.query([meta.place.pack])?;
-                let Some(row) = rows.next()? else { return Ok(None) };
-                let ValueRef::Blob(bytes) = row.get_ref(0)? else { return Ok(None) };
-                pack.0 = meta.place.pack;
-                pack.1.clear();
-                pack.1.extend_from_slice(bytes);
-            }
-            let from = usize::try_from(meta.place.offset).unwrap_or(usize::MAX);
-            let length = usize::try_from(meta.place.length).unwrap_or(usize::MAX);
-            let Some(bytes) = from.checked_add(length).and_then(|to| pack.1.get(from..to)) else {
-                return Ok(None);
-            };
-            if data_crc(meta.id, bytes) != meta.place.crc {
-                return Ok(None);
-            }
-            let Ok(found) = decode(bytes) else { return Ok(None) };
+        self.bytes_at(meta.id, meta.place, &self.pack, |bytes| {
+            let found = decode(bytes).ok()?;
             let times = times(&found);
             let whole = times.len() as u64 == meta.summary.count
                 && times.first() == Some(&meta.t0)
                 && times.last() == Some(&meta.t1);
-            Ok(whole.then_some(found))
+            whole.then_some(found)
+        })
+    }
+
+    /// What is known of the hours of a chunk; `None` when that is not what was written.
+    pub(crate) fn hours(&self, meta: &ChunkMeta, field_type: FieldType) -> Result<Option<Vec<Hour>>, Error> {
+        let Some(place) = meta.hours else { return Ok(Some(Vec::new())) };
+        self.bytes_at(meta.id, place, &self.hours_pack, |bytes| rollup::decode(bytes, field_type).ok())
+    }
+
+    /// Hands the bytes at a place on when they are what was written. The pack stays for the next question.
+    fn bytes_at<T>(
+        &self,
+        chunk: i64,
+        place: Place,
+        cache: &RefCell<(i64, Vec<u8>)>,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let mut cache = cache.borrow_mut();
+        let fetch = |cache: &mut (i64, Vec<u8>)| -> Result<bool, rusqlite::Error> {
+            let mut statement = self.connection().prepare_cached("SELECT bytes FROM pack WHERE id = ?1")?;
+            let mut rows = statement.query([place.pack])?;
+            let Some(row) = rows.next()? else { return Ok(false) };
+            let ValueRef::Blob(bytes) = row.get_ref(0)? else { return Ok(false) };
+            cache.0 = place.pack;
+            cache.1.clear();
+            cache.1.extend_from_slice(bytes);
+            Ok(true)
         };
-        read().map_err(|e| Error::sqlite("read a chunk", &self.file.path, e))
+        if cache.0 != place.pack {
+            let there = fetch(&mut cache).map_err(|e| Error::sqlite("read a chunk", &self.file.path, e))?;
+            if !there {
+                return Ok(None);
+            }
+        }
+        let from = usize::try_from(place.offset).unwrap_or(usize::MAX);
+        let length = usize::try_from(place.length).unwrap_or(usize::MAX);
+        let bytes = from.checked_add(length).and_then(|to| cache.1.get(from..to));
+        let good = bytes.filter(|bytes| data_crc(chunk, bytes) == place.crc);
+        Ok(good.and_then(read))
+    }
+
+    /// Whether a chunk is still where it was.
+    pub(crate) fn has(&self, series: u32, meta: &ChunkMeta) -> Result<bool, Error> {
+        let find = || -> Result<bool, rusqlite::Error> {
+            self.connection()
+                .prepare_cached(
+                    "SELECT 1 FROM chunk WHERE period = ?1 AND series = ?2 AND t1 = ?3 AND id = ?4",
+                )?
+                .exists(params![period(meta.t1), series, meta.t1, meta.id])
+        };
+        find().map_err(|e| Error::sqlite("find a chunk", &self.file.path, e))
     }
 }
 
@@ -693,30 +758,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Gives the bytes of new chunks their places.
 struct Packs<'a> {
     transaction: &'a rusqlite::Transaction<'a>,
-    next: i64,
+    next: &'a std::cell::Cell<i64>,
+    /// Number of the open pack, its bytes, and how many chunks are in it.
+    id: i64,
     open: Vec<u8>,
     chunks: i64,
 }
 
 impl<'a> Packs<'a> {
-    fn new(transaction: &'a rusqlite::Transaction<'a>, next: i64) -> Self {
-        Self { transaction, next, open: Vec::new(), chunks: 0 }
+    fn new(transaction: &'a rusqlite::Transaction<'a>, next: &'a std::cell::Cell<i64>) -> Self {
+        Self { transaction, next, id: 0, open: Vec::new(), chunks: 0 }
     }
 
-    fn add(&mut self, id: i64, chunk: &NewChunk) -> Result<Place, rusqlite::Error> {
-        if chunk.level == 0 || self.open.len() >= PACK_BYTES {
+    fn add(&mut self, chunk: i64, level: u8, bytes: &[u8]) -> Result<Place, rusqlite::Error> {
+        if level == 0 || self.open.len() >= PACK_BYTES {
             self.close()?;
         }
-        let offset = self.open.len() as i64;
-        self.open.extend_from_slice(&chunk.bytes);
+        if self.chunks == 0 {
+            self.id = self.next.get();
+            self.next.set(self.id + 1);
+        }
+        let (offset, length) = (self.open.len() as i64, bytes.len() as i64);
+        self.open.extend_from_slice(bytes);
         self.chunks += 1;
-        let place = Place {
-            pack: self.next,
-            offset,
-            length: chunk.bytes.len() as i64,
-            crc: data_crc(id, &chunk.bytes),
-        };
-        if chunk.level == 0 {
+        let place = Place { pack: self.id, offset, length, crc: data_crc(chunk, bytes) };
+        if level == 0 {
             self.close()?;
         }
         Ok(place)
@@ -726,23 +792,16 @@ impl<'a> Packs<'a> {
         if self.chunks > 0 {
             self.transaction
                 .prepare_cached("INSERT INTO pack (id, bytes) VALUES (?1, ?2)")?
-                .execute(params![self.next, self.open])?;
+                .execute(params![self.id, self.open])?;
             if self.chunks > 1 {
                 self.transaction
                     .prepare_cached("INSERT INTO pack_use (pack, chunks) VALUES (?1, ?2)")?
-                    .execute([self.next, self.chunks])?;
+                    .execute([self.id, self.chunks])?;
             }
-            self.next += 1;
             self.open.clear();
             self.chunks = 0;
         }
         Ok(())
-    }
-
-    /// The next free number.
-    fn finish(mut self) -> Result<i64, rusqlite::Error> {
-        self.close()?;
-        Ok(self.next)
     }
 }
 
@@ -754,12 +813,14 @@ fn remove_chunk(transaction: &Connection, r: Removed) -> Result<(), rusqlite::Er
     if gone == 0 {
         return Ok(());
     }
-    let shared = transaction
-        .prepare_cached("UPDATE pack_use SET chunks = chunks - 1 WHERE pack = ?1 AND chunks > 1")?
-        .execute([r.pack])?;
-    if shared == 0 {
-        transaction.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([r.pack])?;
-        transaction.prepare_cached("DELETE FROM pack_use WHERE pack = ?1")?.execute([r.pack])?;
+    for pack in [Some(r.pack), r.hours_pack].into_iter().flatten() {
+        let shared = transaction
+            .prepare_cached("UPDATE pack_use SET chunks = chunks - 1 WHERE pack = ?1 AND chunks > 1")?
+            .execute([pack])?;
+        if shared == 0 {
+            transaction.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([pack])?;
+            transaction.prepare_cached("DELETE FROM pack_use WHERE pack = ?1")?.execute([pack])?;
+        }
     }
     Ok(())
 }
@@ -931,6 +992,10 @@ impl Crc {
         self.add(&v.to_le_bytes())
     }
 
+    fn place(self, v: Place) -> Self {
+        self.number(v.pack).number(v.offset).number(v.length).number(v.crc)
+    }
+
     fn text(self, v: &str) -> Self {
         self.number(v.len() as i64).add(v.as_bytes())
     }
@@ -976,8 +1041,8 @@ fn meta_crc(
     sequence: u64,
     level: u8,
     s: &Summary,
-    hours: &[u8],
     place: Place,
+    hours: Option<Place>,
 ) -> i64 {
     Crc(0)
         .number(i64::from(series))
@@ -992,12 +1057,8 @@ fn meta_crc(
         .value(s.sum.as_ref())
         .value(Some(&s.first.1))
         .value(Some(&s.last.1))
-        .number(hours.len() as i64)
-        .add(hours)
-        .number(place.pack)
-        .number(place.offset)
-        .number(place.length)
-        .number(place.crc)
+        .place(place)
+        .place(hours.unwrap_or(Place { pack: 0, offset: 0, length: 0, crc: 0 }))
         .end()
 }
 
@@ -1074,19 +1135,16 @@ fn chunk_meta(
         last: (Timestamp::from_nanos(t1), last),
     };
     let Ok(level) = row.get::<_, u8>(11) else { return Ok(None) };
-    let hours = match row.get_ref(12)? {
-        ValueRef::Blob(hours) => hours,
-        ValueRef::Null => &[],
-        _ => return Ok(None),
+    let place_at = |i: usize| -> Result<Option<Place>, rusqlite::Error> {
+        let (Some(pack), Some(offset), Some(length), Some(crc)) =
+            (number(i)?, number(i + 1)?, number(i + 2)?, number(i + 3)?)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Place { pack, offset, length, crc }))
     };
-    let (Some(pack), Some(offset), Some(length), Some(data)) =
-        (number(13)?, number(14)?, number(15)?, number(16)?)
-    else {
-        return Ok(None);
-    };
-    let place = Place { pack, offset, length, crc: data };
-    let known = meta_crc(series, id, (t0, t1), sequence as u64, level, &summary, hours, place);
+    let (Some(place), hours) = (place_at(12)?, place_at(16)?) else { return Ok(None) };
+    let known = meta_crc(series, id, (t0, t1), sequence as u64, level, &summary, place, hours);
     let good = known == crc && t0 <= t1 && n > 0;
-    let hours = hours.to_vec();
-    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, level, summary, hours, place }))
+    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, level, summary, place, hours }))
 }

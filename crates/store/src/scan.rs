@@ -7,12 +7,14 @@ use crate::compact::delete;
 use crate::core::Shared;
 use crate::error::Error;
 use crate::file::{ChunkMeta, Snapshot, Tombstone};
-use crate::rollup;
 use crate::tail::keep_last_of_equal;
 use crate::value::{Value, Values};
 use crate::window::{Column, Fold, TimeRange, Window, Windows};
 use graylogic_line::{FieldType, Timestamp};
 use std::sync::Arc;
+
+/// So many series are answered from one view of the file: neighbours share rows of it.
+const SERIES_PER_SNAPSHOT: usize = 32;
 
 /// Readings of one series, in the order of time.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,8 +36,16 @@ pub struct Scan {
     shared: Arc<Shared>,
     waiting: std::vec::IntoIter<SeriesInfo>,
     range: TimeRange,
-    /// The series being read, with what is left of it.
-    current: Option<(SeriesInfo, std::vec::IntoIter<Run>, Vec<Tombstone>, TimeRange)>,
+    current: Option<Current>,
+}
+
+/// The series being read, with what is left of it.
+struct Current {
+    series: SeriesInfo,
+    plan: Plan,
+    runs: std::vec::IntoIter<Run>,
+    /// What is left of the range.
+    left: TimeRange,
 }
 
 impl Scan {
@@ -45,27 +55,41 @@ impl Scan {
 
     fn step(&mut self) -> Result<Option<Block>, Error> {
         loop {
-            let Some((series, runs, tombstones, visible)) = &mut self.current else {
+            let Some(current) = &mut self.current else {
                 let Some(series) = self.waiting.next() else { return Ok(None) };
-                let plan = self.shared.plan(&series, self.range)?;
-                self.current = Some((series, plan.runs.into_iter(), plan.tombstones, plan.visible));
+                self.current = Some(self.begin(series, self.range)?);
                 continue;
             };
-            let Some(run) = runs.next() else {
+            let Some(run) = current.runs.next() else {
                 self.current = None;
                 continue;
             };
-            let plan = Plan {
-                snapshot: self.shared.file.snapshot()?,
-                runs: Vec::new(),
-                tombstones: tombstones.clone(),
-                visible: *visible,
-            };
-            let (times, values) = self.shared.readings(&plan, series, run, self.range)?;
-            if !times.is_empty() {
-                return Ok(Some(Block { series: series.clone(), times, values }));
+            let snapshot = self.shared.file.snapshot()?;
+            let mut chunks = run.iter().filter_map(Source::chunk);
+            if !chunks.try_fold(true, |all, c| Ok::<_, Error>(all && snapshot.has(current.series.id, c)?))? {
+                // Compacted meanwhile: what is left is planned anew.
+                drop(snapshot);
+                let (series, left) = (current.series.clone(), current.left);
+                self.current = Some(self.begin(series, left)?);
+                continue;
+            }
+            let (times, values) =
+                self.shared.readings(&snapshot, &current.plan, &current.series, run, current.left)?;
+            if let Some(last) = times.last() {
+                current.left.start = last.saturating_add(1);
+                return Ok(Some(Block { series: current.series.clone(), times, values }));
             }
         }
+    }
+
+    fn begin(&self, series: SeriesInfo, range: TimeRange) -> Result<Current, Error> {
+        let mut held = self.shared.held(std::slice::from_ref(&series), range)?;
+        let snapshot = self.shared.file.snapshot()?;
+        let held = held.pop().unwrap_or_default();
+        let mut plan = self.shared.plan(&snapshot, &series, held, range)?;
+        let runs = std::mem::take(&mut plan.runs).into_iter();
+        drop(snapshot);
+        Ok(Current { series, plan, runs, left: range })
     }
 }
 
@@ -99,6 +123,13 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    fn chunk(&self) -> Option<&ChunkMeta> {
+        match self {
+            Self::Chunk(meta) => Some(meta),
+            Self::Memory { .. } => None,
+        }
+    }
+
     pub(crate) fn into_chunk(self) -> Option<ChunkMeta> {
         match self {
             Self::Chunk(meta) => Some(meta),
@@ -160,16 +191,24 @@ pub(crate) fn merge(parts: Vec<(Vec<i64>, Values)>, field_type: FieldType) -> (V
     (times, values)
 }
 
+/// What memory holds of a series, as far as a question needs it.
+#[derive(Default)]
+pub(crate) struct Held {
+    sources: Vec<Source>,
+    span: i64,
+    tombstones: Vec<Tombstone>,
+    oldest_visible: Option<i64>,
+}
+
 /// What a question about a series is answered from.
-pub(crate) struct Plan<'a> {
-    snapshot: Snapshot<'a>,
+pub(crate) struct Plan {
     runs: Vec<Run>,
     tombstones: Vec<Tombstone>,
     /// What has not expired.
     visible: TimeRange,
 }
 
-impl Plan<'_> {
+impl Plan {
     /// Whether every reading between two times of a part with this record is there to be seen.
     fn untouched(&self, t0: i64, t1: i64, sequence: u64) -> bool {
         let hides = |t: &Tombstone| sequence < t.sequence && t.start <= t1 && t0 < t.stop;
@@ -178,48 +217,53 @@ impl Plan<'_> {
 }
 
 impl Shared {
-    /// What there is of a series in a range, as runs in the order of time that do not overlap each other.
-    fn plan(&self, series: &SeriesInfo, range: TimeRange) -> Result<Plan<'_>, Error> {
-        let mut sources = Vec::new();
-        let (span, tombstones);
-        let visible = self.visible(series.key.bucket);
-        {
-            // Memory first, the file after: what is sealed in between is seen twice, which is once too often but
-            // never too few, and readings of one time are joined below.
-            let core = self.open_core()?;
-            let Some(held) = core.catalog.get(series.id) else {
-                return Ok(Plan {
-                    snapshot: self.file.snapshot()?,
-                    runs: Vec::new(),
-                    tombstones: Vec::new(),
-                    visible,
-                });
-            };
-            span = held.span;
-            tombstones = held.tombstones.clone();
-            let tail = (!held.tail.is_empty()).then_some(&held.tail);
-            for part in held.sealing.iter().map(|t| &**t).chain(tail) {
+    /// What memory holds of some series. Asked for before the file: what is sealed in between is seen twice, which is
+    /// once too often but never too few, and readings of one time are joined.
+    fn held(&self, series: &[SeriesInfo], range: TimeRange) -> Result<Vec<Held>, Error> {
+        let now = (self.clock.0)().as_nanos();
+        let core = self.open_core()?;
+        let of = |info: &SeriesInfo| {
+            let Some(series) = core.catalog.get(info.id) else { return Held::default() };
+            let tail = (!series.tail.is_empty()).then_some(&series.tail);
+            let mut sources = Vec::new();
+            for part in series.sealing.iter().map(|t| &**t).chain(tail) {
                 let (times, values) = part.readings(range.start, range.stop);
                 if !times.is_empty() {
                     sources.push(Source::Memory { times, values, sequence: part.last_sequence });
                 }
             }
-        }
-        let snapshot = self.file.snapshot()?;
+            let bucket = core.catalog.buckets.iter().find(|b| b.id == info.key.bucket);
+            let oldest_visible = bucket.filter(|b| b.retention > 0).map(|b| now.saturating_sub(b.retention));
+            Held { sources, span: series.span, tombstones: series.tombstones.clone(), oldest_visible }
+        };
+        Ok(series.iter().map(of).collect())
+    }
+
+    /// What there is of a series in a range, as runs in the order of time that do not overlap each other.
+    fn plan(
+        &self,
+        snapshot: &Snapshot<'_>,
+        series: &SeriesInfo,
+        held: Held,
+        range: TimeRange,
+    ) -> Result<Plan, Error> {
+        let mut sources = held.sources;
         // A chunk sealed since may be longer than those before.
-        let span = self.core().catalog.get(series.id).map_or(span, |s| s.span.max(span));
+        let span = self.core().catalog.get(series.id).map_or(held.span, |s| s.span.max(held.span));
         let mut damage = Vec::new();
         let chunks =
             snapshot.chunks(series.id, series.field_type, span, (range.start, range.stop), &mut damage)?;
         self.note_damage(&damage);
         sources.extend(chunks.into_iter().map(Source::Chunk));
-        Ok(Plan { snapshot, runs: runs_of(sources), tombstones, visible })
+        let visible = TimeRange { start: held.oldest_visible.unwrap_or(i64::MIN), stop: i64::MAX };
+        Ok(Plan { runs: runs_of(sources), tombstones: held.tombstones, visible })
     }
 
     /// The readings of a run inside the range.
     fn readings(
         &self,
-        plan: &Plan<'_>,
+        snapshot: &Snapshot<'_>,
+        plan: &Plan,
         series: &SeriesInfo,
         mut run: Run,
         range: TimeRange,
@@ -232,7 +276,7 @@ impl Shared {
                     delete(&mut times, &mut values, sequence, &plan.tombstones, plan.visible);
                     parts.push((times, values));
                 }
-                Source::Chunk(meta) => match plan.snapshot.readings(&meta, series.field_type)? {
+                Source::Chunk(meta) => match snapshot.readings(&meta, series.field_type)? {
                     Some((mut times, mut values)) => {
                         let from = times.partition_point(|&t| t < range.start);
                         let to = times.partition_point(|&t| t < range.stop).max(from);
@@ -251,10 +295,35 @@ impl Shared {
         Ok(merge(parts, series.field_type))
     }
 
-    /// The windows of a series that have readings.
-    pub(crate) fn fold(
+    /// The windows of each of some series that have readings.
+    pub(crate) fn fold_all(
         &self,
+        series: &[SeriesInfo],
+        range: TimeRange,
+        windows: &Windows,
+    ) -> Result<Vec<Vec<Window>>, Error> {
+        let mut folded = Vec::with_capacity(series.len());
+        for some in series.chunks(SERIES_PER_SNAPSHOT) {
+            let held = self.held(some, range)?;
+            let snapshot = self.file.snapshot()?;
+            for (series, held) in some.iter().zip(held) {
+                folded.push(self.fold_one(&snapshot, series, held, range, windows)?);
+            }
+        }
+        Ok(folded)
+    }
+
+    /// The windows of a series that have readings.
+    fn fold(&self, series: &SeriesInfo, range: TimeRange, windows: &Windows) -> Result<Vec<Window>, Error> {
+        let mut folded = self.fold_all(std::slice::from_ref(series), range, windows)?;
+        Ok(folded.pop().unwrap_or_default())
+    }
+
+    fn fold_one(
+        &self,
+        snapshot: &Snapshot<'_>,
         series: &SeriesInfo,
+        held: Held,
         range: TimeRange,
         windows: &Windows,
     ) -> Result<Vec<Window>, Error> {
@@ -266,7 +335,7 @@ impl Shared {
         if range.start >= range.stop {
             return Ok(Vec::new());
         }
-        let mut plan = self.plan(series, range)?;
+        let mut plan = self.plan(snapshot, series, held, range)?;
         for run in std::mem::take(&mut plan.runs) {
             if let [Source::Chunk(meta)] = &*run
                 && range.start <= meta.t0
@@ -279,10 +348,10 @@ impl Shared {
                     add(window, meta.summary.clone().into());
                     continue;
                 }
-                if self.fold_hours(series, meta, range, windows, &mut add) {
+                if self.fold_hours(snapshot, series, meta, range, windows, &mut add)? {
                     continue;
                 }
-                match plan.snapshot.raw(meta, series.field_type)? {
+                match snapshot.raw(meta, series.field_type)? {
                     Some(raw) => {
                         let column = match &raw.values {
                             RawValues::Decimal { digits, min, offsets } => {
@@ -296,7 +365,7 @@ impl Shared {
                 }
                 continue;
             }
-            let (times, values) = self.readings(&plan, series, run, range)?;
+            let (times, values) = self.readings(snapshot, &plan, series, run, range)?;
             fold_column(&times, &Column::Values(&values), range, windows, &mut add);
         }
         let window = |((start, stop), fold): ((i64, i64), Fold)| Window {
@@ -310,25 +379,26 @@ impl Shared {
     /// Folds a compacted chunk by its hours, where no window begins or ends inside one; `false` when that is not so.
     fn fold_hours(
         &self,
+        snapshot: &Snapshot<'_>,
         series: &SeriesInfo,
         meta: &ChunkMeta,
         range: TimeRange,
         windows: &Windows,
         add: &mut impl FnMut((i64, i64), Fold),
-    ) -> bool {
-        if meta.hours.is_empty() || !windows.are_whole_hours() {
-            return false;
+    ) -> Result<bool, Error> {
+        if !meta.has_hours() || !windows.are_whole_hours() {
+            return Ok(false);
         }
-        let Ok(hours) = rollup::decode(&meta.hours, series.field_type) else {
+        let Some(hours) = snapshot.hours(meta, series.field_type)? else {
             self.note_damage(&[damaged(series, meta)]);
-            return false;
+            return Ok(false);
         };
         for hour in hours {
             if let Some(window) = windows.holding(hour.summary.first.0.as_nanos(), range) {
                 add(window, hour.summary.into());
             }
         }
-        true
+        Ok(true)
     }
 
     /// The newest reading of a series.

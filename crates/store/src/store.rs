@@ -572,12 +572,10 @@ impl Store {
         range: TimeRange,
         windows: &Windows,
     ) -> Result<Vec<SeriesWindows>, Error> {
-        let fold = |series: SeriesInfo| {
-            let windows = self.shared().fold(&series, range, windows)?;
-            Ok(SeriesWindows { series, windows })
-        };
-        let found: Result<Vec<SeriesWindows>, Error> = self.series(selector)?.into_iter().map(fold).collect();
-        Ok(found?.into_iter().filter(|s| !s.windows.is_empty()).collect())
+        let series = self.series(selector)?;
+        let folded = self.shared().fold_all(&series, range, windows)?;
+        let of = |(series, windows)| SeriesWindows { series, windows };
+        Ok(series.into_iter().zip(folded).map(of).filter(|s| !s.windows.is_empty()).collect())
     }
 
     /// The newest reading of each series.
