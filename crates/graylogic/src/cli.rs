@@ -31,6 +31,14 @@ pub(crate) enum Command {
     Import(Import),
     /// What is stored, in numbers.
     Status(Place),
+    /// Remove the readings of a time range from some series.
+    Delete(Delete),
+    /// List and change buckets, and how long they keep readings.
+    Bucket(Bucket),
+    /// Compact everything at once; `serve` does it day by day.
+    Compact(Place),
+    /// Read every byte and name what is damaged; exit code 1 when something is.
+    Verify(Place),
     /// Measure the line protocol or the store on this machine.
     Bench(Bench),
 }
@@ -116,8 +124,9 @@ impl Unit {
     }
 }
 
+/// Which readings.
 #[derive(Args, Debug)]
-pub(crate) struct Query {
+pub(crate) struct Which {
     #[command(flatten)]
     pub(crate) place: Place,
     /// Measurement; all without it.
@@ -135,6 +144,59 @@ pub(crate) struct Query {
     /// Up to but without; as --start.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) stop: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) what: Which,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Bucket {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: BucketCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BucketCommand {
+    /// The buckets.
+    List,
+    /// Make a bucket.
+    Create {
+        /// Its name.
+        name: String,
+        /// How long it keeps readings: 90d, 12h; for ever without it.
+        #[arg(long, value_name = "LENGTH")]
+        keep: Option<String>,
+    },
+    /// Say how long a bucket keeps readings.
+    Keep {
+        /// Its name.
+        name: String,
+        /// 90d, 12h, or forever.
+        length: String,
+    },
+    /// Give a bucket another name.
+    Rename {
+        /// Its name.
+        name: String,
+        /// Its new name.
+        to: String,
+    },
+    /// Remove a bucket with everything in it.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Query {
+    #[command(flatten)]
+    pub(crate) what: Which,
     /// One value for each window: 30s, 15m, 1h, 1d (24 hours).
     #[arg(long, short)]
     pub(crate) window: Option<String>,

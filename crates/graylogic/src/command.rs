@@ -1,14 +1,21 @@
 //! The commands, each in a file of its own; here only which one is meant.
 
-use crate::cli::{Cli, Command};
+use crate::app;
+use crate::cli::{Cli, Command, Place};
 use crate::failure::Failure;
+use graylogic_influxdb::{Config, Target};
+use graylogic_store::{Store, StoreOptions};
 use std::process::ExitCode;
 
+mod bucket;
+mod compact;
+mod delete;
 mod demo;
 mod import;
 mod query;
 mod serve;
 mod status;
+mod verify;
 mod write;
 
 /// Runs the command and says how the program ends.
@@ -20,6 +27,28 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Query(options) => query::run(options, cli.json),
         Command::Import(options) => import::run(options, cli.json),
         Command::Status(place) => status::run(place, cli.json),
+        Command::Delete(options) => delete::run(options, cli.json),
+        Command::Bucket(options) => bucket::run(options, cli.json),
+        Command::Compact(place) => compact::run(place, cli.json),
+        Command::Verify(place) => verify::run(place, cli.json),
         Command::Bench(options) => crate::bench::run(options, cli.json),
     }
+}
+
+/// The store that options mean, which must be there.
+fn open_store(place: &Place, command: &str) -> Result<(Store, Config), Failure> {
+    let config = app::config(place)?;
+    let Target::Embedded(folder) = config.target() else {
+        return Err(Failure::new(format!(
+            "{command} works on the embedded store only; name its folder with --data"
+        )));
+    };
+    if !folder.join("store.sqlite").exists() {
+        return Err(Failure::new(format!(
+            "there is no store in {}; name its folder with --data",
+            folder.display()
+        )));
+    }
+    let store = Store::open(folder, StoreOptions::default())?;
+    Ok((store, config))
 }

@@ -44,7 +44,8 @@ CREATE TABLE sealed (
     sequence INTEGER NOT NULL,
     span INTEGER NOT NULL,
     fresh INTEGER,
-    until INTEGER
+    until INTEGER,
+    crc INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE tombstone (
     id INTEGER PRIMARY KEY,
@@ -88,7 +89,8 @@ CREATE TABLE pack (
 ) STRICT;
 CREATE TABLE pack_use (
     pack INTEGER PRIMARY KEY,
-    chunks INTEGER NOT NULL
+    chunks INTEGER NOT NULL,
+    crc INTEGER NOT NULL
 ) STRICT;
 ";
 
@@ -454,10 +456,17 @@ impl StoreFile {
                 hour_packs.close()?;
                 last = next.get();
                 let mut sealed = transaction.prepare_cached(
-                    "INSERT OR REPLACE INTO sealed (series, sequence, span, fresh, until) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    "INSERT OR REPLACE INTO sealed (series, sequence, span, fresh, until, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?;
                 for s in &commit.sealed {
-                    sealed.execute(params![s.series, s.sequence as i64, s.span, s.fresh, s.until])?;
+                    sealed.execute(params![
+                        s.series,
+                        s.sequence as i64,
+                        s.span,
+                        s.fresh,
+                        s.until,
+                        sealed_crc(s)
+                    ])?;
                 }
                 commit.removed.iter().try_for_each(|r| remove_chunk(&transaction, *r))?;
                 for t in &commit.tombstones {
@@ -795,8 +804,8 @@ impl<'a> Packs<'a> {
                 .execute(params![self.id, self.open])?;
             if self.chunks > 1 {
                 self.transaction
-                    .prepare_cached("INSERT INTO pack_use (pack, chunks) VALUES (?1, ?2)")?
-                    .execute([self.id, self.chunks])?;
+                    .prepare_cached("INSERT INTO pack_use (pack, chunks, crc) VALUES (?1, ?2, ?3)")?
+                    .execute([self.id, self.chunks, use_crc(self.id, self.chunks)])?;
             }
             self.open.clear();
             self.chunks = 0;
@@ -814,12 +823,21 @@ fn remove_chunk(transaction: &Connection, r: Removed) -> Result<(), rusqlite::Er
         return Ok(());
     }
     for pack in [Some(r.pack), r.hours_pack].into_iter().flatten() {
-        let shared = transaction
-            .prepare_cached("UPDATE pack_use SET chunks = chunks - 1 WHERE pack = ?1 AND chunks > 1")?
-            .execute([pack])?;
-        if shared == 0 {
-            transaction.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([pack])?;
-            transaction.prepare_cached("DELETE FROM pack_use WHERE pack = ?1")?.execute([pack])?;
+        let mut uses = transaction.prepare_cached("SELECT chunks, crc FROM pack_use WHERE pack = ?1")?;
+        let known: Option<(i64, i64)> =
+            uses.query_map([pack], |r| Ok((r.get(0)?, r.get(1)?)))?.next().transpose()?;
+        match known {
+            // A count that is not what was written: others may need the pack, which stays.
+            Some((chunks, crc)) if use_crc(pack, chunks) != crc => {}
+            Some((chunks, _)) if chunks > 1 => {
+                transaction
+                    .prepare_cached("UPDATE pack_use SET chunks = ?2, crc = ?3 WHERE pack = ?1")?
+                    .execute([pack, chunks - 1, use_crc(pack, chunks - 1)])?;
+            }
+            _ => {
+                transaction.prepare_cached("DELETE FROM pack WHERE id = ?1")?.execute([pack])?;
+                transaction.prepare_cached("DELETE FROM pack_use WHERE pack = ?1")?.execute([pack])?;
+            }
         }
     }
     Ok(())
@@ -910,7 +928,7 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
         .or_else(|e| if matches!(e, rusqlite::Error::QueryReturnedNoRows) { Ok(0) } else { Err(e) })?;
     loaded.written = written as u64;
     let mut statement = connection.prepare(
-        "SELECT id, bucket, measurement, tags, field, type, crc, coalesce(sequence, 0), coalesce(span, 0), fresh, until
+        "SELECT id, bucket, measurement, tags, field, type, series.crc, coalesce(sequence, 0), coalesce(span, 0), fresh, until, sealed.crc
          FROM series LEFT JOIN sealed ON sealed.series = series.id ORDER BY id",
     )?;
     let mut rows = statement.query([])?;
@@ -931,13 +949,20 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
             if definition_crc(&definition, &tags) != row.get::<_, i64>(6)? {
                 return Ok(None);
             }
-            Ok(Some(StoredSeries {
-                definition,
-                sealed: row.get::<_, i64>(7)? as u64,
+            let series = definition.series;
+            let known: Option<i64> = row.get(11)?;
+            let mut state = SealedState {
+                series,
+                sequence: row.get::<_, i64>(7)? as u64,
                 span: row.get(8)?,
                 fresh: row.get(9)?,
                 until: row.get(10)?,
-            }))
+            };
+            if known.is_some_and(|crc| crc != sealed_crc(&state)) {
+                state = state_of_chunks(connection, series)?;
+            }
+            let (sealed, span) = (state.sequence, state.span);
+            Ok(Some(StoredSeries { definition, sealed, span, fresh: state.fresh, until: state.until }))
         };
         match read() {
             Ok(Some(series)) => loaded.series.push(series),
@@ -950,6 +975,24 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
         }
     }
     Ok(loaded)
+}
+
+/// What the chunks of a series say of it, when its own row is damaged.
+fn state_of_chunks(connection: &Connection, series: u32) -> Result<SealedState, rusqlite::Error> {
+    connection.query_row(
+        "SELECT coalesce(max(sequence), 0), coalesce(max(t1 - t0), 0), min(iif(level = 0, t0, NULL)), max(t1)
+         FROM chunk WHERE series = ?1",
+        [series],
+        |r| {
+            Ok(SealedState {
+                series,
+                sequence: r.get::<_, i64>(0)? as u64,
+                span: r.get(1)?,
+                fresh: r.get(2)?,
+                until: r.get(3)?,
+            })
+        },
+    )
 }
 
 fn no_row(error: rusqlite::Error) -> Result<(), rusqlite::Error> {
@@ -1060,6 +1103,16 @@ fn meta_crc(
         .place(place)
         .place(hours.unwrap_or(Place { pack: 0, offset: 0, length: 0, crc: 0 }))
         .end()
+}
+
+fn sealed_crc(s: &SealedState) -> i64 {
+    let optional = |crc: Crc, v: Option<i64>| crc.number(i64::from(v.is_some())).number(v.unwrap_or(0));
+    let crc = Crc(0).number(i64::from(s.series)).number(s.sequence as i64).number(s.span);
+    optional(optional(crc, s.fresh), s.until).end()
+}
+
+fn use_crc(pack: i64, chunks: i64) -> i64 {
+    Crc(0).number(pack).number(chunks).end()
 }
 
 fn bucket_crc(id: u32, name: &str, retention: i64) -> i64 {

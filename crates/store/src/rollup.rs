@@ -21,8 +21,9 @@ pub(crate) struct Hour {
     /// Hours since the epoch.
     pub(crate) hour: i64,
     pub(crate) summary: Summary,
-    /// Value times seconds by the trapezoidal rule, between the readings inside the hour; 0 for booleans.
-    pub(crate) integral: f64,
+    /// Value times seconds by the trapezoidal rule, between the readings inside the hour, in single precision; 0 for
+    /// booleans.
+    pub(crate) integral: f32,
 }
 
 /// The hours of readings in the order of time; empty for strings, of which only ends could be told.
@@ -37,7 +38,7 @@ pub(crate) fn hours_of(times: &[i64], values: &Values) -> Vec<Hour> {
         let end = hour.saturating_add(1).saturating_mul(HOUR);
         let to = from + times[from..].partition_point(|&t| t < end).max(1);
         if let Some(summary) = Summary::of(times, values, from, to) {
-            hours.push(Hour { hour, summary, integral: integral(times, values, from, to) });
+            hours.push(Hour { hour, summary, integral: integral(times, values, from, to) as f32 });
         }
         from = to;
     }
@@ -91,16 +92,9 @@ pub(crate) fn encode(hours: &[Hour], field_type: FieldType) -> Vec<u8> {
     }
     let sums = collect(summaries().filter_map(|s| s.sum.as_ref()), sum_type(field_type));
     put_values(&mut out, &sums, effort);
-    let integrals = if field_type == FieldType::Boolean {
-        Vec::new()
-    } else {
-        hours.iter().map(|h| h.integral).collect()
-    };
-    let mut column = Vec::new();
-    if !integrals.is_empty() {
-        column::put_floats(&mut column, &integrals, effort);
+    if field_type != FieldType::Boolean {
+        hours.iter().for_each(|h| out.extend_from_slice(&h.integral.to_le_bytes()));
     }
-    put_bytes(&mut out, &column);
     out
 }
 
@@ -133,8 +127,11 @@ pub(crate) fn decode(bytes: &[u8], field_type: FieldType) -> Result<Vec<Hour>, M
         columns.push(values);
     }
     let [min, max, first, last, sum] = columns.as_slice() else { return Err(Malformed) };
-    let column = reader.bytes()?;
-    let integrals = if field_type == FieldType::Boolean { vec![0.0; n] } else { column::floats(column, n)? };
+    let integrals = if field_type == FieldType::Boolean {
+        vec![0.0; n]
+    } else {
+        reader.take(4 * n)?.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    };
     if !reader.is_empty() {
         return Err(Malformed);
     }
@@ -218,6 +215,6 @@ mod tests {
         let values = Values::Float((0..=3599).map(f64::from).collect());
         let hours = hours_of(&times, &values);
         assert_eq!(hours.len(), 1);
-        assert!((hours[0].integral - 3599.0 * 3599.0 / 2.0).abs() < 1e-6);
+        assert!((hours[0].integral - 3599.0 * 3599.0 / 2.0).abs() < 1.0);
     }
 }

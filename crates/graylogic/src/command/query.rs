@@ -1,15 +1,12 @@
 //! `graylogic query`: readings, windows or latest values as a table, CSV or JSON.
 
-use crate::app;
-use crate::cli::{Aggregate, Query};
+use crate::cli::{Aggregate, Query, Which};
+use crate::command::open_store;
 use crate::failure::Failure;
 use crate::output::{answer, answer_json, json_tags, json_value, remark};
 use crate::text;
-use graylogic_influxdb::Target;
 use graylogic_line::Timestamp;
-use graylogic_store::{
-    Matcher, Selector, SeriesInfo, Store, StoreOptions, Summary, TimeRange, Value, Windows,
-};
+use graylogic_store::{Matcher, Selector, SeriesInfo, Store, Summary, TimeRange, Value, Windows};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -21,19 +18,9 @@ struct Row {
 }
 
 pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
-    let config = app::config(&options.place)?;
-    let Target::Embedded(folder) = config.target() else {
-        return Err(Failure::new("query asks the embedded store only; name its folder with --data"));
-    };
-    if !folder.join("store.sqlite").exists() {
-        return Err(Failure::new(format!(
-            "there is no store in {}; name its folder with --data",
-            folder.display()
-        )));
-    }
-    let selector = selector(options, config.bucket())?;
-    let range = range(options)?;
-    let store = Store::open(folder, StoreOptions::default())?;
+    let range = range(options.what.start.as_deref(), options.what.stop.as_deref())?;
+    let (store, config) = open_store(&options.what.place, "query")?;
+    let selector = selector(&options.what, config.bucket())?;
     let rows = rows(&store, &selector, range, options)?;
     store.close()?;
     let more = rows.len() > options.limit;
@@ -53,7 +40,7 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn selector(options: &Query, bucket: &str) -> Result<Selector, Failure> {
+pub(crate) fn selector(options: &Which, bucket: &str) -> Result<Selector, Failure> {
     let mut selector = Selector::bucket(bucket);
     if let Some(measurement) = &options.measurement {
         selector = selector.measurement(measurement);
@@ -80,11 +67,11 @@ fn selector(options: &Query, bucket: &str) -> Result<Selector, Failure> {
     Ok(selector)
 }
 
-fn range(options: &Query) -> Result<TimeRange, Failure> {
+pub(crate) fn range(start: Option<&str>, stop: Option<&str>) -> Result<TimeRange, Failure> {
     let now = Timestamp::now();
     let all = TimeRange::all();
-    let start = options.start.as_deref().map_or(Ok(all.start()), |t| text::instant(t, now))?;
-    let stop = options.stop.as_deref().map_or(Ok(all.stop()), |t| text::instant(t, now))?;
+    let start = start.map_or(Ok(all.start()), |t| text::instant(t, now))?;
+    let stop = stop.map_or(Ok(all.stop()), |t| text::instant(t, now))?;
     if start >= stop {
         return Err(Failure::new("--start is not before --stop: nothing lies between them"));
     }

@@ -1,27 +1,20 @@
 //! `graylogic status`: what is stored, in numbers.
 
-use crate::app;
 use crate::cli::Place;
+use crate::command::open_store;
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
 use graylogic_influxdb::Target;
-use graylogic_store::{Selector, State, Store, StoreOptions};
+use graylogic_store::{Selector, State};
 use serde_json::json;
 use std::process::ExitCode;
 
 pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
-    let config = app::config(place)?;
+    let (store, config) = open_store(place, "status")?;
     let Target::Embedded(folder) = config.target() else {
-        return Err(Failure::new("status shows the embedded store only; name its folder with --data"));
+        unreachable!("only the embedded store was opened");
     };
-    if !folder.join("store.sqlite").exists() {
-        return Err(Failure::new(format!(
-            "there is no store in {}; name its folder with --data",
-            folder.display()
-        )));
-    }
-    let store = Store::open(folder, StoreOptions::default())?;
     let stats = store.stats()?;
     let mut buckets = Vec::new();
     let (mut oldest, mut newest) = (None, None);
@@ -44,7 +37,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
             "folder": folder.display().to_string(),
             "values": stats.values,
             "series": stats.series,
-            "buckets": buckets.iter().map(|b| json!({ "name": b.name, "series": b.series })).collect::<Vec<_>>(),
+            "buckets": buckets.iter().map(|b| json!({ "name": b.name, "series": b.series, "retention_s": b.retention.map(|r| r.as_secs()) })).collect::<Vec<_>>(),
             "oldest": oldest.map(|t| t.to_string()),
             "newest": newest.map(|t| t.to_string()),
             "chunks": stats.chunks,
@@ -52,6 +45,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
             "chunk_bytes": stats.chunk_bytes,
             "bytes_on_disk": stats.bytes_on_disk,
             "bytes_per_value": per_value,
+            "flash_written_bytes": stats.flash_written,
             "log_bytes": stats.log_bytes,
             "values_in_log": stats.tail_values,
             "degraded": degraded,
@@ -78,6 +72,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
                 "chunks".into(),
                 format!("{}, {} in them", text::count(stats.chunks), text::bytes(stats.chunk_bytes)),
             ],
+            vec!["written so far".into(), format!("{} given to the disk", text::bytes(stats.flash_written))],
             vec![
                 "hot log".into(),
                 format!(
