@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Compact(Place),
     /// Read every byte and name what is damaged; exit code 1 when something is.
     Verify(Place),
+    /// Save what is good in a damaged store into a new folder; exit code 3 when something could not be saved.
+    Salvage(Salvage),
     /// Measure the line protocol or the store on this machine.
     Bench(Bench),
 }
@@ -150,6 +152,15 @@ pub(crate) struct Which {
 pub(crate) struct Delete {
     #[command(flatten)]
     pub(crate) what: Which,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Salvage {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// The new folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
 }
 
 #[derive(Args, Debug)]

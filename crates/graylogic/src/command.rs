@@ -13,6 +13,7 @@ mod delete;
 mod demo;
 mod import;
 mod query;
+mod salvage;
 mod serve;
 mod status;
 mod verify;
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Delete(options) => delete::run(options, cli.json),
         Command::Bucket(options) => bucket::run(options, cli.json),
         Command::Compact(place) => compact::run(place, cli.json),
+        Command::Salvage(options) => salvage::run(options, cli.json),
         Command::Verify(place) => verify::run(place, cli.json),
         Command::Bench(options) => crate::bench::run(options, cli.json),
     }

@@ -26,7 +26,8 @@ fn run(arguments: &[&str], input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    // A command that does not read its input ends before it was all written.
+    let _closed_early = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
 
@@ -146,6 +147,61 @@ fn questions_by_tag_window_and_time() {
     assert!(text(&limited.stderr).contains("only the first 5 rows"));
     let status = json(&run(&["status", "--json", "--data", data], ""));
     assert_eq!(status["values"], 120);
+}
+
+#[test]
+fn readings_are_deleted_compacted_verified_and_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let data = in_folder(&store);
+    let lines: String =
+        (0..20_000).map(|i| format!("energy,device_id=d{} w={}.5 {}\n", i % 2, i % 97, i * 60)).collect();
+    run(&["write", "--data", data, "--precision", "s"], &lines);
+    let rows = |extra: &[&str]| {
+        let count = ["query", "--json", "--data", data, "-w", "10000d", "-a", "count"];
+        let answer = json(&run(&[&count, extra].concat(), ""));
+        answer["rows"].as_array().unwrap().iter().map(|r| r["value"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(rows(&[]), 20_000);
+    let deleted =
+        json(&run(&["delete", "--json", "--data", data, "-t", "device_id=d1", "--start", "1970-01-02"], ""));
+    assert_eq!(deleted["series"], 1);
+    assert_eq!(rows(&[]), 10_720);
+    let compacted = json(&run(&["compact", "--json", "--data", data], ""));
+    assert_eq!(compacted["values"], 10_720);
+    assert_eq!(rows(&["-t", "device_id=d1"]), 720);
+    let verified = run(&["verify", "--data", data], "");
+    assert!(verified.status.success());
+    assert!(text(&verified.stdout).contains("10,720 readings"), "{}", text(&verified.stdout));
+    let buckets = json(&run(&["bucket", "--json", "--data", data, "create", "short", "--keep", "90d"], ""));
+    assert_eq!(buckets["buckets"][1]["retention_s"], 90 * 86_400);
+    assert!(
+        text(&run(&["bucket", "--data", data, "keep", "short", "5m"], "").stderr)
+            .contains("at least an hour")
+    );
+    let old = run(&["write", "--data", data, "--bucket", "short"], "m f=1 1");
+    assert_eq!(old.status.code(), Some(3));
+    assert!(text(&old.stderr).contains("Retention Policy Lower Bound"), "{}", text(&old.stderr));
+    run(&["bucket", "--data", data, "rename", "short", "brief"], "");
+    let listed = run(&["bucket", "--data", data, "remove", "brief"], "");
+    assert!(!text(&listed.stdout).contains("brief"), "{}", text(&listed.stdout));
+    // A flipped bit in the middle of the readings.
+    let file = store.join("store.sqlite");
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    let pack: Vec<u8> = connection.query_row("SELECT bytes FROM pack LIMIT 1", [], |r| r.get(0)).unwrap();
+    drop(connection);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let piece = &pack[200..240];
+    let at = bytes.windows(piece.len()).position(|w| w == piece).unwrap();
+    bytes[at] ^= 4;
+    std::fs::write(&file, bytes).unwrap();
+    let damaged = run(&["verify", "--data", data], "");
+    assert_eq!(damaged.status.code(), Some(1));
+    assert!(text(&damaged.stdout).contains("device_id=d"), "{}", text(&damaged.stdout));
+    let saved = folder.path().join("saved");
+    let salvage = run(&["salvage", "--data", data, "--to", in_folder(&saved)], "");
+    assert_eq!(salvage.status.code(), Some(3), "{}", text(&salvage.stdout));
+    assert!(run(&["verify", "--data", in_folder(&saved)], "").status.success());
 }
 
 #[test]

@@ -376,6 +376,18 @@ impl StoreFile {
         }
     }
 
+    /// Keeps the numbers of removed series from being given again.
+    pub(crate) fn reserve(&self, removed: &[u32]) -> Result<(), Error> {
+        let guard = lock(&self.writer);
+        let connection = guard.as_ref().ok_or_else(Error::closed)?;
+        for series in removed {
+            connection
+                .execute("INSERT OR IGNORE INTO removed (series) VALUES (?1)", [series])
+                .map_err(|e| Error::sqlite("note removed series", &self.path, e))?;
+        }
+        Ok(())
+    }
+
     /// Gives room that removed chunks left back to the file system, a little at a time.
     pub(crate) fn give_back(&self, pages: u32) -> Result<(), Error> {
         let guard = lock(&self.writer);
@@ -764,6 +776,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The columns of [`chunk_meta`].
+const CHUNK_COLUMNS: &str =
+    "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, pack, offset, length,
+    data_crc, hours_pack, hours_offset, hours_length, hours_crc FROM chunk";
+
 /// Gives the bytes of new chunks their places.
 struct Packs<'a> {
     transaction: &'a rusqlite::Transaction<'a>,
@@ -905,13 +922,7 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
     let mut statement = connection.prepare("SELECT series, start, stop, sequence, crc, id FROM tombstone")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let tombstone = Tombstone {
-            series: row.get(0)?,
-            start: row.get(1)?,
-            stop: row.get(2)?,
-            sequence: row.get::<_, i64>(3)? as u64,
-        };
-        if tombstone_crc(&tombstone) == row.get::<_, i64>(4)? {
+        if let Some(tombstone) = tombstone_row(row)? {
             loaded.tombstones.push(tombstone);
         } else {
             let id: i64 = row.get(5)?;
@@ -927,44 +938,10 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
         .query_row("SELECT value FROM counter WHERE name = 'written'", [], |r| r.get::<_, i64>(0))
         .or_else(|e| if matches!(e, rusqlite::Error::QueryReturnedNoRows) { Ok(0) } else { Err(e) })?;
     loaded.written = written as u64;
-    let mut statement = connection.prepare(
-        "SELECT id, bucket, measurement, tags, field, type, series.crc, coalesce(sequence, 0), coalesce(span, 0), fresh, until, sealed.crc
-         FROM series LEFT JOIN sealed ON sealed.series = series.id ORDER BY id",
-    )?;
+    let mut statement = connection.prepare(&format!("{SERIES_COLUMNS} ORDER BY series.id"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let tags: Vec<u8> = row.get(3)?;
-        let read = || -> Result<Option<StoredSeries>, rusqlite::Error> {
-            let (Some(field_type), Some(parsed)) = (type_of_code(row.get(5)?), parse_tags(&tags)) else {
-                return Ok(None);
-            };
-            let definition = Definition {
-                series: row.get(0)?,
-                bucket: row.get(1)?,
-                field_type,
-                measurement: row.get(2)?,
-                tags: parsed,
-                field: row.get(4)?,
-            };
-            if definition_crc(&definition, &tags) != row.get::<_, i64>(6)? {
-                return Ok(None);
-            }
-            let series = definition.series;
-            let known: Option<i64> = row.get(11)?;
-            let mut state = SealedState {
-                series,
-                sequence: row.get::<_, i64>(7)? as u64,
-                span: row.get(8)?,
-                fresh: row.get(9)?,
-                until: row.get(10)?,
-            };
-            if known.is_some_and(|crc| crc != sealed_crc(&state)) {
-                state = state_of_chunks(connection, series)?;
-            }
-            let (sealed, span) = (state.sequence, state.span);
-            Ok(Some(StoredSeries { definition, sealed, span, fresh: state.fresh, until: state.until }))
-        };
-        match read() {
+        match series_row(connection, row) {
             Ok(Some(series)) => loaded.series.push(series),
             Ok(None) | Err(_) => {
                 let id: i64 = row.get(0)?;
@@ -975,6 +952,178 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
         }
     }
     Ok(loaded)
+}
+
+/// The columns of [`series_row`].
+const SERIES_COLUMNS: &str =
+    "SELECT id, bucket, measurement, tags, field, type, series.crc, coalesce(sequence, 0),
+    coalesce(span, 0), fresh, until, sealed.crc
+    FROM series LEFT JOIN sealed ON sealed.series = series.id";
+
+fn series_row(connection: &Connection, row: &Row<'_>) -> Result<Option<StoredSeries>, rusqlite::Error> {
+    let tags: Vec<u8> = row.get(3)?;
+    let (Some(field_type), Some(parsed)) = (type_of_code(row.get(5)?), parse_tags(&tags)) else {
+        return Ok(None);
+    };
+    let definition = Definition {
+        series: row.get(0)?,
+        bucket: row.get(1)?,
+        field_type,
+        measurement: row.get(2)?,
+        tags: parsed,
+        field: row.get(4)?,
+    };
+    if definition_crc(&definition, &tags) != row.get::<_, i64>(6)? {
+        return Ok(None);
+    }
+    let series = definition.series;
+    let known: Option<i64> = row.get(11)?;
+    let mut state = SealedState {
+        series,
+        sequence: row.get::<_, i64>(7)? as u64,
+        span: row.get(8)?,
+        fresh: row.get(9)?,
+        until: row.get(10)?,
+    };
+    if known.is_some_and(|crc| crc != sealed_crc(&state)) {
+        state = state_of_chunks(connection, series)?;
+    }
+    let (sealed, span) = (state.sequence, state.span);
+    Ok(Some(StoredSeries { definition, sealed, span, fresh: state.fresh, until: state.until }))
+}
+
+/// A store file that may be damaged anywhere: every row is asked for by itself, and what fails is passed over.
+pub(crate) struct Damaged {
+    connection: Connection,
+}
+
+impl Damaged {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)
+            .and_then(|c| c.execute_batch("PRAGMA query_only = ON").map(|()| c))
+            .map_err(|e| Error::sqlite("open the damaged store file", path, e))?;
+        Ok(Self { connection })
+    }
+
+    /// The rows of a table one by one, by their numbers.
+    fn each<T>(
+        &self,
+        table: &str,
+        key: &str,
+        sql: &str,
+        lost: &mut Vec<String>,
+        read: impl Fn(&Row<'_>) -> Result<Option<T>, rusqlite::Error>,
+    ) -> Vec<T> {
+        let last = format!("SELECT coalesce(max({key}), 0) FROM {table}");
+        let last = self.connection.query_row(&last, [], |r| r.get::<_, i64>(0)).unwrap_or(100_000);
+        let mut found = Vec::new();
+        let mut bad = 0u64;
+        for id in 0..=last {
+            let row = self.connection.prepare_cached(sql).and_then(|mut s| s.query_row([id], |r| read(r)));
+            match row {
+                Ok(Some(row)) => found.push(row),
+                Err(rusqlite::Error::QueryReturnedNoRows) => {}
+                Ok(None) | Err(_) => bad += 1,
+            }
+        }
+        if bad > 0 {
+            lost.push(format!("{bad} rows of the table {table} are damaged or cannot be reached"));
+        }
+        found
+    }
+
+    pub(crate) fn buckets(&self, lost: &mut Vec<String>) -> Vec<StoredBucket> {
+        self.each("bucket", "id", "SELECT id, name, retention, crc FROM bucket WHERE id = ?1", lost, |row| {
+            let bucket = StoredBucket { id: row.get(0)?, name: row.get(1)?, retention: row.get(2)? };
+            let good = bucket_crc(bucket.id, &bucket.name, bucket.retention) == row.get::<_, i64>(3)?;
+            Ok(Some(if good { bucket } else { StoredBucket { retention: 0, ..bucket } }))
+        })
+    }
+
+    pub(crate) fn tombstones(&self, lost: &mut Vec<String>) -> Vec<Tombstone> {
+        let sql = "SELECT series, start, stop, sequence, crc FROM tombstone WHERE id = ?1";
+        self.each("tombstone", "id", sql, lost, tombstone_row)
+    }
+
+    pub(crate) fn removed(&self) -> Vec<u32> {
+        let sql = "SELECT series FROM removed WHERE series = ?1";
+        self.each("removed", "series", sql, &mut Vec::new(), |row| row.get(0).map(Some))
+    }
+
+    pub(crate) fn series(&self, lost: &mut Vec<String>) -> Vec<StoredSeries> {
+        let sql = format!("{SERIES_COLUMNS} WHERE series.id = ?1");
+        self.each("series", "id", &sql, lost, |row| series_row(&self.connection, row))
+    }
+
+    /// The chunks of a series with the bytes of their readings and hours.
+    pub(crate) fn chunks(
+        &self,
+        series: u32,
+        field_type: FieldType,
+        lost: &mut Vec<String>,
+    ) -> Vec<(ChunkMeta, Vec<u8>, Vec<u8>)> {
+        // Where the weeks cannot be listed, every week from 1970 to 2100 is asked for.
+        let weeks = periods(&self.connection).unwrap_or_else(|_| (0..6800).collect());
+        let mut found = Vec::new();
+        for week in weeks {
+            if let Err(error) = self.chunks_of_week(series, field_type, week, lost, &mut found) {
+                lost.push(format!("series {series}, week {week} since 1970: {error}"));
+            }
+        }
+        found
+    }
+
+    fn chunks_of_week(
+        &self,
+        series: u32,
+        field_type: FieldType,
+        week: i64,
+        lost: &mut Vec<String>,
+        found: &mut Vec<(ChunkMeta, Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), rusqlite::Error> {
+        let sql = format!("{CHUNK_COLUMNS} WHERE period = ?1 AND series = ?2");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![week, series])?;
+        while let Some(row) = rows.next()? {
+            let Some(meta) = chunk_meta(row, series, field_type)? else {
+                lost.push(format!("series {series}: a chunk's row is damaged"));
+                continue;
+            };
+            let at = |place: Place| -> Option<Vec<u8>> {
+                let sql = "SELECT substr(bytes, ?2 + 1, ?3) FROM pack WHERE id = ?1";
+                let mut statement = self.connection.prepare_cached(sql).ok()?;
+                let bytes: Vec<u8> =
+                    statement.query_row([place.pack, place.offset, place.length], |r| r.get(0)).ok()?;
+                (data_crc(meta.id, &bytes) == place.crc).then_some(bytes)
+            };
+            match (at(meta.place), meta.hours.map(at)) {
+                // Hours that are gone are made again when the chunk is compacted again: it counts as new.
+                (Some(bytes), Some(None)) => {
+                    found.push((ChunkMeta { level: 0, hours: None, ..meta }, bytes, Vec::new()));
+                }
+                (Some(bytes), hours) => found.push((meta, bytes, hours.flatten().unwrap_or_default())),
+                (None, _) => {
+                    let (from, to) = (Timestamp::from_nanos(meta.t0), Timestamp::from_nanos(meta.t1));
+                    lost.push(format!(
+                        "series {series}: {} readings from {from} to {to}: their bytes are damaged",
+                        meta.summary.count
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tombstone_row(row: &Row<'_>) -> Result<Option<Tombstone>, rusqlite::Error> {
+    let tombstone = Tombstone {
+        series: row.get(0)?,
+        start: row.get(1)?,
+        stop: row.get(2)?,
+        sequence: row.get::<_, i64>(3)? as u64,
+    };
+    Ok((tombstone_crc(&tombstone) == row.get::<_, i64>(4)?).then_some(tombstone))
 }
 
 /// What the chunks of a series say of it, when its own row is damaged.

@@ -55,6 +55,7 @@ mod error;
 mod file;
 mod record;
 mod rollup;
+mod salvage;
 mod scan;
 mod selector;
 mod store;
@@ -66,6 +67,7 @@ mod write;
 
 pub use catalog::SeriesInfo;
 pub use error::Error;
+pub use salvage::Salvaged;
 pub use scan::{Block, Scan};
 pub use selector::{Matcher, Selector};
 pub use store::{

@@ -6,6 +6,7 @@ use crate::error::{Error, Kind};
 use crate::file::StoreFile;
 use crate::record;
 use crate::rollup::HOUR;
+use crate::salvage::Salvaged;
 use crate::scan::Scan;
 use crate::selector::Selector;
 use crate::tail::Tail;
@@ -335,6 +336,15 @@ impl Store {
             tracing::warn!(%damage, "the store is damaged");
         }
         Ok(Self { handle: Arc::new(Handle { shared, workers: Mutex::new(workers), recovery }) })
+    }
+
+    /// Copies everything that is still good in the store file of one folder, and the hot log, into another folder, which
+    /// must be empty or new. The damaged folder is only read, and must not be open.
+    ///
+    /// # Errors
+    /// When the file cannot be opened at all, the new folder is not empty, or it cannot be written.
+    pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged, Error> {
+        crate::salvage::run(from.as_ref(), to.as_ref())
     }
 
     fn shared(&self) -> &Arc<Shared> {
