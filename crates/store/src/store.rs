@@ -27,6 +27,8 @@ const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// One batch is one record; its row form is at most about twice its text.
 const RECORD_BYTES_MAX: u32 = 128 << 20;
+/// So much of the log may wait for a sync, and is kept in memory meanwhile.
+const UNSYNCED_BYTES_MAX: usize = 4 << 20;
 
 /// When a write is safe from a power cut. Whatever is set, it is safe from the end of the process when the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +55,11 @@ pub struct StoreOptions {
 pub type SeriesBounds = (SeriesInfo, Option<(Timestamp, Timestamp)>);
 
 impl Default for StoreOptions {
-    /// Safe from a power cut after one second, 24 MiB for tails, the real disk.
+    /// Safe from a power cut after one second, 16 MiB for tails, the real disk.
     fn default() -> Self {
         Self {
             sync: Sync::Every(Duration::from_secs(1)),
-            memory_bytes: 24 << 20,
+            memory_bytes: 16 << 20,
             disk: Arc::new(RealDisk),
             series_max: 100_000,
             clock: Clock(Arc::new(Timestamp::now)),
@@ -303,6 +305,7 @@ impl Store {
         let log_options = LogOptions::new(LOG_ID)
             .segment_bytes(SEGMENT_BYTES)
             .payload_bytes_max(RECORD_BYTES_MAX)
+            .unsynced_bytes_max(UNSYNCED_BYTES_MAX)
             .first_sequence(sealed_max + 1);
         let (log, found) = Log::open(options.disk.clone(), &directory.join("log"), log_options)
             .map_err(|e| Error::log(format_args!("open the store in {}", directory.display()), e))?;

@@ -350,11 +350,19 @@ fn as_nanos_of_unit(v: f64) -> Option<i128> {
 fn exact_sum(mut exact: i128, rest: f64) -> f64 {
     // With the fewest digits: an integer below 2^53 divided once is rounded once.
     let mut digits = DIGITS_MAX;
-    while digits > 0 && exact % 10 == 0 {
-        exact /= 10;
-        digits -= 1;
-    }
-    let exact = exact as f64 / POWERS[digits];
+    let exact = if let Ok(mut small) = i64::try_from(exact) {
+        while digits > 0 && small % 10 == 0 {
+            small /= 10;
+            digits -= 1;
+        }
+        small as f64 / POWERS[digits]
+    } else {
+        while digits > 0 && exact % 10 == 0 {
+            exact /= 10;
+            digits -= 1;
+        }
+        exact as f64 / POWERS[digits]
+    };
     // Of nothing but -0.0 the sum is -0.0.
     if rest == 0.0 && exact != 0.0 { exact } else { exact + rest }
 }
