@@ -13,7 +13,18 @@ const START_MAX: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// What the campaign needs beside Rust and Python, as program and Debian package.
-const PROGRAMS: &[(&str, &str)] = &[("chromium", "chromium"), ("chromedriver", "chromium-driver")];
+const PROGRAMS: &[(&str, &str)] =
+    &[("chromium", "chromium"), ("chromedriver", "chromium-driver"), ("python3", "python3-venv")];
+
+/// Package, test, and the environment variable that says how much of it.
+const LONG_TESTS: &[(&str, &str, &str, &str)] = &[
+    ("graylogic", "program", "GRAYLOGIC_KILL_ROUNDS", "200"),
+    ("graylogic-store", "model", "GRAYLOGIC_MODEL_CASES", "1500"),
+    ("graylogic-store", "crash", "GRAYLOGIC_CRASH_SEEDS", "240"),
+    ("graylogic-store", "damage", "GRAYLOGIC_FLIPS", "1000"),
+];
+/// What `tools/read_store.py` needs.
+const PYTHON_PACKAGES: &[&str] = &["pcodec==1.1.0", "numpy"];
 
 /// Builds, fills a store with the shipped recordings, serves it, looks at the page, stops.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
@@ -25,16 +36,48 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let program = root.join(target).join("release").join("graylogic");
 
+    long_tests(root)?;
     let data = TemporaryFolder::new()?;
+    read_by_others(root, &program, data.path())?;
     let mut demo = Command::new(&program);
-    demo.args(["demo", "--once", "--data"]).arg(data.path()).stdout(Stdio::null());
+    demo.args(["demo", "--once", "--data"]).arg(data.path().join("store")).stdout(Stdio::null());
     crate::run("campaign: demo", &mut demo)?;
 
-    let mut serve = Serve::start(&program, data.path())?;
+    let mut serve = Serve::start(&program, &data.path().join("store"))?;
     let script = root.join("xtask").join("campaign_page.py");
     let looked = crate::run("campaign: page", Command::new("python3").arg(script).arg(&serve.address));
     let stopped = serve.stop();
     looked.and(stopped)
+}
+
+/// The tests that take a number from the environment, with large ones.
+fn long_tests(root: &Path) -> Result<(), String> {
+    for (package, test, name, number) in LONG_TESTS {
+        let mut command = cargo(root);
+        command.args(["test", "--package", package, "--test", test]).env(name, number);
+        command.args(["--", "--nocapture"]);
+        crate::run(&format!("campaign: {name}={number}"), &mut command)?;
+    }
+    Ok(())
+}
+
+/// Reads a store with the script in `tools/`, which knows it from `docs/format.md` alone, and compares.
+fn read_by_others(root: &Path, program: &Path, folder: &Path) -> Result<(), String> {
+    let python = folder.join("python");
+    let make = |arguments: &[&str]| {
+        let mut command = Command::new("python3");
+        command.args(arguments).arg(&python).stdout(Stdio::null());
+        crate::run("campaign: python environment", &mut command)
+    };
+    make(&["-m", "venv"])?;
+    let python = python.join("bin").join("python");
+    let mut install = Command::new(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES);
+    crate::run("campaign: python packages", &mut install)?;
+    let mut compare = Command::new("python3");
+    compare.arg(root.join("xtask").join("campaign_format.py"));
+    compare.arg(program).arg(root.join("tools").join("read_store.py")).arg(&python);
+    crate::run("campaign: format", &mut compare)
 }
 
 /// Installs what is missing. A campaign that cannot run has failed: skipping would look like success.
