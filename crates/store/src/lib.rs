@@ -38,9 +38,22 @@
 //! All are [`Error`]: ask it what to do ([`Error::is_retryable`], [`Error::is_no_space`], ...). Lines that cannot be stored
 //! are no errors but part of the [`WriteReport`], each with its number and reason.
 //!
+//! Chunks of complete days are compacted in the background at a quarter of a core at most: late and repeated readings
+//! find their place, deleted and expired ones go, and each hour gets its figures, from which windows of whole hours are
+//! answered.
+//!
+//! # Which reading counts
+//! Of readings of one field for one time the one written last, in whatever layer they are. The fields of one time are
+//! united. A field has one type per bucket and measurement; a line that says otherwise is dropped and named.
+//!
+//! # Damage
+//! Every row and every record has a checksum. What is not as it was written is left out of answers, counted in
+//! [`Stats::damaged_total`], and named by [`Store::verify`]; [`Store::salvage`] saves the rest into a new folder. No
+//! damage makes a wrong value, and opening deletes nothing.
+//!
 //! # Not supported
-//! - deleting, retention, and compaction of chunks: what is written stays, in chunks of about 2,000 readings;
-//! - repair of damaged chunks: they are named in the log and left out of answers;
+//! - opening a store on a disk that is read-only or has not one free page (an open one goes on answering);
+//! - backup while the store is open: copy the folder after [`Store::close`];
 //! - several processes on one folder, and network file systems without a working `fdatasync` or `flock`;
 //! - batches above 32 MiB of line protocol.
 
