@@ -472,3 +472,92 @@ fn each_write_is_on_the_disk_when_it_returns_if_asked_for() {
     drop(store);
     assert_eq!(dump(&open(folder.path()), &all(), TimeRange::all()), ["m f=1.0 1"]);
 }
+
+#[test]
+fn a_measurement_with_too_many_series_names_the_offender() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), StoreOptions::default().series_max(50)).unwrap();
+    store.create_bucket("b").unwrap();
+    let body: String = (0..60).map(|i| format!("m,room=r{},request=q{i} f=1 {i}\n", i % 3)).collect();
+    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+    assert_eq!((report.points, report.rejected_count), (50, 10));
+    let reason = &report.rejected[0].reason;
+    assert!(
+        reason.contains("\"m\" has 50 series") && reason.contains("\"request\" has 50 values"),
+        "{reason}"
+    );
+    // Known series and other measurements are taken.
+    let more =
+        store.write_lines("b", b"m,room=r0,request=q0 f=2 99\nn,a=1 f=1 1", &WriteOptions::now()).unwrap();
+    assert_eq!((more.points, more.rejected_count), (2, 0));
+}
+
+#[test]
+fn questions_go_on_while_chunks_are_compacted_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let total: usize = 60_000;
+    for batch in 0..12 {
+        let body: String =
+            (0..5000).map(|i| format!("m f={}.5 {}\n", i % 90, (batch * 5000 + i) * 20 * SECOND)).collect();
+        write(&store, &body);
+        store.seal().unwrap();
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                let mut asked = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) || asked < 3 {
+                    let mut last = i64::MIN;
+                    let mut found = 0;
+                    for block in store.scan(&all(), TimeRange::all()).unwrap() {
+                        let block = block.unwrap();
+                        assert!(block.times[0] > last, "in order and once");
+                        last = block.times[block.times.len() - 1];
+                        found += block.times.len();
+                        std::thread::yield_now();
+                    }
+                    assert_eq!(found, total);
+                    let day = Windows::every(std::time::Duration::from_secs(86_400)).unwrap();
+                    let windows = store.windows(&all(), TimeRange::all(), &day).unwrap();
+                    let count: u64 = windows[0].windows.iter().map(|w| w.summary.count).sum();
+                    assert_eq!(count as usize, total);
+                    asked += 1;
+                }
+            });
+        }
+        for _ in 0..3 {
+            store.compact().unwrap();
+            // Something late makes the chunks around it be written again.
+            write(&store, &format!("m f=7 {}\nm f=8 {}", 20 * SECOND, 700_000 * SECOND));
+            store.seal().unwrap();
+            store.maintain().unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(store.stats().unwrap().damaged_total, 0);
+    assert!(store.verify().unwrap().damage.is_empty());
+}
+
+#[test]
+fn compaction_makes_days_and_nothing_else_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for batch in 0..10 {
+        let body: String = (0..5000)
+            .map(|i| format!("m f={}.25 {}\n", i % 70, (batch * 5000 + i) * 10 * SECOND + i % 20))
+            .collect();
+        write(&store, &body);
+    }
+    store.seal().unwrap();
+    let before = dump(&store, &all(), TimeRange::all());
+    let sealed = store.stats().unwrap();
+    store.compact().unwrap();
+    let compacted = store.stats().unwrap();
+    assert_eq!(dump(&store, &all(), TimeRange::all()), before);
+    assert_eq!((sealed.values, compacted.values), (50_000, 50_000));
+    assert_eq!(compacted.chunks, 6, "50,000 readings each ten seconds are five days and a bit");
+    store.close().unwrap();
+    assert_eq!(dump(&open(folder.path()), &all(), TimeRange::all()), before);
+}
