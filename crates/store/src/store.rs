@@ -732,7 +732,13 @@ fn lock_folder(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn DiskLock>, E
             );
             Error::new(Kind::Locked, message)
         } else {
-            Error::io(format_args!("lock the store in {}", directory.display()), e)
+            let remedy = match e.kind() {
+                std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
+                    " (make the folder writable, or copy it to where it can be written)"
+                }
+                _ => "",
+            };
+            Error::io(format_args!("lock the store in {}{remedy}", directory.display()), e)
         }
     })
 }
