@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 mod dataset;
 mod line;
+mod machine;
 mod rows;
 mod store;
 

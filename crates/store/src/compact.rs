@@ -9,8 +9,7 @@ use crate::core::{Shared, lock};
 use crate::error::Error;
 use crate::file::{ChunkMeta, Commit, NewChunk, Removed, SealedState, Tombstone};
 use crate::rollup;
-use crate::scan::{Source, runs_of};
-use crate::value::Values;
+use crate::scan::{Source, delete, runs_of};
 use crate::window::{Summary, TimeRange};
 
 /// Length of a day in nanoseconds.
@@ -227,25 +226,6 @@ struct Outcome {
 /// The tombstones that chunks can be freed of: memory holds only what was written after them.
 fn liftable(tombstones: &[Tombstone], in_memory: Option<u64>) -> Vec<Tombstone> {
     tombstones.iter().filter(|t| in_memory.is_none_or(|first| first >= t.sequence)).copied().collect()
-}
-
-/// Takes out what tombstones hide of a part whose newest record is `sequence`, and what lies outside `visible`.
-pub(crate) fn delete(
-    times: &mut Vec<i64>,
-    values: &mut Values,
-    sequence: u64,
-    tombstones: &[Tombstone],
-    visible: TimeRange,
-) {
-    let hides = |t: &&Tombstone| sequence < t.sequence;
-    let over: Vec<(i64, i64)> = tombstones.iter().filter(hides).map(|t| (t.start, t.stop)).collect();
-    let gone = |t: i64| t < visible.start || t >= visible.stop || over.iter().any(|&(a, b)| a <= t && t < b);
-    if !times.iter().any(|&t| gone(t)) {
-        return;
-    }
-    let order: Vec<u32> = (0..times.len() as u32).filter(|&i| !gone(times[i as usize])).collect();
-    *values = values.pick(&order);
-    *times = order.iter().map(|&i| times[i as usize]).collect();
 }
 
 /// How readings are cut into chunks: whole days together up to a length, a long day into pieces; what lies at or after

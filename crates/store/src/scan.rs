@@ -3,7 +3,6 @@
 
 use crate::catalog::{Newest, SeriesInfo};
 use crate::chunk::RawValues;
-use crate::compact::delete;
 use crate::core::Shared;
 use crate::error::Error;
 use crate::file::{ChunkMeta, Snapshot, Tombstone};
@@ -189,6 +188,25 @@ pub(crate) fn merge(parts: Vec<(Vec<i64>, Values)>, field_type: FieldType) -> (V
         times = order.iter().map(|&i| times[i as usize]).collect();
     }
     (times, values)
+}
+
+/// Takes out what tombstones hide of a part whose newest record is `sequence`, and what lies outside `visible`.
+pub(crate) fn delete(
+    times: &mut Vec<i64>,
+    values: &mut Values,
+    sequence: u64,
+    tombstones: &[Tombstone],
+    visible: TimeRange,
+) {
+    let hides = |t: &&Tombstone| sequence < t.sequence;
+    let over: Vec<(i64, i64)> = tombstones.iter().filter(hides).map(|t| (t.start, t.stop)).collect();
+    let gone = |t: i64| t < visible.start || t >= visible.stop || over.iter().any(|&(a, b)| a <= t && t < b);
+    if !times.iter().any(|&t| gone(t)) {
+        return;
+    }
+    let order: Vec<u32> = (0..times.len() as u32).filter(|&i| !gone(times[i as usize])).collect();
+    *values = values.pick(&order);
+    *times = order.iter().map(|&i| times[i as usize]).collect();
 }
 
 /// What memory holds of a series, as far as a question needs it.

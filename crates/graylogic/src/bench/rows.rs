@@ -1,7 +1,7 @@
 //! The way most programs do it: one row a reading in a plain SQLite table, a transaction a batch.
 
+use super::machine::{Batches, cpu_seconds, folder_bytes, peak_bytes, reset_peak, written_bytes};
 use super::median;
-use super::store::{Batches, cpu_seconds, folder_bytes, peak_bytes, reset_peak, written_bytes};
 use crate::failure::Failure;
 use graylogic_line::{FieldRef, ParseOptions, Parser, Precision, Timestamp};
 use rusqlite::{Connection, params};

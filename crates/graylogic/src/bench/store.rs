@@ -1,6 +1,9 @@
 //! The store on the data set: how fast it takes lines in, how small they become, how fast it answers.
 
 use super::dataset::{DataSet, SERIES, TICKS};
+use super::machine::{
+    BATCH_LINES, Batches, ask, cpu_seconds, folder_bytes, peak_bytes, reset_peak, written_bytes,
+};
 use super::{median, rows};
 use crate::cli::Bench;
 use crate::failure::Failure;
@@ -9,16 +12,14 @@ use crate::text;
 use graylogic_store::{Matcher, Selector, Store, StoreOptions, Sync, TimeRange, Windows, WriteOptions};
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-pub(crate) const BATCH_LINES: usize = 5000;
 /// Threads that write when each batch is synced: as requests of several senders do.
 const WRITERS: usize = 4;
-const QUESTIONS: usize = 9;
 
 pub(crate) fn run(options: &Bench, json: bool) -> Result<ExitCode, Failure> {
     let ticks = if options.quick { TICKS / 10 } else { TICKS };
@@ -79,34 +80,6 @@ fn generate(path: &Path, points: usize) -> Result<(), Failure> {
             .map_err(failed)?;
     }
     out.flush().map_err(failed)
-}
-
-/// Hands out the batches of the generated file.
-pub(crate) struct Batches {
-    input: BufReader<File>,
-    left: usize,
-}
-
-impl Batches {
-    pub(crate) fn open(path: &Path, points: usize) -> Result<Self, Failure> {
-        let file =
-            File::open(path).map_err(|e| Failure::because(format_args!("read {}", path.display()), e))?;
-        Ok(Self { input: BufReader::with_capacity(1 << 20, file), left: points / BATCH_LINES })
-    }
-
-    /// Fills `batch`; false at the end.
-    pub(crate) fn next(&mut self, batch: &mut Vec<u8>) -> Result<bool, Failure> {
-        if self.left == 0 {
-            return Ok(false);
-        }
-        self.left -= 1;
-        let failed = |e| Failure::because("read the generated lines", e);
-        let mut length = [0; 4];
-        self.input.read_exact(&mut length).map_err(failed)?;
-        batch.resize(u32::from_le_bytes(length) as usize, 0);
-        self.input.read_exact(batch).map_err(failed)?;
-        Ok(true)
-    }
 }
 
 fn measure_store(folder: &Path, lines: &Path, points: usize) -> Result<Map<String, Value>, Failure> {
@@ -218,25 +191,6 @@ fn ingest(
     Ok(Ingested { store, seconds, cpu_seconds: cpu_seconds() - cpu })
 }
 
-/// Asks a question several times and notes the median.
-fn ask(
-    figures: &mut Map<String, Value>,
-    name: &str,
-    question: impl Fn() -> Result<usize, Failure>,
-) -> Result<(), Failure> {
-    let mut times = Vec::new();
-    for _ in 0..QUESTIONS {
-        let began = Instant::now();
-        let found = question()?;
-        times.push(began.elapsed().as_secs_f64() * 1e3);
-        if found == 0 {
-            return Err(Failure::new(format!("{name} found nothing")));
-        }
-    }
-    figures.insert(name.to_owned(), json!(median(times)));
-    Ok(())
-}
-
 fn questions(store: &Store, figures: &mut Map<String, Value>) -> Result<(), Failure> {
     let one = Selector::bucket("bench").measurement("environment").tag("device", Matcher::equal("temp-000"));
     let all = Selector::bucket("bench");
@@ -268,43 +222,4 @@ fn questions_compacted(store: &Store, figures: &mut Map<String, Value>) -> Resul
     ask(figures, "hourly_mean_500_rollup_ms", || windows(&hours))?;
     let late = Windows::every_offset(hour, Duration::from_secs(1))?;
     ask(figures, "hourly_mean_500_compacted_ms", || windows(&late))
-}
-
-/// Seconds of processor time of this process.
-pub(crate) fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: f64 = rest.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok()).sum();
-    // The kernel counts in hundredths for every process.
-    ticks / 100.0
-}
-
-/// Bytes this process has handed to disks.
-pub(crate) fn written_bytes() -> u64 {
-    proc_number("/proc/self/io", "write_bytes:")
-}
-
-/// Most memory this process had since the last reset.
-pub(crate) fn peak_bytes() -> u64 {
-    proc_number("/proc/self/status", "VmHWM:") * 1024
-}
-
-pub(crate) fn reset_peak() {
-    let _shown_from_the_start_otherwise = fs::write("/proc/self/clear_refs", "5");
-}
-
-fn proc_number(file: &str, name: &str) -> u64 {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix(name));
-    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-}
-
-pub(crate) fn folder_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let of = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => folder_bytes(&entry.path()),
-        Ok(meta) => meta.len(),
-        Err(_) => 0,
-    };
-    entries.flatten().map(of).sum()
 }
