@@ -55,11 +55,11 @@ pub struct StoreOptions {
 pub type SeriesBounds = (SeriesInfo, Option<(Timestamp, Timestamp)>);
 
 impl Default for StoreOptions {
-    /// Safe from a power cut after one second, 16 MiB for tails, the real disk.
+    /// Safe from a power cut after one second, 20 MiB for tails, the real disk.
     fn default() -> Self {
         Self {
             sync: Sync::Every(Duration::from_secs(1)),
-            memory_bytes: 16 << 20,
+            memory_bytes: 20 << 20,
             disk: Arc::new(RealDisk),
             series_max: 100_000,
             clock: Clock(Arc::new(Timestamp::now)),
