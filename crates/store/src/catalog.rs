@@ -127,6 +127,8 @@ pub(crate) struct Series {
     /// The last record that carries the definition.
     pub(crate) defined_in: u64,
     pub(crate) newest: Newest,
+    /// Counts the commits that changed its chunks: what was read of the file before one says nothing of after.
+    pub(crate) commits: u64,
 }
 
 impl Series {
@@ -432,19 +434,9 @@ impl Catalog {
         for &id in &ids {
             self.series[id as usize] = None;
         }
-        self.undefined.retain(|id| !ids.contains(id));
         self.removed.extend(&ids);
+        self.undefined.retain(|id| !self.removed.contains(id));
         ids
-    }
-
-    /// Keeps the numbers of removed series from being given again.
-    pub(crate) fn reserve_removed(&mut self, removed: Vec<u32>) {
-        if let Some(last) = removed.iter().max()
-            && self.series.len() <= *last as usize
-        {
-            self.series.resize_with(*last as usize + 1, || None);
-        }
-        self.removed.extend(removed);
     }
 
     /// The series with this number, which must exist.
@@ -463,7 +455,10 @@ impl Catalog {
 
     /// Adds a field to a key under the next free number.
     pub(crate) fn add_series(&mut self, bucket: usize, key: u32, field: &str, field_type: FieldType) -> u32 {
-        let id = u32::try_from(self.series.len()).expect("fewer than 2^32 series fit into memory");
+        let mut id = u32::try_from(self.series.len()).expect("fewer than 2^32 series fit into memory");
+        while self.removed.contains(&id) {
+            id += 1;
+        }
         self.insert_series(id, bucket, key, field, field_type);
         id
     }
@@ -503,6 +498,7 @@ impl Catalog {
             in_file: false,
             defined_in: 0,
             newest: Newest::Nothing,
+            commits: 0,
         });
     }
 

@@ -75,6 +75,7 @@ impl Shared {
             (series.fresh, series.until, series.span) = (state.fresh, state.until, state.span);
             series.tombstones.retain(|t| !commit.lifted.contains(t));
             if outcome.moved {
+                series.commits += 1;
                 series.newest = if state.until.is_some() { Newest::Unknown } else { Newest::Nothing };
             }
         }
@@ -133,8 +134,9 @@ impl Shared {
                 break;
             } else {
                 // It may take in what follows.
-                let room =
-                    |c: &ChunkMeta| c.summary.count < READINGS as u64 && c.t1 - c.t0 < LENGTH_MAX - DAY;
+                let room = |c: &ChunkMeta| {
+                    c.summary.count < READINGS as u64 && c.t1.saturating_sub(c.t0) < LENGTH_MAX - DAY
+                };
                 let joins = chunks.len() == 1 && room(&chunks[0]);
                 group = if joins { chunks } else { Vec::new() };
                 merged = group.iter().map(|c| c.summary.count).sum();
@@ -190,11 +192,13 @@ impl Shared {
         let now: Vec<(i64, i64, u8)> =
             kept.iter().copied().chain(chunks.iter().map(|c| (c.t0, c.t1, c.level))).collect();
         let fresh = now.iter().filter(|c| c.2 == 0).map(|c| c.0).min();
-        let longest = now.iter().map(|c| c.1 - c.0).max().unwrap_or(0);
+        let longest = now.iter().map(|c| c.1.saturating_sub(c.0)).max().unwrap_or(0);
         let older = from > i64::MIN && self.has_before(id, &info, from)?;
+        // A chunk that cannot be read is still asked for, so that answers can say so.
+        let last_unreadable = metas.iter().filter(|m| unreadable.contains(&m.id)).map(|m| m.t1).max();
         let state = SealedState {
             fresh,
-            until: now.iter().map(|c| c.1).max().or(if older { Some(from) } else { None }),
+            until: now.iter().map(|c| c.1).max().max(last_unreadable).or(older.then_some(from)),
             span: span.max(longest),
             ..state
         };

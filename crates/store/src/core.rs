@@ -7,7 +7,7 @@ use crate::tail::Tail;
 use crate::window::TimeRange;
 use graylogic_durable::{DiskLock, Log};
 use graylogic_line::Timestamp;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -148,7 +148,7 @@ impl Shared {
 
     /// Bytes written in the store's life.
     pub(crate) fn written(&self) -> u64 {
-        self.written_before.0 + process_written().saturating_sub(self.written_before.1)
+        self.written_before.0.saturating_add(process_written().saturating_sub(self.written_before.1))
     }
 
     pub(crate) fn sync(&self, doing: impl fmt::Display) -> Result<(), Error> {
@@ -194,7 +194,7 @@ impl Core {
     }
 
     /// Forgets what memory holds of series that are gone.
-    pub(crate) fn forget(&mut self, ids: &[u32], tails: (u64, usize)) {
+    pub(crate) fn forget(&mut self, ids: &HashSet<u32>, tails: (u64, usize)) {
         self.tail_readings -= tails.0;
         self.tail_bytes = self.tail_bytes.saturating_sub(tails.1);
         let (gone, kept): (VecDeque<_>, VecDeque<_>) =

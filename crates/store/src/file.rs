@@ -937,7 +937,7 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
     let written = connection
         .query_row("SELECT value FROM counter WHERE name = 'written'", [], |r| r.get::<_, i64>(0))
         .or_else(|e| if matches!(e, rusqlite::Error::QueryReturnedNoRows) { Ok(0) } else { Err(e) })?;
-    loaded.written = written as u64;
+    loaded.written = u64::try_from(written).unwrap_or(0);
     let mut statement = connection.prepare(&format!("{SERIES_COLUMNS} ORDER BY series.id"))?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -992,6 +992,9 @@ fn series_row(connection: &Connection, row: &Row<'_>) -> Result<Option<StoredSer
     Ok(Some(StoredSeries { definition, sealed, span, fresh: state.fresh, until: state.until }))
 }
 
+/// Rows of one table that are looked for one by one.
+const NUMBERS_MAX: i64 = 1 << 22;
+
 /// A store file that may be damaged anywhere: every row is asked for by itself, and what fails is passed over.
 pub(crate) struct Damaged {
     connection: Connection,
@@ -1016,7 +1019,9 @@ impl Damaged {
         read: impl Fn(&Row<'_>) -> Result<Option<T>, rusqlite::Error>,
     ) -> Vec<T> {
         let last = format!("SELECT coalesce(max({key}), 0) FROM {table}");
+        // Numbers are given in order: one beyond all bounds is damage.
         let last = self.connection.query_row(&last, [], |r| r.get::<_, i64>(0)).unwrap_or(100_000);
+        let last = if last > NUMBERS_MAX { 100_000 } else { last };
         let mut found = Vec::new();
         let mut bad = 0u64;
         for id in 0..=last {
@@ -1129,8 +1134,9 @@ fn tombstone_row(row: &Row<'_>) -> Result<Option<Tombstone>, rusqlite::Error> {
 /// What the chunks of a series say of it, when its own row is damaged.
 fn state_of_chunks(connection: &Connection, series: u32) -> Result<SealedState, rusqlite::Error> {
     connection.query_row(
-        "SELECT coalesce(max(sequence), 0), coalesce(max(t1 - t0), 0), min(iif(level = 0, t0, NULL)), max(t1)
-         FROM chunk WHERE series = ?1",
+        // A difference that no integer holds is a float in SQLite.
+        "SELECT coalesce(max(sequence), 0), coalesce(max(iif(typeof(t1 - t0) = 'integer', t1 - t0, 9223372036854775807)), 0),
+         min(iif(level = 0, t0, NULL)), max(t1) FROM chunk WHERE series = ?1",
         [series],
         |r| {
             Ok(SealedState {

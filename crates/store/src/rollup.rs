@@ -74,8 +74,8 @@ pub(crate) fn encode(hours: &[Hour], field_type: FieldType) -> Vec<u8> {
     };
     integers(&|h| (h.hour - first.hour) as u64, &mut out);
     integers(&|h| h.summary.count, &mut out);
-    // Times of the first and last reading inside their hour.
-    let inside = |h: &Hour, t: Timestamp| (t.as_nanos() - h.hour * HOUR) as u64;
+    // Times of the first and last reading inside their hour; the first hour of all begins before what an `i64` holds.
+    let inside = |h: &Hour, t: Timestamp| t.as_nanos().wrapping_sub(h.hour.wrapping_mul(HOUR)) as u64;
     let unit = hours.iter().flat_map(|h| [inside(h, h.summary.first.0), inside(h, h.summary.last.0)]);
     let unit = unit.fold(0, gcd).max(1);
     put_varint(&mut out, unit);
@@ -138,7 +138,7 @@ pub(crate) fn decode(bytes: &[u8], field_type: FieldType) -> Result<Vec<Hour>, M
     let mut hours = Vec::with_capacity(n);
     for i in 0..n {
         let hour = first_hour.wrapping_add(offsets[i] as i64);
-        let start = hour.checked_mul(HOUR).ok_or(Malformed)?;
+        let start = hour.wrapping_mul(HOUR);
         let at = |ticks: u64| Timestamp::from_nanos(start.wrapping_add(ticks.wrapping_mul(unit) as i64));
         let summary = Summary {
             count: counts[i],

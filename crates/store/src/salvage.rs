@@ -68,7 +68,7 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
             saved.chunks += 1;
             saved.readings += meta.summary.count.min(COLUMN_VALUES_MAX as u64);
             state.sequence = state.sequence.max(meta.sequence);
-            state.span = state.span.max(meta.t1 - meta.t0);
+            state.span = state.span.max(meta.t1.saturating_sub(meta.t0));
             state.until = state.until.max(Some(meta.t1));
             if meta.level == 0 {
                 state.fresh = Some(state.fresh.map_or(meta.t0, |t: i64| t.min(meta.t0)));

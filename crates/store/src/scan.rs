@@ -443,19 +443,20 @@ impl Shared {
             (Some(m), Some(f)) => Some(if m.0 >= f.0 { m } else { f }),
             (m, f) => m.or(f),
         };
-        let memory = {
+        let (memory, commits) = {
             let core = self.open_core()?;
             let Some(held) = core.catalog.get(series.id) else { return Ok(None) };
             match &held.newest {
                 Newest::Nothing => return Ok(in_memory(held)),
                 Newest::At(time, value) => return Ok(latest(in_memory(held), Some((*time, value.clone())))),
-                Newest::Unknown => in_memory(held),
+                Newest::Unknown => (in_memory(held), held.commits),
             }
         };
         let found = self.file.snapshot()?.newest_chunk(series.id, series.field_type)?;
         let found = found.map(|meta| (meta.t1, meta.summary.last.1));
         if let Some(held) = self.core().catalog.get_mut(series.id)
             && matches!(held.newest, Newest::Unknown)
+            && held.commits == commits
         {
             held.newest = found.clone().map_or(Newest::Nothing, |(time, value)| Newest::At(time, value));
         }

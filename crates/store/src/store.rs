@@ -293,7 +293,7 @@ impl Store {
                 Err(why) => recovery.damage.push(why),
             }
         }
-        catalog.reserve_removed(loaded.removed);
+        catalog.removed.extend(loaded.removed);
         for tombstone in &loaded.tombstones {
             sealed_max = sealed_max.max(tombstone.sequence.saturating_sub(1));
             if let Some(series) = catalog.get_mut(tombstone.series) {

@@ -1,4 +1,5 @@
-//! The store's two threads: one syncs the hot log, one seals tails into chunks and lets the log go. Tasks start here.
+//! The store's three threads: one syncs the hot log, one seals tails into chunks and lets the log go, one compacts.
+//! Tasks start here.
 
 use crate::catalog::{Catalog, Newest};
 use crate::chunk::{self, CHUNK_READINGS_MAX};
@@ -41,6 +42,7 @@ impl Workers {
                 Err(error) => {
                     shared.core().closed = true;
                     shared.wake.notify_all();
+                    shared.room.notify_all();
                     workers.join();
                     return Err(Error::io("start the store's threads", error));
                 }
@@ -223,6 +225,7 @@ impl Shared {
             if let Some(series) = core.catalog.get_mut(job.series) {
                 series.sealing.retain(|t| !Arc::ptr_eq(t, &job.tail));
                 series.sealed = state.sequence;
+                series.commits += 1;
                 (series.span, series.fresh, series.until) = (state.span, state.fresh, state.until);
                 if let Some((time, value)) = job.tail.newest() {
                     let newer = match &series.newest {

@@ -561,3 +561,50 @@ fn compaction_makes_days_and_nothing_else_changes() {
     store.close().unwrap();
     assert_eq!(dump(&open(folder.path()), &all(), TimeRange::all()), before);
 }
+
+#[test]
+fn the_ends_of_time_are_times_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let (first, last) = (Timestamp::MIN.as_nanos(), Timestamp::MAX.as_nanos());
+    let times = [first, first + 1, first + 90 * 60 * SECOND, -1, 0, 1, last - SECOND, last];
+    for series in 0..2 {
+        // Every reading in a chunk of its own, and all of them in one.
+        for (i, t) in times.iter().enumerate() {
+            write(&store, &format!("m,s={series} f={i}.5,n={i}i {t}"));
+            if series == 0 {
+                store.seal().unwrap();
+            }
+        }
+    }
+    let before = dump(&store, &all(), TimeRange::all());
+    assert_eq!(before.len(), 4 * times.len());
+    store.compact().unwrap();
+    store.maintain().unwrap();
+    assert_eq!(dump(&store, &all(), TimeRange::all()), before);
+    assert_eq!(store.verify().unwrap().damage, Vec::<String>::new());
+    for every in [1, 3600, 86_400] {
+        let windows = Windows::every(Duration::from_secs(every)).unwrap();
+        for series in store.windows(&all(), TimeRange::all(), &windows).unwrap() {
+            assert_eq!(series.windows.iter().map(|w| w.summary.count).sum::<u64>(), times.len() as u64);
+        }
+    }
+    store.delete(&all(), TimeRange::new(Timestamp::MIN, time(0))).unwrap();
+    store.compact().unwrap();
+    assert_eq!(dump(&store, &all(), TimeRange::all()).len(), 4 * 4);
+    assert_eq!(store.stats().unwrap().damaged_total, 0);
+}
+
+#[test]
+fn values_whose_sums_are_infinite_are_no_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let body: String = (0..2000)
+        .map(|i| format!("m f={}1.7e308 {}\n", if (i / 3) % 2 == 0 { "" } else { "-" }, i * SECOND))
+        .collect();
+    write(&store, &body);
+    store.compact().unwrap();
+    assert_eq!(store.verify().unwrap().damage, Vec::<String>::new());
+    let hour = Windows::every(Duration::from_secs(3600)).unwrap();
+    assert_eq!(store.windows(&all(), TimeRange::all(), &hour).unwrap()[0].windows[0].summary.count, 2000);
+}
