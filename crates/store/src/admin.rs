@@ -208,6 +208,7 @@ impl Shared {
                         let hours = snapshot.hours(&meta, info.field_type).ok().flatten();
                         // By their bytes: an integral over infinite areas may be no number.
                         let bytes = |hours: &[rollup::Hour]| rollup::encode(hours, info.field_type);
+                        let hours: Option<Vec<rollup::Hour>> = hours.map(|h| h.iter().collect());
                         let hours_agree = hours.is_some_and(|h| bytes(&h) == bytes(&expected));
                         if told.as_ref() != Some(&meta.summary) || !hours_agree {
                             report

@@ -8,8 +8,9 @@ use crate::selector::{Matcher, Selector};
 use crate::tail::Tail;
 use crate::value::Value;
 use graylogic_line::FieldType;
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Different spellings of a series key (tags in another order) that are remembered per bucket, so that a sender who
@@ -210,8 +211,25 @@ struct Measurement {
     types: HashMap<Arc<str>, FieldType>,
     /// Places in `Bucket::entries`.
     entries: Vec<u32>,
-    /// Tag key, tag value, places in `Bucket::entries`.
-    postings: HashMap<Box<str>, HashMap<Box<str>, Vec<u32>>>,
+    /// Tag key, tag value, places in `Bucket::entries`. Keys share their texts with these.
+    postings: HashMap<Arc<str>, HashMap<Arc<str>, Vec<u32>>>,
+}
+
+impl Measurement {
+    /// Notes that a key has this tag, and returns the tag's texts as they are shared.
+    fn post(&mut self, key: &str, value: &str, place: u32) -> Tag {
+        let key: Arc<str> = match self.postings.get_key_value(key) {
+            Some((key, _)) => key.clone(),
+            None => Arc::from(key),
+        };
+        let values = self.postings.entry(key.clone()).or_default();
+        let value = match values.get_key_value(value) {
+            Some((value, _)) => value.clone(),
+            None => Arc::from(value),
+        };
+        values.entry(value.clone()).or_default().push(place);
+        (key, value)
+    }
 }
 
 /// A bucket with its keys.
@@ -224,8 +242,9 @@ pub(crate) struct Bucket {
     /// Chunks that end before this time are gone.
     pub(crate) expired_to: i64,
     pub(crate) entries: Vec<Entry>,
-    /// Keys by their measurement and tags.
-    by_identity: HashMap<Box<[u8]>, u32>,
+    /// Keys by their measurement and tags, as places in `entries`.
+    by_identity: HashTable<u32>,
+    hasher: DefaultHashBuilder,
     /// Keys by how they were spelt in line protocol.
     by_spelling: HashMap<Box<[u8]>, u32>,
     measurements: BTreeMap<Arc<str>, Measurement>,
@@ -239,7 +258,8 @@ impl Bucket {
             retention,
             expired_to: i64::MIN,
             entries: Vec::new(),
-            by_identity: HashMap::new(),
+            by_identity: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             by_spelling: HashMap::new(),
             measurements: BTreeMap::new(),
         }
@@ -254,8 +274,7 @@ impl Bucket {
     /// The key with this measurement and these tags (in the order of their keys), made when it is new.
     pub(crate) fn key(&mut self, measurement: &str, tags: &[(&str, &str)]) -> u32 {
         debug_assert!(tags.windows(2).all(|w| w[0].0 < w[1].0), "tags come in the order of their keys");
-        let identity = identity(measurement, tags);
-        if let Some(&place) = self.by_identity.get(&*identity) {
+        if let Some(place) = self.find(measurement, tags) {
             return place;
         }
         let place = u32::try_from(self.entries.len()).expect("fewer than 2^32 keys fit into memory");
@@ -265,27 +284,30 @@ impl Bucket {
         };
         let of_measurement = self.measurements.entry(name.clone()).or_default();
         of_measurement.entries.push(place);
-        for (key, value) in tags {
-            let values = match of_measurement.postings.get_mut(*key) {
-                Some(values) => values,
-                None => of_measurement.postings.entry((*key).into()).or_default(),
-            };
-            match values.get_mut(*value) {
-                Some(places) => places.push(place),
-                None => {
-                    values.insert((*value).into(), vec![place]);
-                }
-            }
-        }
-        let key = Arc::new(Key {
-            bucket: self.id,
-            bucket_name: self.name.clone(),
-            measurement: name,
-            tags: tags.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
-        });
+        let tags: Box<[Tag]> = tags.iter().map(|(k, v)| of_measurement.post(k, v, place)).collect();
+        let hash = self.hash(measurement, tags.iter().map(|(k, v)| (&**k, &**v)));
+        let key = Arc::new(Key { bucket: self.id, bucket_name: self.name.clone(), measurement: name, tags });
         self.entries.push(Entry { key, fields: Vec::new() });
-        self.by_identity.insert(identity, place);
+        let Self { by_identity, entries, hasher, .. } = self;
+        by_identity.insert_unique(hash, place, |&place| {
+            let key = &entries[place as usize].key;
+            hash_of(hasher, &key.measurement, key.tags.iter().map(|(k, v)| (&**k, &**v)))
+        });
         place
+    }
+
+    fn hash<'a>(&self, measurement: &str, tags: impl Iterator<Item = (&'a str, &'a str)>) -> u64 {
+        hash_of(&self.hasher, measurement, tags)
+    }
+
+    /// The key with this measurement and these tags.
+    fn find(&self, measurement: &str, tags: &[(&str, &str)]) -> Option<u32> {
+        let same = |place: &u32| {
+            let key = &self.entries[*place as usize].key;
+            &*key.measurement == measurement
+                && key.tags.iter().map(|(k, v)| (&**k, &**v)).eq(tags.iter().copied())
+        };
+        self.by_identity.find(self.hash(measurement, tags.iter().copied()), same).copied()
     }
 
     /// Remembers how a key was spelt.
@@ -309,7 +331,7 @@ impl Bucket {
 
     /// Whether a key is known by its measurement and tags, in the order of their keys.
     pub(crate) fn knows(&self, measurement: &str, tags: &[(&str, &str)]) -> bool {
-        self.by_identity.contains_key(&*identity(measurement, tags))
+        self.find(measurement, tags).is_some()
     }
 
     /// The type a field of a measurement has, once it has one.
@@ -362,19 +384,15 @@ impl Bucket {
     }
 }
 
-/// Measurement and tags as bytes that no other measurement and tags have. No name holds a 0 byte.
-fn identity(measurement: &str, tags: &[(&str, &str)]) -> Box<[u8]> {
-    let mut out = Vec::with_capacity(
-        measurement.len() + tags.iter().map(|(k, v)| k.len() + v.len() + 2).sum::<usize>(),
-    );
-    out.extend_from_slice(measurement.as_bytes());
-    for (key, value) in tags {
-        out.push(0);
-        out.extend_from_slice(key.as_bytes());
-        out.push(0);
-        out.extend_from_slice(value.as_bytes());
-    }
-    out.into()
+fn hash_of<'a>(
+    hasher: &DefaultHashBuilder,
+    measurement: &str,
+    tags: impl Iterator<Item = (&'a str, &'a str)>,
+) -> u64 {
+    let mut state = hasher.build_hasher();
+    measurement.hash(&mut state);
+    tags.for_each(|tag| tag.hash(&mut state));
+    state.finish()
 }
 
 /// All buckets and series.
@@ -478,6 +496,8 @@ impl Catalog {
                 name
             }
         };
+        // Most keys have one field or few.
+        entry.fields.reserve_exact(1);
         entry.fields.push(EntryField { name: name.clone(), series: id, field_type });
         let info = SeriesInfo { id, key: entry.key.clone(), field: name, field_type };
         if self.series.len() <= id as usize {

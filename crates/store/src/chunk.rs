@@ -196,23 +196,47 @@ fn take_times(reader: &mut Reader<'_>, n: usize) -> Result<Vec<i64>, Malformed> 
             }
             let residual_min = reader.zigzag()? as u64;
             let bytes = reader.bytes()?;
-            let mut times = column::integers_as(bytes, n, |r| r as i64)?;
-            let (mut base, mut from) = (residual_min, 0usize);
             gaps.push((n as u64, 0));
-            for (index, skipped) in gaps {
-                let to = usize::try_from(index).ok().filter(|&i| i >= from && i <= n).ok_or(Malformed)?;
-                for (i, time) in times[from..to].iter_mut().enumerate() {
-                    let grid = ((from + i) as u64).wrapping_mul(step).wrapping_add(base);
-                    *time = at(grid.wrapping_add(*time as u64));
+            // In nanoseconds from here on: the place of reading `i` is `base + i * step`.
+            let mut base = (t0 as u64).wrapping_add(residual_min.wrapping_mul(unit));
+            let step = step.wrapping_mul(unit);
+            let mut times = Vec::with_capacity(n);
+            match (column::narrow(bytes, n)?, u32::try_from(unit)) {
+                (Some(residuals), Ok(unit)) => {
+                    let residual = |i: usize| u64::from(residuals[i]) * u64::from(unit);
+                    put_on_grid(&mut times, &gaps, &mut base, step, residual)?;
                 }
-                base = base.wrapping_add(skipped.wrapping_mul(step));
-                from = to;
+                (None, _) | (_, Err(_)) => {
+                    let residuals = column::integers(bytes, n)?;
+                    put_on_grid(&mut times, &gaps, &mut base, step, |i| residuals[i].wrapping_mul(unit))?;
+                }
             }
             Ok(times)
         }
         TIMES_PLAIN => column::integers_as(reader.bytes()?, n, at),
         _ => Err(Malformed),
     }
+}
+
+/// Appends the times of a grid: each gap moves the place of what follows by some steps.
+fn put_on_grid(
+    times: &mut Vec<i64>,
+    gaps: &[(u64, u64)],
+    base: &mut u64,
+    step: u64,
+    residual: impl Fn(usize) -> u64,
+) -> Result<(), Malformed> {
+    let n = gaps.last().map_or(0, |g| g.0) as usize;
+    for &(index, skipped) in gaps {
+        let from = times.len();
+        let to = usize::try_from(index).ok().filter(|&i| i >= from && i <= n).ok_or(Malformed)?;
+        let start = base.wrapping_add((from as u64).wrapping_mul(step));
+        times.extend((from..to).map(|i| {
+            start.wrapping_add(((i - from) as u64).wrapping_mul(step)).wrapping_add(residual(i)) as i64
+        }));
+        *base = base.wrapping_add(skipped.wrapping_mul(step));
+    }
+    Ok(())
 }
 
 // ---- values -----------------------------------------------------------------------------------------------------

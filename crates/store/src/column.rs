@@ -190,7 +190,13 @@ pub(crate) fn integers(bytes: &[u8], n: usize) -> Result<Vec<u64>, Malformed> {
             }
             Ok(v)
         }
-        VARINTS => (0..n).map(|_| reader.varint()).collect(),
+        VARINTS => {
+            let mut v = Vec::with_capacity(n.min(bytes.len()));
+            for _ in 0..n {
+                v.push(reader.varint()?);
+            }
+            Ok(v)
+        }
         PCO_U32 => Ok(unpack::<u32>(&bytes[1..], n)?.into_iter().map(u64::from).collect()),
         PCO_U64 => unpack::<u64>(&bytes[1..], n),
         _ => Err(Malformed),
@@ -207,6 +213,15 @@ pub(crate) fn integers_as<T: Clone>(
         // The common case, without a column of u64 in between.
         Some(&PCO_U32) if n <= COLUMN_VALUES_MAX => {
             Ok(unpack::<u32>(&bytes[1..], n)?.into_iter().map(|x| map(u64::from(x))).collect())
+        }
+        // Another, of the hours of a chunk.
+        Some(&VARINTS) if n <= COLUMN_VALUES_MAX => {
+            let mut reader = Reader::new(&bytes[1..]);
+            let mut v = Vec::with_capacity(n.min(bytes.len()));
+            for _ in 0..n {
+                v.push(map(reader.varint()?));
+            }
+            Ok(v)
         }
         _ => Ok(integers(bytes, n)?.into_iter().map(map).collect()),
     }

@@ -5,7 +5,7 @@ use crate::bytes::Malformed;
 use crate::chunk;
 use crate::error::{Error, Kind};
 use crate::record::{Definition, type_code, type_of_code};
-use crate::rollup::{self, Hour};
+use crate::rollup::{self, Hours};
 use crate::value::{Value, Values};
 use crate::window::Summary;
 use graylogic_line::{FieldType, Timestamp};
@@ -602,10 +602,9 @@ impl Snapshot<'_> {
             lock(&self.file.periods).range(period(start)..=period(last)).copied().collect();
         let mut found = Vec::new();
         let query = || -> Result<(), rusqlite::Error> {
-            let mut statement = self.connection().prepare_cached(
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, pack, offset, length, data_crc, hours_pack, hours_offset, hours_length, hours_crc FROM chunk
-                 WHERE period = ?1 AND series = ?2 AND t1 BETWEEN ?3 AND ?4",
-            )?;
+            let mut statement = self.connection().prepare_cached(&format!(
+                "{CHUNK_COLUMNS} WHERE period = ?1 AND series = ?2 AND t1 BETWEEN ?3 AND ?4"
+            ))?;
             for period in periods {
                 let mut rows = statement.query(params![period, series, start, last])?;
                 while let Some(row) = rows.next()? {
@@ -656,14 +655,11 @@ impl Snapshot<'_> {
         if newest {
             periods.reverse();
         }
+        let order = if newest { "t1 DESC, sequence DESC" } else { "t1, sequence" };
         let query = || -> Result<Option<ChunkMeta>, rusqlite::Error> {
-            let mut statement = self.connection().prepare_cached(if newest {
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, pack, offset, length, data_crc, hours_pack, hours_offset, hours_length, hours_crc FROM chunk
-                 WHERE period = ?1 AND series = ?2 ORDER BY t1 DESC, sequence DESC"
-            } else {
-                "SELECT id, t0, t1, sequence, n, min, max, sum, first, last, crc, level, pack, offset, length, data_crc, hours_pack, hours_offset, hours_length, hours_crc FROM chunk
-                 WHERE period = ?1 AND series = ?2 ORDER BY t1, sequence"
-            })?;
+            let mut statement = self.connection().prepare_cached(&format!(
+                "{CHUNK_COLUMNS} WHERE period = ?1 AND series = ?2 ORDER BY {order}"
+            ))?;
             for period in periods {
                 let mut rows = statement.query(params![period, series])?;
                 while let Some(row) = rows.next()? {
@@ -708,8 +704,8 @@ impl Snapshot<'_> {
     }
 
     /// What is known of the hours of a chunk; `None` when that is not what was written.
-    pub(crate) fn hours(&self, meta: &ChunkMeta, field_type: FieldType) -> Result<Option<Vec<Hour>>, Error> {
-        let Some(place) = meta.hours else { return Ok(Some(Vec::new())) };
+    pub(crate) fn hours(&self, meta: &ChunkMeta, field_type: FieldType) -> Result<Option<Hours>, Error> {
+        let Some(place) = meta.hours else { return Ok(Some(Hours::default())) };
         self.bytes_at(meta.id, place, &self.hours_pack, |bytes| rollup::decode(bytes, field_type).ok())
     }
 

@@ -3,13 +3,14 @@
 
 use crate::bytes::{Malformed, Reader, put_bytes, put_varint, put_zigzag, unzigzag, zigzag};
 use graylogic_line::FieldType;
+use std::sync::Arc;
 
 const VERSION: u8 = 1;
 /// Most definitions or rows that a record may say it has: damage cannot ask for more memory than this.
 const ENTRIES_MAX: usize = 1 << 24;
 
 /// A tag: key and value.
-pub(crate) type Tag = (Box<str>, Box<str>);
+pub(crate) type Tag = (Arc<str>, Arc<str>);
 
 /// One reading on its way into the store. `bits` is the value: the bits of a float or integer, 0 or 1, or the index of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

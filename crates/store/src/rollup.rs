@@ -98,10 +98,64 @@ pub(crate) fn encode(hours: &[Hour], field_type: FieldType) -> Vec<u8> {
     out
 }
 
+/// The hours of a chunk as they are stored: column by column.
+#[derive(Debug, Default)]
+pub(crate) struct Hours {
+    first: i64,
+    unit: u64,
+    offsets: Vec<u64>,
+    counts: Vec<u64>,
+    /// Places of the first and last reading inside their hour, in units.
+    firsts: Vec<u64>,
+    lasts: Vec<u64>,
+    /// Smallest, largest, first, last, sum.
+    figures: Option<[Values; 5]>,
+    integrals: Vec<f32>,
+}
+
+impl Hours {
+    pub(crate) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// The time of the first reading of an hour.
+    #[inline]
+    pub(crate) fn first_time(&self, i: usize) -> i64 {
+        self.hour(i).wrapping_mul(HOUR).wrapping_add(self.firsts[i].wrapping_mul(self.unit) as i64)
+    }
+
+    fn hour(&self, i: usize) -> i64 {
+        self.first.wrapping_add(self.offsets[i] as i64)
+    }
+
+    /// What is known of the readings of an hour.
+    #[inline]
+    pub(crate) fn summary(&self, i: usize) -> Option<Summary> {
+        let [min, max, first, last, sum] = self.figures.as_ref()?;
+        let last_time =
+            self.hour(i).wrapping_mul(HOUR).wrapping_add(self.lasts[i].wrapping_mul(self.unit) as i64);
+        Some(Summary {
+            count: self.counts[i],
+            sum: Some(sum.get(i)),
+            min: Some(min.get(i)),
+            max: Some(max.get(i)),
+            first: (Timestamp::from_nanos(self.first_time(i)), first.get(i)),
+            last: (Timestamp::from_nanos(last_time), last.get(i)),
+        })
+    }
+
+    /// All of them, one by one.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Hour> {
+        (0..self.len()).filter_map(|i| {
+            Some(Hour { hour: self.hour(i), summary: self.summary(i)?, integral: self.integrals[i] })
+        })
+    }
+}
+
 /// The hours of bytes that [`encode`] made.
-pub(crate) fn decode(bytes: &[u8], field_type: FieldType) -> Result<Vec<Hour>, Malformed> {
+pub(crate) fn decode(bytes: &[u8], field_type: FieldType) -> Result<Hours, Malformed> {
     if bytes.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Hours::default());
     }
     let mut reader = Reader::new(bytes);
     if reader.u8()? != VERSION {
@@ -111,22 +165,23 @@ pub(crate) fn decode(bytes: &[u8], field_type: FieldType) -> Result<Vec<Hour>, M
     if n == 0 {
         return Err(Malformed);
     }
-    let first_hour = reader.zigzag()?;
+    let first = reader.zigzag()?;
     let offsets = column::integers(reader.bytes()?, n)?;
     let counts = column::integers(reader.bytes()?, n)?;
     let unit = reader.varint()?;
     let firsts = column::integers(reader.bytes()?, n)?;
     let lasts = column::integers(reader.bytes()?, n)?;
-    let mut columns = Vec::with_capacity(5);
-    for i in 0..5 {
-        let values = take_values(&mut reader, n)?;
-        let expected = if i == 4 { sum_type(field_type) } else { field_type };
-        if values.field_type() != expected {
-            return Err(Malformed);
-        }
-        columns.push(values);
-    }
-    let [min, max, first, last, sum] = columns.as_slice() else { return Err(Malformed) };
+    let mut figure = |expected: FieldType| {
+        take_values(&mut reader, n)
+            .and_then(|v| if v.field_type() == expected { Ok(v) } else { Err(Malformed) })
+    };
+    let figures = [
+        figure(field_type)?,
+        figure(field_type)?,
+        figure(field_type)?,
+        figure(field_type)?,
+        figure(sum_type(field_type))?,
+    ];
     let integrals = if field_type == FieldType::Boolean {
         vec![0.0; n]
     } else {
@@ -135,22 +190,7 @@ pub(crate) fn decode(bytes: &[u8], field_type: FieldType) -> Result<Vec<Hour>, M
     if !reader.is_empty() {
         return Err(Malformed);
     }
-    let mut hours = Vec::with_capacity(n);
-    for i in 0..n {
-        let hour = first_hour.wrapping_add(offsets[i] as i64);
-        let start = hour.wrapping_mul(HOUR);
-        let at = |ticks: u64| Timestamp::from_nanos(start.wrapping_add(ticks.wrapping_mul(unit) as i64));
-        let summary = Summary {
-            count: counts[i],
-            sum: Some(sum.get(i)),
-            min: Some(min.get(i)),
-            max: Some(max.get(i)),
-            first: (at(firsts[i]), first.get(i)),
-            last: (at(lasts[i]), last.get(i)),
-        };
-        hours.push(Hour { hour, summary, integral: integrals[i] });
-    }
-    Ok(hours)
+    Ok(Hours { first, unit, offsets, counts, firsts, lasts, figures: Some(figures), integrals })
 }
 
 /// The sum of booleans is the number of true ones.
@@ -199,7 +239,7 @@ mod tests {
             assert_eq!(hours.iter().map(|h| h.summary.count).sum::<u64>(), n as u64);
             assert!(hours.iter().all(|h| h.summary.first.0.as_nanos().div_euclid(HOUR) == h.hour));
             let bytes = encode(&hours, values.field_type());
-            assert_eq!(decode(&bytes, values.field_type()).unwrap(), hours);
+            assert!(decode(&bytes, values.field_type()).unwrap().iter().eq(hours));
             for cut in 0..bytes.len().min(400) {
                 let _ = decode(&bytes[..cut], values.field_type());
             }

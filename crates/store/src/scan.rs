@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 /// So many series are answered from one view of the file: neighbours share rows of it.
 const SERIES_PER_SNAPSHOT: usize = 32;
+/// Memory of an answer is made ready for at most so many windows of a series; more grow it.
+const WINDOWS_EXPECTED_MAX: usize = 1 << 12;
 
 /// Readings of one series, in the order of time.
 #[derive(Clone, Debug, PartialEq)]
@@ -345,15 +347,18 @@ impl Shared {
         range: TimeRange,
         windows: &Windows,
     ) -> Result<Vec<Window>, Error> {
-        let mut folded: Vec<((i64, i64), Fold)> = Vec::new();
-        let mut add = |window: (i64, i64), part: Fold| match folded.last_mut() {
-            Some((known, fold)) if *known == window => fold.append(part),
-            _ => folded.push((window, part)),
-        };
         if range.start >= range.stop {
             return Ok(Vec::new());
         }
         let mut plan = self.plan(snapshot, series, held, range)?;
+        let ends = plan.runs.first().zip(plan.runs.last());
+        let ends = ends.and_then(|(a, b)| Some((a.first()?.bounds().0, b.last()?.bounds().1)));
+        let expected = ends.map_or(0, |(t0, t1)| windows.between(t0, t1).min(WINDOWS_EXPECTED_MAX));
+        let mut folded: Vec<((i64, i64), Fold)> = Vec::with_capacity(expected);
+        let mut add = |window: (i64, i64), part: Fold| match folded.last_mut() {
+            Some((known, fold)) if *known == window => fold.append(part),
+            _ => folded.push((window, part)),
+        };
         for run in std::mem::take(&mut plan.runs) {
             if let [Source::Chunk(meta)] = &*run
                 && range.start <= meta.t0
@@ -411,9 +416,11 @@ impl Shared {
             self.note_damage(&[damaged(series, meta)]);
             return Ok(false);
         };
-        for hour in hours {
-            if let Some(window) = windows.holding(hour.summary.first.0.as_nanos(), range) {
-                add(window, hour.summary.into());
+        for i in 0..hours.len() {
+            if let Some(window) = windows.holding(hours.first_time(i), range)
+                && let Some(summary) = hours.summary(i)
+            {
+                add(window, summary.into());
             }
         }
         Ok(true)

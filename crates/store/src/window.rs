@@ -107,6 +107,15 @@ impl Windows {
         }
     }
 
+    /// About how many windows lie between two times, for the memory of an answer.
+    pub(crate) fn between(&self, t0: i64, t1: i64) -> usize {
+        match &self.cut {
+            Cut::Whole => 1,
+            Cut::Every { every, .. } => (t1.saturating_sub(t0) / every) as usize + 2,
+            Cut::Bounds(bounds) => bounds.len(),
+        }
+    }
+
     /// The window that holds `time`, clipped to `range`; `None` when no window does.
     pub(crate) fn holding(&self, time: i64, range: TimeRange) -> Option<(i64, i64)> {
         debug_assert!(range.start <= time && time < range.stop, "only readings of the range are asked for");
