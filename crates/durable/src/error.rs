@@ -8,6 +8,7 @@ use std::io;
 pub struct Error {
     message: String,
     kind: io::ErrorKind,
+    full: bool,
     source: Option<io::Error>,
 }
 
@@ -17,11 +18,23 @@ impl Error {
             Some(code) => io::Error::from_raw_os_error(code).kind(),
             None => source.kind(),
         };
-        Self { message: format!("{doing}: {source}"), kind, source: Some(source) }
+        Self { message: format!("{doing}: {source}"), kind, full: false, source: Some(source) }
     }
 
     pub(crate) fn plain(kind: io::ErrorKind, message: String) -> Self {
-        Self { message, kind, source: None }
+        Self { message, kind, full: false, source: None }
+    }
+
+    /// The same, of a lane that has reached its limits.
+    pub(crate) fn full(mut self) -> Self {
+        self.full = true;
+        self
+    }
+
+    /// True when a lane has reached its limits and takes no more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// True when the file system has no room.

@@ -30,14 +30,29 @@
 //! Not here: compression, encryption, several writers of one folder (take [`Disk::lock`]), network file systems
 //! without a working `fdatasync`. The spool's cursor, lanes and limits will be built on this log.
 
+mod cursor;
+mod dead;
 mod disk;
 mod error;
 mod frame;
+mod lane;
 mod log;
+mod memory;
+mod queue;
 mod sim;
+mod spool;
 
+pub use dead::{DeadLetter, DeadLine};
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use error::Error;
 pub use frame::FRAME_HEADER_BYTES;
+pub use lane::{
+    Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, Next, WhenFull,
+};
 pub use log::{Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed};
+pub use memory::MemoryDisk;
+pub use queue::{
+    DurableBy, Level, News, Outbox, Queue, QueueOptions, QueueStats, Refused, SyncPolicy, Taken, Want, Work,
+};
 pub use sim::{Call, Fault, IO_ERROR, NO_SPACE, READ_ONLY, SimDisk, TOO_MANY_FILES};
+pub use spool::{Spool, lanes};

@@ -31,6 +31,15 @@ pub struct LogOptions {
     payload_bytes_max: u32,
     unsynced_bytes_max: usize,
     first_sequence: u64,
+    clock: fn() -> i64,
+}
+
+/// Nanoseconds since the epoch by the clock of the machine.
+pub(crate) fn machine_clock() -> i64 {
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |n| -n),
+    }
 }
 
 impl LogOptions {
@@ -45,7 +54,15 @@ impl LogOptions {
             payload_bytes_max: 16 << 20,
             unsynced_bytes_max: 16 << 20,
             first_sequence: 1,
+            clock: machine_clock,
         }
+    }
+
+    /// Where the times of segments come from, in nanoseconds since the epoch. They are for people and for ages.
+    #[must_use]
+    pub fn clock(mut self, clock: fn() -> i64) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// A new segment is begun when the present one has this many bytes.
@@ -154,6 +171,8 @@ pub struct SegmentInfo {
     pub end_sequence: u64,
     /// Its length.
     pub bytes: u64,
+    /// When it was made, in nanoseconds since the epoch by the clock of who made it; `i64::MAX` when nobody knows.
+    pub created: i64,
 }
 
 /// What trimming removed.
@@ -188,6 +207,8 @@ struct Segment {
     first: u64,
     end: u64,
     bytes: u64,
+    /// By the clock of who made it, in nanoseconds since the epoch.
+    created: i64,
     /// `None` when only its name and place are known: it is opened when it is read.
     file: Option<Arc<dyn DiskFile>>,
     /// Has bytes that no sync has covered.
@@ -214,6 +235,7 @@ struct Inner {
     /// Whether the last segment takes more frames.
     active: bool,
     next: u64,
+    opened_at: u64,
     synced: u64,
     /// The frames that no sync has covered, one after the other, and where each ends.
     unsynced: VecDeque<Unsynced>,
@@ -285,6 +307,7 @@ impl Log {
             segments,
             active: false,
             next,
+            opened_at: next,
             synced: next,
             unsynced: VecDeque::new(),
             unsynced_bytes: VecDeque::new(),
@@ -317,17 +340,18 @@ impl Log {
     /// # Panics
     /// When `count` is 0.
     pub fn append(&self, payload: &[u8], count: u32) -> Result<u64, Error> {
-        self.append_with(count, |out| out.extend_from_slice(payload))
+        self.append_with(count, 0, |out| out.extend_from_slice(payload))
     }
 
-    /// Like [`Log::append`], with the payload written by `fill` into the log's own buffer, which it must only add to.
+    /// Like [`Log::append`], with flags that [`Frame::flags`] shows, and the payload written by `fill` into the log's own
+    /// buffer, which it must only add to.
     ///
     /// # Errors
     /// As [`Log::append`].
     ///
     /// # Panics
     /// When `count` is 0.
-    pub fn append_with(&self, count: u32, fill: impl FnOnce(&mut Vec<u8>)) -> Result<u64, Error> {
+    pub fn append_with(&self, count: u32, flags: u16, fill: impl FnOnce(&mut Vec<u8>)) -> Result<u64, Error> {
         assert!(count > 0, "a frame has at least one sequence");
         let mut inner = self.lock();
         if inner.unsynced_bytes.len() > self.options.unsynced_bytes_max || inner.broken {
@@ -339,14 +363,19 @@ impl Log {
         buffer.clear();
         buffer.resize(FRAME_HEADER_BYTES, 0);
         fill(&mut buffer);
-        let done = self.append_frame(&mut inner, &mut buffer, count);
+        let done = self.append_frame(&mut inner, &mut buffer, (count, flags));
         if buffer.capacity() <= 1 << 20 {
             inner.buffer = buffer;
         }
         done
     }
 
-    fn append_frame(&self, inner: &mut Inner, buffer: &mut Vec<u8>, count: u32) -> Result<u64, Error> {
+    fn append_frame(
+        &self,
+        inner: &mut Inner,
+        buffer: &mut Vec<u8>,
+        (count, flags): (u32, u16),
+    ) -> Result<u64, Error> {
         let payload_bytes = buffer.len() - FRAME_HEADER_BYTES;
         if payload_bytes > self.options.payload_bytes_max as usize {
             let max = self.options.payload_bytes_max;
@@ -358,7 +387,7 @@ impl Log {
         let sequence = inner.next;
         let header = FrameHeader {
             payload_bytes: payload_bytes as u32,
-            flags: 0,
+            flags,
             first_sequence: sequence,
             payload_crc: payload_crc(self.options.log_id, sequence, &buffer[FRAME_HEADER_BYTES..]),
             count,
@@ -409,8 +438,7 @@ impl Log {
         let number = inner.segments.last().map_or(0, |s| s.number + 1).max(inner.next);
         let path = self.directory.join(format!("{number:016x}{SUFFIX}"));
         let unnamed = path.with_extension(UNNAMED);
-        let created =
-            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos() as i64);
+        let created = (self.options.clock)();
         let header = SegmentHeader { log_id: self.options.log_id, first_sequence: first, created };
         let make = || -> io::Result<Arc<dyn DiskFile>> {
             if self.disk.list(&self.directory)?.iter().any(|e| unnamed.ends_with(&e.name)) {
@@ -438,6 +466,7 @@ impl Log {
             first,
             end: inner.next,
             bytes: (SEGMENT_HEADER_BYTES + frames.len()) as u64,
+            created,
             file: Some(file),
             dirty: false,
         });
@@ -592,7 +621,12 @@ impl Log {
     /// The segments, oldest first.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        let of = |s: &Segment| SegmentInfo { first_sequence: s.first, end_sequence: s.end, bytes: s.bytes };
+        let of = |s: &Segment| SegmentInfo {
+            first_sequence: s.first,
+            end_sequence: s.end,
+            bytes: s.bytes,
+            created: s.created,
+        };
         self.lock().segments.iter().map(of).collect()
     }
 
@@ -600,6 +634,39 @@ impl Log {
     #[must_use]
     pub fn stats(&self) -> LogStats {
         self.lock().stats
+    }
+
+    /// The segment a reader is in, or goes to next: the one with `expected`, at the earliest.
+    fn place(&self, current: Option<u64>, expected: u64) -> Option<Place> {
+        let inner = self.lock();
+        let segments = &inner.segments;
+        let i = match current.and_then(|number| segments.iter().position(|s| s.number == number)) {
+            Some(i) => i,
+            // Later segments take over from their first sequence on.
+            None => {
+                let covers = |i: usize| segments[i + 1..].iter().all(|s| s.first > expected);
+                (0..segments.len()).find(|&i| covers(i))?
+            }
+        };
+        let limit = segments[i + 1..].iter().map(|s| s.first).min();
+        let segment = &segments[i];
+        Some(Place {
+            number: segment.number,
+            path: segment.path.clone(),
+            file: segment.file.clone(),
+            bytes: segment.bytes,
+            limit: limit.unwrap_or(inner.next),
+            last: limit.is_none(),
+        })
+    }
+
+    fn has(&self, number: u64) -> bool {
+        self.lock().segments.iter().any(|s| s.number == number)
+    }
+
+    /// The next sequence when the log was opened.
+    fn opened_at(&self) -> u64 {
+        self.lock().opened_at
     }
 
     /// The frames with sequences from `from` on, as they are now, with the damage between them.
@@ -619,6 +686,207 @@ impl Log {
             expected,
             current: None,
         }
+    }
+}
+
+/// What a reader that follows a log comes to next.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Frame(Frame),
+    Lost(Damage),
+    /// Nothing was appended yet behind this.
+    End,
+}
+
+/// A segment as a reader needs it.
+struct Place {
+    number: u64,
+    path: PathBuf,
+    file: Option<Arc<dyn DiskFile>>,
+    bytes: u64,
+    /// Frames from here on count in a later segment.
+    limit: u64,
+    last: bool,
+}
+
+/// So much is read at once.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Follows a log from a sequence on, frame by frame, also while it grows and is trimmed. Holds one open file and the piece
+/// of it that was read last.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    log: Arc<Log>,
+    /// The sequence the next good frame has when nothing is lost.
+    expected: u64,
+    open: Option<(u64, Arc<dyn DiskFile>)>,
+    offset: u64,
+    piece: Vec<u8>,
+    piece_at: u64,
+    /// Told with the next step.
+    pending: Option<Damage>,
+}
+
+impl Follow {
+    pub(crate) fn new(log: Arc<Log>, from: u64) -> Self {
+        Self { log, expected: from, open: None, offset: 0, piece: Vec::new(), piece_at: 0, pending: None }
+    }
+
+    /// Damage that is told once more, with the next step.
+    pub(crate) fn go_back(&mut self, damage: Damage) {
+        self.pending = Some(damage);
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.expected
+    }
+
+    /// The next frame that has sequences from the position on. A frame that begins before it is given whole.
+    pub(crate) fn step(&mut self) -> Result<Step, Error> {
+        if let Some(damage) = self.pending.take() {
+            return Ok(Step::Lost(damage));
+        }
+        loop {
+            let Some(place) = self.log.place(self.open.as_ref().map(|o| o.0), self.expected) else {
+                return Ok(Step::End);
+            };
+            // What was trimmed is nobody's loss here: whoever trimmed it knows.
+            self.expected = self.expected.max(self.log.first_sequence());
+            if self.open.as_ref().is_none_or(|o| o.0 != place.number) {
+                let opened = match place.file.clone() {
+                    Some(file) => Ok(file),
+                    None => self.log.disk.open(&place.path, OpenMode::Read),
+                };
+                let file = match opened {
+                    Ok(file) => file,
+                    // Trimmed since it was looked for.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && !self.log.has(place.number) => continue,
+                    Err(e) => {
+                        return Err(Error::io(format_args!("read segment {}", place.path.display()), e));
+                    }
+                };
+                self.open = Some((place.number, file));
+                self.offset = SEGMENT_HEADER_BYTES as u64;
+                self.piece.clear();
+            }
+            match self.frame(&place)? {
+                Some(Step::End) => return Ok(Step::End),
+                Some(step) => return Ok(step),
+                None => {}
+            }
+        }
+    }
+
+    /// The frame at the offset, the damage there, or `None` to look again.
+    fn frame(&mut self, place: &Place) -> Result<Option<Step>, Error> {
+        if self.offset >= place.bytes {
+            return Ok(self.end_of_segment(place));
+        }
+        if let Some(header) = FrameHeader::decode(self.bytes(place, FRAME_HEADER_BYTES)?)
+            && self.offset + (FRAME_HEADER_BYTES as u64) + u64::from(header.payload_bytes) <= place.bytes
+            && let Some(end) = header.end_sequence()
+        {
+            let whole = FRAME_HEADER_BYTES + header.payload_bytes as usize;
+            let (id, expected) = (self.log.options.log_id, self.expected);
+            let payload = self.bytes(place, whole)?.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+            if payload.len() == header.payload_bytes as usize
+                && header.count > 0
+                && payload_crc(id, header.first_sequence, payload) == header.payload_crc
+                && end <= place.limit
+            {
+                if end <= expected {
+                    // Before the position, or written again in a later segment.
+                    self.offset += header.frame_bytes() as u64;
+                    return Ok(None);
+                }
+                // A frame may begin before the position, where reading begins in the middle of one.
+                if header.first_sequence <= expected {
+                    let payload = payload.to_vec();
+                    let frame = Frame {
+                        first_sequence: header.first_sequence,
+                        count: header.count,
+                        flags: header.flags,
+                        payload,
+                    };
+                    self.offset += header.frame_bytes() as u64;
+                    self.expected = end;
+                    return Ok(Some(Step::Frame(frame)));
+                }
+                return Ok(Some(self.lost(place, header.first_sequence, 0)));
+            }
+        }
+        self.damaged(place).map(Some)
+    }
+
+    fn lost(&mut self, place: &Place, until: u64, bytes: u64) -> Step {
+        let lost = self.expected..until.max(self.expected);
+        self.expected = lost.end;
+        Step::Lost(Damage {
+            segment: format!("{:016x}{SUFFIX}", place.number),
+            offset: self.offset,
+            bytes,
+            lost,
+            kept_in: None,
+        })
+    }
+
+    /// Bytes that are no frame: goes to the next good frame of the segment.
+    fn damaged(&mut self, place: &Place) -> Result<Step, Error> {
+        let rest = usize::try_from(place.bytes - self.offset).unwrap_or(usize::MAX);
+        let (at, expected) = (self.offset, self.expected);
+        let id = self.log.options.log_id;
+        let rest = self.bytes(place, rest)?;
+        // Frames that were written again elsewhere are no damage, but not looked for: they end where damage begins.
+        let found =
+            next_frame(rest, 0, id, 0..place.limit).map(|f| (f.offset as u64, f.header.first_sequence));
+        let (skipped, until) = match found {
+            Some((offset, first)) if offset > 0 => (offset, first.clamp(expected, place.limit.max(expected))),
+            _ => (place.bytes - at, if place.last { self.log.next_sequence() } else { place.limit }),
+        };
+        let step = self.lost(place, until, skipped);
+        self.offset = at + skipped;
+        // Memory of a whole segment is not kept.
+        (self.piece, self.piece_at) = (Vec::new(), 0);
+        Ok(step)
+    }
+
+    fn end_of_segment(&mut self, place: &Place) -> Option<Step> {
+        if place.last {
+            // Numbers that were passed over when the log was opened.
+            let next = self.log.next_sequence();
+            let passed_over = self.log.opened_at() >= next && self.expected < next;
+            return Some(if passed_over { self.lost(place, next, 0) } else { Step::End });
+        }
+        self.open = None;
+        if self.expected < place.limit {
+            return Some(self.lost(place, place.limit, 0));
+        }
+        None
+    }
+
+    /// At least `n` bytes at the offset, or as many as the segment has.
+    fn bytes(&mut self, place: &Place, n: usize) -> Result<&[u8], Error> {
+        let n = n.min(usize::try_from(place.bytes - self.offset).unwrap_or(usize::MAX));
+        let from = self.offset.wrapping_sub(self.piece_at) as usize;
+        let there = self.offset >= self.piece_at && from.saturating_add(n) <= self.piece.len();
+        if !there {
+            let wanted = n.max(PIECE_BYTES.min((place.bytes - self.offset) as usize));
+            self.piece.clear();
+            self.piece.resize(wanted, 0);
+            self.piece_at = self.offset;
+            let file = &self.open.as_ref().expect("a segment is open while it is read").1;
+            let mut filled = 0;
+            while filled < wanted {
+                let read = file.read_at(&mut self.piece[filled..], self.offset + filled as u64);
+                match read.map_err(|e| Error::io(format_args!("read segment {}", place.path.display()), e))? {
+                    0 => break,
+                    read => filled += read,
+                }
+            }
+            // A file that is shorter than it should be reads as zeros, which are no frame.
+            return Ok(&self.piece[..n]);
+        }
+        Ok(&self.piece[from..from + n])
     }
 }
 
@@ -815,6 +1083,7 @@ fn find_segments(
                 first,
                 end: first,
                 bytes: entry.bytes,
+                created: header.map_or(i64::MAX, |h| h.created),
                 file: None,
                 dirty: false,
             }),

@@ -31,7 +31,7 @@ impl Shared {
         // from now on larger, and chunks that were freed of what is deleted here get this one.
         let sequence = self
             .log
-            .append_with(1, |out| record::encode::<&str>(out, std::iter::empty(), &[], &[]))
+            .append_with(1, 0, |out| record::encode::<&str>(out, std::iter::empty(), &[], &[]))
             .map_err(|e| Error::log("delete", e))?;
         let mut commit = Commit::default();
         for info in &series {

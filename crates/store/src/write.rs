@@ -308,7 +308,7 @@ impl Shared {
         let definition = |&id: &u32| catalog.get(id).expect("rows name series of the catalog").definition();
         let sequence = self
             .log
-            .append_with(count, |out| {
+            .append_with(count, 0, |out| {
                 record::encode(out, definitions.iter().map(definition), &rows.rows, &rows.texts);
             })
             .map_err(|e| Error::log(format_args!("write to bucket {bucket:?}"), e))?;

@@ -1,0 +1,815 @@
+//! A lane: a queue of lines on disk. Lines are appended at one end, read by any number of readers, acknowledged from the
+//! other end, and parked when nobody wants them. It knows neither targets nor what a line means, and has no threads.
+
+use crate::cursor::{Cursor, Totals};
+use crate::dead::{self, DeadLetter, DeadLine};
+use crate::disk::{Disk, DiskLock};
+use crate::error::Error;
+use crate::log::{Damage, Follow, Frame, Log, LogOptions, Step, machine_clock};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Log ids: a frame of one kind of log is never taken for one of another.
+const LANE_LOG: u64 = u64::from_le_bytes(*b"lane\0\0\0\0");
+const DEAD_LOG: u64 = u64::from_le_bytes(*b"dead\0\0\0\0");
+/// Folder of a lane's dead letters.
+const DEAD: &str = "dead";
+/// A frame is begun anew after so many bytes of lines.
+const FRAME_BYTES: usize = 64 << 10;
+/// The longest line there may be.
+const LINE_BYTES_MAX: usize = 8 << 20;
+/// The file system is asked for its room at most this often.
+const SPACE_EVERY: Duration = Duration::from_secs(1);
+/// Level of the compression: the fastest that keeps what it promises, see `graylogic bench spool`.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Flags of a frame.
+const COMPRESSED: u16 = 1;
+const LENGTHS: u16 = 2;
+
+/// What happens when a lane is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// Its oldest lines make room, a whole segment at a time.
+    DropOldest,
+    /// It takes no more: [`Error::is_full`].
+    DropNewest,
+}
+
+/// Settings of a lane.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LaneOptions {
+    segment_bytes: u64,
+    compression: bool,
+    bytes_max: Option<u64>,
+    age_max: Option<Duration>,
+    keep_free: Option<u64>,
+    when_full: WhenFull,
+    clock: Option<fn() -> i64>,
+}
+
+impl Default for LaneOptions {
+    /// Segments of 8 MiB, compressed; at most 10 GiB or a tenth of the file system, with a twentieth of it or 512 MiB left
+    /// free; the oldest lines make room.
+    fn default() -> Self {
+        Self {
+            segment_bytes: 8 << 20,
+            compression: true,
+            bytes_max: None,
+            age_max: None,
+            keep_free: None,
+            when_full: WhenFull::DropOldest,
+            clock: None,
+        }
+    }
+}
+
+impl LaneOptions {
+    /// A new segment is begun when the present one has this many bytes.
+    #[must_use]
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// Whether frames are compressed.
+    #[must_use]
+    pub fn compression(mut self, yes: bool) -> Self {
+        self.compression = yes;
+        self
+    }
+
+    /// Most bytes of segments; without it 10 GiB, or a tenth of the file system if that is less.
+    #[must_use]
+    pub fn bytes_max(mut self, bytes: u64) -> Self {
+        self.bytes_max = Some(bytes);
+        self
+    }
+
+    /// Lines that are older are dropped, a whole segment at a time.
+    #[must_use]
+    pub fn age_max(mut self, age: Duration) -> Self {
+        self.age_max = Some(age);
+        self
+    }
+
+    /// Bytes that others find free on the file system; without it 512 MiB, or a twentieth of it if that is more.
+    #[must_use]
+    pub fn keep_free(mut self, bytes: u64) -> Self {
+        self.keep_free = Some(bytes);
+        self
+    }
+
+    /// What happens when the lane is full.
+    #[must_use]
+    pub fn when_full(mut self, what: WhenFull) -> Self {
+        self.when_full = what;
+        self
+    }
+
+    /// Where times come from, in nanoseconds since the epoch. Only ages depend on them.
+    #[must_use]
+    pub fn clock(mut self, clock: fn() -> i64) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+}
+
+/// Lines one after the other, and where each ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// The lines, each with its line end.
+    pub bytes: Vec<u8>,
+    /// For each line the place after its last byte.
+    pub ends: Vec<u32>,
+}
+
+impl Lines {
+    /// Room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(bytes / 64) }
+    }
+
+    /// Adds a line, with its line end.
+    pub fn push(&mut self, line: &[u8]) {
+        self.bytes.extend_from_slice(line);
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    /// Forgets all lines, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn start(&self, i: usize) -> usize {
+        if i == 0 { 0 } else { self.ends[i - 1] as usize }
+    }
+}
+
+/// Lines read from a lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The number of the first line; those of the others follow.
+    pub first: u64,
+    /// The lines, each with its line end.
+    pub bytes: Vec<u8>,
+    /// For each line the place after its last byte.
+    pub ends: Vec<u32>,
+}
+
+impl Batch {
+    /// The line at a place, with its line end.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn line(&self, i: usize) -> &[u8] {
+        let from = if i == 0 { 0 } else { self.ends[i - 1] as usize };
+        &self.bytes[from..self.ends[i] as usize]
+    }
+
+    /// How many lines.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
+
+/// What a reader comes to next.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Next {
+    /// Lines with consecutive numbers.
+    Lines(Batch),
+    /// These lines are lost.
+    Lost(Damage),
+    /// Nothing was appended yet behind what was read.
+    End,
+}
+
+/// What opening a lane found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct LaneRecovery {
+    /// Lines that wait.
+    pub waiting: u64,
+    /// Damage seen while opening; readers meet what lies inside.
+    pub damage: Vec<Damage>,
+    /// What was wrong with the cursor: lines may be delivered again.
+    pub cursor: Option<String>,
+}
+
+/// Where lines went that were appended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The number of the first of them.
+    pub first: u64,
+    /// What made room for them.
+    pub dropped: Option<Dropped>,
+}
+
+/// Lines that were dropped because a limit was reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// How many that nobody had yet.
+    pub count: u64,
+    /// The number of the first, and the number after the last.
+    pub numbers: std::ops::Range<u64>,
+    /// The oldest of them was appended about then, in nanoseconds since the epoch.
+    pub since: i64,
+    /// Which limit.
+    pub why: &'static str,
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, numbers, why, .. } = self;
+        write!(f, "{count} lines, numbers {} to {}, were dropped: {why}", numbers.start, numbers.end - 1)
+    }
+}
+
+/// What a lane holds and has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LaneStats {
+    /// Lines appended in the life of the lane: `delivered + dead + dropped + damaged + waiting`.
+    pub accepted: u64,
+    /// Lines acknowledged and not counted below.
+    pub delivered: u64,
+    /// Lines parked.
+    pub dead: u64,
+    /// Lines dropped because of a limit.
+    pub dropped: u64,
+    /// Lines lost to damage that a sender came to.
+    pub damaged: u64,
+    /// Lines that are not acknowledged.
+    pub waiting: u64,
+    /// Bytes of segments.
+    pub bytes: u64,
+    /// Most bytes of segments.
+    pub bytes_max: u64,
+    /// Segments.
+    pub segments: usize,
+    /// The number of the first line that waits, and the number the next line gets.
+    pub first: u64,
+    /// See above.
+    pub next: u64,
+    /// Lines below this number survive a power cut.
+    pub synced: u64,
+    /// How long the oldest line that waits has done so, to about a segment.
+    pub oldest_age: Option<Duration>,
+    /// Bytes appended since the lane was opened.
+    pub bytes_written: u64,
+}
+
+/// One queue of a spool. All methods take `&self`, from any thread.
+///
+/// An append that returned survives the end of the process, after [`Lane::sync`] a power cut. Whether a line was
+/// delivered is known to the cursor, which is saved now and then: after a crash lines may be read again, never lost.
+pub struct Lane {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    options: LaneOptions,
+    log: Arc<Log>,
+    dead: Mutex<Option<Log>>,
+    state: Mutex<State>,
+    saving: Mutex<Cursor>,
+    /// Held while any lane of the spool is.
+    _lock: Arc<Box<dyn DiskLock>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Lines before this number are settled.
+    acknowledged: u64,
+    totals: Totals,
+    /// Bytes of segments, kept while appending, and the limits of the file system when it was asked last.
+    limits: Limits,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    bytes_max: u64,
+    /// The file system has less room than it should keep.
+    tight: bool,
+    asked: Option<Instant>,
+}
+
+impl Lane {
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        options: LaneOptions,
+        lock: Arc<Box<dyn DiskLock>>,
+    ) -> Result<(Self, LaneRecovery), Error> {
+        let opening = |e| Error::io(format_args!("open the lane in {}", folder.display()), e);
+        disk.create_dir_all(folder).map_err(opening)?;
+        let (cursor, position, trouble) = Cursor::open(&disk, folder).map_err(opening)?;
+        let mut log_options =
+            LogOptions::new(LANE_LOG).segment_bytes(options.segment_bytes).first_sequence(position.number);
+        if let Some(clock) = options.clock {
+            log_options = log_options.clock(clock);
+        }
+        let (log, recovery) = Log::open(disk.clone(), folder, log_options)?;
+        // Segments are the only truth. What is before the first of them is settled, whatever the cursor says; a lane whose
+        // segments are all gone goes on behind the cursor.
+        let acknowledged = position.number.max(log.first_sequence()).min(log.next_sequence());
+        let mut totals = position.totals;
+        totals.count_gap(position.number, acknowledged);
+        let mut found = LaneRecovery {
+            waiting: log.next_sequence() - acknowledged,
+            damage: recovery.damage,
+            cursor: trouble,
+        };
+        if acknowledged > position.number && position.number > 1 {
+            found.cursor = Some(format!(
+                "lines {} to {} are gone with their segments",
+                position.number,
+                acknowledged - 1
+            ));
+        }
+        let limits = Limits { bytes_max: u64::MAX, tight: false, asked: None };
+        let lane = Self {
+            disk,
+            folder: folder.to_owned(),
+            options,
+            log: Arc::new(log),
+            dead: Mutex::new(None),
+            state: Mutex::new(State { acknowledged, totals, limits }),
+            saving: Mutex::new(cursor),
+            _lock: lock,
+        };
+        Ok((lane, found))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Fields change together between calls that may fail: a panic elsewhere leaves them whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends lines and returns where they went.
+    ///
+    /// # Errors
+    /// [`Error::is_full`] when the lane takes no more; [`Error::is_invalid`] for a line above 8 MiB; otherwise the disk
+    /// refused. Then nothing is promised of these lines: some of them may be in the lane all the same, and appending them
+    /// again makes them come twice.
+    pub fn append(&self, lines: &Lines) -> Result<Appended, Error> {
+        let first = self.log.next_sequence();
+        if lines.ends.is_empty() {
+            return Ok(Appended { first, dropped: None });
+        }
+        let dropped = self.make_room(lines.bytes.len() as u64)?;
+        let mut first = None;
+        let mut from = 0;
+        while from < lines.ends.len() {
+            let start = lines.start(from);
+            let fits = lines.ends[from..].partition_point(|&e| e as usize - start <= FRAME_BYTES);
+            let to = from + fits.max(1);
+            let bytes = &lines.bytes[start..lines.ends[to - 1] as usize];
+            if bytes.len() > LINE_BYTES_MAX {
+                let message = format!("append to the spool: a line of {} bytes; shorten it", bytes.len());
+                return Err(Error::plain(io::ErrorKind::InvalidInput, message));
+            }
+            let (flags, payload) =
+                encode_frame(bytes, start, &lines.ends[from..to], self.options.compression);
+            let number =
+                self.log.append_with((to - from) as u32, flags, |out| out.extend_from_slice(&payload))?;
+            first.get_or_insert(number);
+            from = to;
+        }
+        Ok(Appended { first: first.unwrap_or_default(), dropped })
+    }
+
+    /// Returns when everything appended before the call survives a power cut, with the first number that may not.
+    ///
+    /// # Errors
+    /// When the disk refuses; the next call writes again what this one should have covered.
+    pub fn sync(&self) -> Result<u64, Error> {
+        self.log.sync()
+    }
+
+    /// Lines from number `from` on; follows what is appended.
+    #[must_use]
+    pub fn reader(&self, from: u64) -> LaneReader {
+        let from = from.max(self.log.first_sequence());
+        LaneReader { follow: Follow::new(self.log.clone(), from), position: from, frame: None }
+    }
+
+    /// The number the next line gets.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.log.next_sequence()
+    }
+
+    /// Lines before this number are settled.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.state().acknowledged
+    }
+
+    /// Says that the lines before a number are settled: delivered, or parked. Only forwards; in memory until
+    /// [`Lane::save_cursor`].
+    pub fn acknowledge(&self, before: u64) {
+        let next = self.log.next_sequence();
+        let mut state = self.state();
+        state.acknowledged = state.acknowledged.max(before.min(next));
+    }
+
+    /// Says that so many lines before the acknowledged number were lost to damage.
+    pub fn count_damaged(&self, lines: u64) {
+        self.state().totals.damaged += lines;
+    }
+
+    /// Makes the acknowledged number durable and removes the segments before it. Call it once a second or so.
+    ///
+    /// # Errors
+    /// When the disk refuses; nothing was removed that a saved cursor does not cover.
+    pub fn save_cursor(&self) -> Result<(), Error> {
+        let (number, totals) = {
+            let state = self.state();
+            (state.acknowledged, state.totals)
+        };
+        {
+            let mut cursor = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+            cursor.save(&self.disk, &self.folder, number, totals).map_err(|e| {
+                Error::io(format_args!("save the cursor of the lane in {}", self.folder.display()), e)
+            })?;
+        }
+        self.log.trim(number).map(|_| ())
+    }
+
+    /// Keeps lines that the target refused for good among the dead letters, durable when it returns. Acknowledge them
+    /// afterwards.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn park(&self, lines: &[DeadLine<'_>]) -> Result<(), Error> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        {
+            let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+            if dead.is_none() {
+                *dead = Some(dead::open(&self.disk, &self.folder.join(DEAD), DEAD_LOG)?);
+            }
+            if let Some(log) = &*dead {
+                dead::append(log, lines)?;
+                log.sync()?;
+            }
+        }
+        self.state().totals.dead += lines.len() as u64;
+        Ok(())
+    }
+
+    /// The dead letters, oldest first, with the damage between them.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        if dead.is_none() {
+            *dead = Some(dead::open(&self.disk, &self.folder.join(DEAD), DEAD_LOG)?);
+        }
+        Ok(dead.as_ref().map_or_else(Vec::new, |log| dead::letters(log.replay(0))))
+    }
+
+    /// Forgets dead letters whose own number is below `before`: after they were looked at, or appended again.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn forget_dead(&self, before: u64) -> Result<(), Error> {
+        let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(log) = &*dead {
+            if before >= log.next_sequence() {
+                log.roll();
+            }
+            log.trim(before)?;
+        }
+        Ok(())
+    }
+
+    /// What the lane holds and has done.
+    #[must_use]
+    pub fn stats(&self) -> LaneStats {
+        let segments = self.log.segments();
+        let next = self.log.next_sequence();
+        let state = self.state();
+        let totals = state.totals;
+        let settled = state.acknowledged - 1;
+        let oldest = segments
+            .iter()
+            .rfind(|s| s.first_sequence <= state.acknowledged)
+            .filter(|_| state.acknowledged < next)
+            .filter(|s| s.created != i64::MAX);
+        LaneStats {
+            accepted: next - 1,
+            delivered: settled.saturating_sub(totals.dead + totals.dropped + totals.damaged),
+            dead: totals.dead,
+            dropped: totals.dropped,
+            damaged: totals.damaged,
+            waiting: next - state.acknowledged,
+            bytes: segments.iter().map(|s| s.bytes).sum(),
+            bytes_max: state.limits.bytes_max,
+            segments: segments.len(),
+            first: state.acknowledged,
+            next,
+            synced: self.log.synced(),
+            oldest_age: oldest.map(|s| {
+                Duration::from_nanos(u64::try_from(self.now().saturating_sub(s.created)).unwrap_or(0))
+            }),
+            bytes_written: self.log.stats().bytes_written,
+        }
+    }
+
+    fn now(&self) -> i64 {
+        self.options.clock.unwrap_or(machine_clock)()
+    }
+
+    // ---- limits -------------------------------------------------------------------------------------------------
+
+    /// Drops what is too old or too much, or says that the lane is full.
+    fn make_room(&self, coming: u64) -> Result<Option<Dropped>, Error> {
+        let limits = self.limits();
+        let mut dropped: Option<Dropped> = None;
+        loop {
+            let segments = self.log.segments();
+            let bytes: u64 = segments.iter().map(|s| s.bytes).sum();
+            let Some(oldest) = segments.first() else { return Ok(dropped) };
+            let too_old = || {
+                let limit = i64::try_from(self.options.age_max?.as_nanos()).ok()?;
+                let until = segments.get(1)?.created;
+                (until != i64::MAX && self.now().saturating_sub(until) > limit).then_some("they were too old")
+            };
+            let too_many = || {
+                let much = bytes.saturating_add(coming) > limits.bytes_max && bytes > 0;
+                let what = "the spool had reached its size; raise spool_megabytes_max, or mend the target";
+                (much && self.holds_lines()).then_some(what)
+            };
+            let tight = || {
+                let what = "the disk was nearly full";
+                (limits.tight && self.holds_lines() && dropped.is_none()).then_some(what)
+            };
+            let why = match (too_old(), too_many().or_else(tight)) {
+                (Some(why), _) => why,
+                (None, Some(why)) if self.options.when_full == WhenFull::DropNewest => {
+                    // Segments that are settled make room without loss.
+                    if self.save_cursor().is_ok() && self.log.segments().len() < segments.len() {
+                        continue;
+                    }
+                    let message = format!("the spool takes no more lines: {why}");
+                    return Err(Error::plain(io::ErrorKind::QuotaExceeded, message).full());
+                }
+                (None, Some(why)) => why,
+                (None, None) => return Ok(dropped),
+            };
+            let end = segments.get(1).map_or(self.log.next_sequence(), |s| s.first_sequence);
+            let now_dropped = self.drop_segment(oldest.created, end, segments.len() == 1, why)?;
+            if self.log.segments().len() >= segments.len() && segments.len() == 1 {
+                // The last one is begun anew: there is no more to win.
+                return Ok(join(dropped, now_dropped));
+            }
+            dropped = join(dropped, now_dropped);
+        }
+    }
+
+    fn holds_lines(&self) -> bool {
+        self.log.segments().iter().any(|s| s.bytes > 64)
+    }
+
+    fn drop_segment(
+        &self,
+        created: i64,
+        end: u64,
+        only: bool,
+        why: &'static str,
+    ) -> Result<Option<Dropped>, Error> {
+        let dropped = {
+            let mut state = self.state();
+            let from = state.acknowledged;
+            let count = end.saturating_sub(from);
+            state.totals.dropped += count;
+            state.acknowledged = from.max(end);
+            if count > 0 { Some(Dropped { count, numbers: from..end, since: created, why }) } else { None }
+        };
+        if only {
+            self.log.roll();
+        }
+        // Freeing must not need room: a cursor that cannot be saved is behind the segments, which is allowed.
+        let saved = self.save_cursor();
+        if saved.is_err() {
+            self.log.trim(end)?;
+        }
+        Ok(dropped)
+    }
+
+    /// The limits as the file system has them now; it is asked once a second.
+    fn limits(&self) -> Limits {
+        let mut limits = self.state().limits;
+        if limits.asked.is_some_and(|t| t.elapsed() < SPACE_EVERY) {
+            return limits;
+        }
+        limits.asked = Some(Instant::now());
+        match self.disk.space(&self.folder) {
+            Ok(space) => {
+                let keep_free =
+                    self.options.keep_free.unwrap_or_else(|| (space.total_bytes / 20).max(512 << 20));
+                limits.tight = space.available_bytes < keep_free;
+                let most = (10 << 30).min(space.total_bytes / 10);
+                limits.bytes_max = self.options.bytes_max.unwrap_or(most);
+            }
+            // A file system that does not say is not limited by itself.
+            Err(_) => limits.bytes_max = self.options.bytes_max.unwrap_or(10 << 30),
+        }
+        self.state().limits = limits;
+        limits
+    }
+}
+
+fn join(a: Option<Dropped>, b: Option<Dropped>) -> Option<Dropped> {
+    match (a, b) {
+        (Some(a), Some(b)) => {
+            let numbers = a.numbers.start..b.numbers.end;
+            Some(Dropped { count: a.count + b.count, numbers, ..a })
+        }
+        (a, b) => a.or(b),
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// Reads the lines of a lane in their order, also while they are appended and trimmed.
+#[derive(Debug)]
+pub struct LaneReader {
+    follow: Follow,
+    /// The number of the next line.
+    position: u64,
+    /// The frame that was begun, and how many of its lines were given.
+    frame: Option<(Batch, usize)>,
+}
+
+impl LaneReader {
+    /// The number of the next line it gives, when none is lost.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next lines: at most so many lines and bytes, but at least one.
+    ///
+    /// # Errors
+    /// When the disk refuses; the next call tries again.
+    pub fn next(&mut self, lines_max: usize, bytes_max: usize) -> Result<Next, Error> {
+        let mut batch = Batch { first: self.position, ..Batch::default() };
+        loop {
+            if let Some((frame, given)) = &mut self.frame {
+                let from = if *given == 0 { 0 } else { frame.ends[*given - 1] as usize };
+                let room = bytes_max.saturating_sub(batch.bytes.len());
+                let ends = &frame.ends[*given..];
+                let fits = ends.partition_point(|&e| e as usize - from <= room);
+                let fits = if batch.is_empty() { fits.max(1) } else { fits };
+                let count = fits.min(lines_max.max(1) - batch.len()).min(ends.len());
+                if count > 0 {
+                    let start = batch.bytes.len() as u32;
+                    let to = ends[count - 1] as usize;
+                    batch.bytes.extend_from_slice(&frame.bytes[from..to]);
+                    batch.ends.extend(ends[..count].iter().map(|e| e - from as u32 + start));
+                    *given += count;
+                    self.position += count as u64;
+                }
+                if *given < frame.ends.len() {
+                    return Ok(Next::Lines(batch));
+                }
+                self.frame = None;
+            }
+            if batch.len() >= lines_max.max(1) || batch.bytes.len() >= bytes_max {
+                return Ok(Next::Lines(batch));
+            }
+            // A batch never goes over a gap: what comes after one waits for the next call.
+            match self.follow.step() {
+                Ok(Step::Frame(frame)) => {
+                    let skipped = self.position.saturating_sub(frame.first_sequence) as usize;
+                    match decode_frame(&frame) {
+                        Some(lines) => self.frame = Some((lines, skipped)),
+                        None => {
+                            let lost = self.position..frame.first_sequence + u64::from(frame.count);
+                            self.position = lost.end;
+                            let damage = Damage {
+                                segment: "unreadable frame".into(),
+                                offset: 0,
+                                bytes: frame.payload.len() as u64,
+                                lost,
+                                kept_in: None,
+                            };
+                            return self.after(batch, damage);
+                        }
+                    }
+                }
+                Ok(Step::Lost(damage)) if damage.lost.end <= self.position => {}
+                Ok(Step::Lost(mut damage)) => {
+                    damage.lost.start = damage.lost.start.max(self.position);
+                    return self.after(batch, damage);
+                }
+                Ok(Step::End) if batch.is_empty() => {
+                    self.position = self.position.max(self.follow.position());
+                    return Ok(Next::End);
+                }
+                Err(error) if batch.is_empty() => return Err(error),
+                Ok(Step::End) | Err(_) => return Ok(Next::Lines(batch)),
+            }
+            if batch.is_empty() {
+                // Lines before were trimmed.
+                if let Some((frame, given)) = &self.frame {
+                    self.position = frame.first + *given as u64;
+                }
+                batch.first = self.position;
+            }
+        }
+    }
+
+    /// Lines that were lost behind a batch are told with the next call.
+    fn after(&mut self, batch: Batch, damage: Damage) -> Result<Next, Error> {
+        if batch.is_empty() {
+            self.position = self.position.max(damage.lost.end);
+            return Ok(Next::Lost(damage));
+        }
+        self.position = damage.lost.start;
+        self.follow.go_back(damage);
+        Ok(Next::Lines(batch))
+    }
+}
+
+// ---- frames -----------------------------------------------------------------------------------------------------
+
+/// The payload of a frame of lines whose first byte is at `start` of where the ends are counted from, and its flags.
+fn encode_frame(bytes: &[u8], start: usize, ends: &[u32], compress: bool) -> (u16, Vec<u8>) {
+    let mut flags = 0;
+    let mut payload = Vec::with_capacity(bytes.len() + 16);
+    // Line ends that are the only line feeds need not be told.
+    if memchr::memchr_iter(b'\n', bytes).count() != ends.len() {
+        flags |= LENGTHS;
+        let mut before = start;
+        for &end in ends {
+            payload.extend_from_slice(&(end - before as u32).to_le_bytes());
+            before = end as usize;
+        }
+    }
+    payload.extend_from_slice(bytes);
+    if compress
+        && let Ok(small) = zstd::bulk::compress(&payload, ZSTD_LEVEL)
+        && small.len() + 4 < payload.len()
+    {
+        let mut packed = Vec::with_capacity(small.len() + 4);
+        packed.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        packed.extend_from_slice(&small);
+        return (flags | COMPRESSED, packed);
+    }
+    (flags, payload)
+}
+
+/// The lines of a frame; `None` when it is none of a lane's.
+fn decode_frame(frame: &Frame) -> Option<Batch> {
+    let mut payload = std::borrow::Cow::Borrowed(&frame.payload[..]);
+    if frame.flags & COMPRESSED != 0 {
+        let length = u32::from_le_bytes(*payload.first_chunk()?) as usize;
+        if length > LINE_BYTES_MAX + FRAME_BYTES * 5 {
+            return None;
+        }
+        let plain = zstd::bulk::decompress(&payload[4..], length).ok().filter(|p| p.len() == length)?;
+        payload = plain.into();
+    }
+    let count = frame.count as usize;
+    let mut ends = Vec::with_capacity(count.min(payload.len()));
+    let mut bytes = payload.into_owned();
+    if frame.flags & LENGTHS != 0 {
+        let table = count.checked_mul(4).filter(|&n| n <= bytes.len())?;
+        let mut end = 0u32;
+        for length in bytes[..table].as_chunks::<4>().0 {
+            end = end.checked_add(u32::from_le_bytes(*length))?;
+            ends.push(end);
+        }
+        bytes.drain(..table);
+    } else {
+        ends.extend(memchr::memchr_iter(b'\n', &bytes).map(|i| i as u32 + 1));
+    }
+    let good = ends.len() == count && ends.last().copied() == Some(bytes.len() as u32);
+    good.then_some(Batch { first: frame.first_sequence, bytes, ends })
+}

@@ -1,0 +1,1209 @@
+//! A queue: lines on their way to one target. Callers add to its open buffer under a short lock; one thread appends what
+//! has gathered to a lane, another syncs the lane; a sender takes batches and says what became of their lines. It knows
+//! neither targets nor what a line means.
+
+use crate::dead::DeadLine;
+use crate::error::Error;
+use crate::lane::{Batch, Dropped, Lane, LaneReader, LaneRecovery, LaneStats, Lines, Next};
+use crate::log::{Damage, machine_clock};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lines wait at most this long for others before they are appended.
+const GATHER: Duration = Duration::from_millis(10);
+/// So much is appended before that time.
+const EAGER_BYTES: usize = 256 << 10;
+/// What a buffer begins with: enough for some hundred lines.
+const BUFFER_BYTES: usize = 64 << 10;
+/// A burst does not hold more memory than this for ever.
+const SPARE_BYTES_MAX: usize = 4 << 20;
+/// The cursor is saved at most this often.
+const CURSOR_EVERY: Duration = Duration::from_secs(1);
+/// Of so many requests to the target one at least is for the backlog, however much live data comes.
+const BACKLOG_SHARE: u32 = 4;
+
+/// How safe a line is. Each level includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Level {
+    /// In memory.
+    Accepted,
+    /// In the hands of the operating system: survives the end of the process.
+    Spooled,
+    /// On the disk: survives a power cut.
+    Durable,
+    /// The target has it, or refused it for good.
+    Delivered,
+}
+
+/// When what was appended is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SyncPolicy {
+    /// So often, when there is anything new.
+    Every(Duration),
+    /// After each append, which is every 10 ms at most.
+    EachAppend,
+}
+
+/// Who makes lines durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DurableBy {
+    /// The lane's disk.
+    Lane,
+    /// The target; the lane is in memory.
+    Target,
+}
+
+/// Settings of a queue.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QueueOptions {
+    sync: SyncPolicy,
+    durable_by: DurableBy,
+    memory_bytes_max: usize,
+    retry: Duration,
+    backlog_age: Duration,
+    keep_dead: bool,
+}
+
+impl Default for QueueOptions {
+    /// A sync each second, 32 MiB in memory while the disk does not take lines, which is tried again each second; live
+    /// lines first after an outage of five minutes.
+    fn default() -> Self {
+        Self {
+            sync: SyncPolicy::Every(Duration::from_secs(1)),
+            durable_by: DurableBy::Lane,
+            memory_bytes_max: 32 << 20,
+            retry: Duration::from_secs(1),
+            backlog_age: Duration::from_secs(300),
+            keep_dead: true,
+        }
+    }
+}
+
+impl QueueOptions {
+    /// Sets when what was appended is synced.
+    #[must_use]
+    pub fn sync(mut self, policy: SyncPolicy) -> Self {
+        self.sync = policy;
+        self
+    }
+
+    /// Sets who makes lines durable.
+    #[must_use]
+    pub fn durable_by(mut self, who: DurableBy) -> Self {
+        self.durable_by = who;
+        self
+    }
+
+    /// So many bytes of lines may wait in memory; a call beyond that is refused.
+    #[must_use]
+    pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
+        // Places in a buffer are 32 bits.
+        self.memory_bytes_max = bytes.clamp(1, 1 << 30);
+        self
+    }
+
+    /// A disk that refused is tried again after this time.
+    #[must_use]
+    pub fn retry(mut self, pause: Duration) -> Self {
+        self.retry = pause;
+        self
+    }
+
+    /// Whether refused lines are kept in the lane's dead letters; for a lane in memory they are only counted.
+    #[must_use]
+    pub fn keep_dead(mut self, keep: bool) -> Self {
+        self.keep_dead = keep;
+        self
+    }
+
+    /// After an outage of this length new lines go first, and the backlog beside them.
+    #[must_use]
+    pub fn backlog_age(mut self, age: Duration) -> Self {
+        self.backlog_age = age;
+        self
+    }
+}
+
+/// Why a line was not accepted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Refused<E> {
+    /// It could not be written down.
+    Invalid(E),
+    /// Too much waits already, because of this.
+    Full(String),
+    /// The queue is closed.
+    Closed,
+}
+
+/// What the owner of a queue should know.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum News {
+    /// The lane was opened; lines of an earlier life may wait in it.
+    Opened(LaneRecovery),
+    /// The disk does not take lines at present: they are kept in memory.
+    Degraded(String),
+    /// The disk takes lines again.
+    Recovered,
+    /// The lane was full, and its oldest lines made room.
+    Dropped(Dropped),
+}
+
+type OpenLane = Box<dyn FnMut() -> Result<(Lane, LaneRecovery), Error> + Send>;
+type Tell = Box<dyn Fn(News) + Send + Sync>;
+
+/// Lines on their way to one target.
+///
+/// Cheap to clone; all clones are the same queue.
+#[derive(Clone)]
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: QueueOptions,
+    state: Mutex<State>,
+    /// Wakes the thread that appends, the one that syncs, the sender, and who waits for a level.
+    gathered: Condvar,
+    sync_due: Condvar,
+    arrived: Condvar,
+    progress: Condvar,
+    tell: Tell,
+}
+
+/// What the lock guards. Lines are counted from the first this queue accepted.
+#[derive(Default)]
+struct State {
+    durable_by_target: bool,
+    open: Lines,
+    spare: Lines,
+    first_waits_since: Option<Instant>,
+    accepted: u64,
+    /// Gathered and not appended yet: one piece in passing, more while the disk refuses.
+    pieces: VecDeque<Piece>,
+    pieces_bytes: usize,
+    spooled: u64,
+    durable: u64,
+    /// Lines that were settled without ever being in the lane.
+    settled_in_memory: u64,
+    /// Lines that callers wait to be durable or delivered.
+    durable_wanted: u64,
+    delivered_wanted: u64,
+    refused_invalid: u64,
+    refused_full: u64,
+    /// What became of lines.
+    recovered: u64,
+    delivered: u64,
+    rejected: u64,
+    dropped: u64,
+    damaged: u64,
+    lane: Option<Arc<Lane>>,
+    /// The number the first accepted line got, or would have got.
+    base: u64,
+    /// Lines of the lane before this number are settled, and so many after it that went first.
+    acknowledged: u64,
+    ahead: u64,
+    /// The number after the last line of the lane.
+    end: u64,
+    degraded: Option<String>,
+    /// The lane takes no more lines before it has room; and whether it has since.
+    full: Option<String>,
+    room: bool,
+    last_sync: Duration,
+    waiters: Vec<Waiter>,
+    /// No more lines are taken; threads end when their work is done, or at once.
+    closing: bool,
+    abandon: bool,
+    /// Threads that still run.
+    writing: bool,
+    syncing: bool,
+    sending: bool,
+}
+
+struct Piece {
+    /// Count of lines accepted before its first.
+    first: u64,
+    lines: Arc<Lines>,
+    /// So many of its lines are settled already.
+    settled: usize,
+    /// The writer is appending it at this moment.
+    busy: bool,
+}
+
+struct Waiter {
+    level: Level,
+    lines: u64,
+    then: Box<dyn FnOnce(bool) + Send>,
+}
+
+/// The sender's place in a queue: where it reads.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    main: Option<LaneReader>,
+    /// The number after the last line when it was last looked.
+    seen: u64,
+    /// New lines that go first while the backlog is long.
+    live: Option<Live>,
+    since: Option<Instant>,
+    requests: u32,
+}
+
+#[derive(Debug)]
+struct Live {
+    reader: LaneReader,
+    start: u64,
+    /// Lines before this one, from `start` on, are settled.
+    settled: u64,
+    since: Option<Instant>,
+}
+
+/// How a sender wants its batches.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// At most so many lines.
+    pub lines_max: usize,
+    /// At most so many bytes, but for a single line.
+    pub bytes_max: usize,
+    /// Lines wait at most this long for a full batch.
+    pub interval: Duration,
+}
+
+/// What a sender has to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Work {
+    /// Deliver these lines.
+    Batch(Taken),
+    /// Know that lines are lost to damage.
+    Lost(Damage),
+    /// Make everything delivered so far durable in the target, then say so with [`Queue::made_durable`].
+    SyncTarget(u64),
+    /// Nothing more.
+    End,
+}
+
+/// Lines in the hands of the sender.
+#[derive(Debug)]
+pub struct Taken {
+    /// The lines; their numbers mean nothing when they come from memory.
+    pub batch: Batch,
+    origin: Origin,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Lane,
+    Live,
+    /// Of the piece with this first line.
+    Memory(u64),
+}
+
+/// What a queue holds and has done since it was started.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Lines accepted.
+    pub accepted: u64,
+    /// Lines of an earlier life that the lane held when it was opened.
+    pub recovered: u64,
+    /// Lines the target has.
+    pub delivered: u64,
+    /// Lines the target refused for good.
+    pub rejected: u64,
+    /// Lines that a full lane dropped.
+    pub dropped: u64,
+    /// Lines lost to damage.
+    pub damaged: u64,
+    /// Lines on their way. Always: accepted + recovered = delivered + rejected + dropped + damaged + waiting.
+    pub waiting: u64,
+    /// Of them, lines in memory only.
+    pub in_memory: u64,
+    /// Bytes of lines in memory.
+    pub memory_bytes: usize,
+    /// The lane is full, and refuses new lines.
+    pub full: bool,
+    /// Calls that were refused: bad points, and a full queue.
+    pub refused_invalid: u64,
+    /// See above.
+    pub refused_full: u64,
+    /// Lines that survive the end of the process, and a power cut.
+    pub spooled: u64,
+    /// See above.
+    pub durable: u64,
+    /// Why the disk does not take lines at present.
+    pub degraded: Option<String>,
+    /// How long the last sync took.
+    pub last_sync: Duration,
+    /// What the lane holds; `None` while it could not be opened.
+    pub lane: Option<LaneStats>,
+}
+
+impl Queue {
+    /// A queue whose lane `open` opens, now or, while that fails, each second again. Its threads are called
+    /// `NAME-spool` and `NAME-sync`. `tell` is called from them, and must not wait.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(
+        name: &str,
+        options: QueueOptions,
+        open: impl FnMut() -> Result<(Lane, LaneRecovery), Error> + Send + 'static,
+        tell: impl Fn(News) + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let state = State {
+            durable_by_target: options.durable_by == DurableBy::Target,
+            open: Lines::with_capacity(BUFFER_BYTES),
+            writing: true,
+            syncing: true,
+            sending: true,
+            ..State::default()
+        };
+        let shared = Arc::new(Shared {
+            options,
+            state: Mutex::new(state),
+            gathered: Condvar::new(),
+            sync_due: Condvar::new(),
+            arrived: Condvar::new(),
+            progress: Condvar::new(),
+            tell: Box::new(tell),
+        });
+        let mut open: OpenLane = Box::new(open);
+        // Before anybody asks: what waits from an earlier life is known when this returns.
+        shared.try_open(&mut open);
+        let theirs = shared.clone();
+        let writer = move || {
+            let _ends = Ends(&theirs, |state| state.writing = false);
+            theirs.write_loop(&mut open);
+        };
+        std::thread::Builder::new().name(format!("{name}-spool")).spawn(writer)?;
+        let theirs = shared.clone();
+        let syncer = move || {
+            let _ends = Ends(&theirs, |state| state.syncing = false);
+            theirs.sync_loop();
+        };
+        let started = std::thread::Builder::new().name(format!("{name}-sync")).spawn(syncer);
+        if let Err(error) = started {
+            shared.lock().abandon = true;
+            shared.wake_all();
+            return Err(error);
+        }
+        Ok(Self { shared })
+    }
+
+    /// Takes a line that `write` adds to the buffer, with its line end; returns at once with the count of lines accepted.
+    ///
+    /// # Errors
+    /// [`Refused`]; then the line is not in the queue.
+    #[inline]
+    pub fn accept<E>(&self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<u64, Refused<E>> {
+        let mut state = self.shared.lock();
+        if state.closing {
+            return Err(Refused::Closed);
+        }
+        if state.memory_bytes() >= self.shared.options.memory_bytes_max {
+            state.refused_full += 1;
+            return Err(Refused::Full(state.why_full()));
+        }
+        let before = state.open.bytes.len();
+        if let Err(error) = write(&mut state.open.bytes) {
+            state.open.bytes.truncate(before);
+            state.refused_invalid += 1;
+            return Err(Refused::Invalid(error));
+        }
+        let bytes = state.open.bytes.len();
+        state.open.ends.push(bytes as u32);
+        state.accepted += 1;
+        let accepted = state.accepted;
+        let first = state.first_waits_since.is_none();
+        if first {
+            state.first_waits_since = Some(Instant::now());
+        }
+        let eager = before < EAGER_BYTES && bytes >= EAGER_BYTES;
+        drop(state);
+        if first || eager {
+            self.shared.gathered.notify_one();
+        }
+        Ok(accepted)
+    }
+
+    /// Waits until everything accepted so far has reached a level, the queue ends, or the time is up. Returns how many
+    /// lines have not reached it.
+    pub fn wait(&self, level: Level, until: Instant) -> u64 {
+        let mut state = self.shared.lock();
+        let wanted = state.accepted;
+        self.shared.want(&mut state, level, wanted);
+        while state.reached(level) < wanted && !state.is_dead() {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
+            state = wait_timeout(&self.shared.progress, state, left);
+        }
+        wanted.saturating_sub(state.reached(level))
+    }
+
+    /// Calls `then` when the first `lines` accepted have reached a level, with `true`, or when they never will, with
+    /// `false`; from a thread of the queue, or at once.
+    pub fn when(&self, level: Level, lines: u64, then: impl FnOnce(bool) + Send + 'static) {
+        let mut state = self.shared.lock();
+        if state.reached(level) >= lines || state.is_dead() {
+            let reached = state.reached(level) >= lines;
+            drop(state);
+            return then(reached);
+        }
+        self.shared.want(&mut state, level, lines);
+        state.waiters.push(Waiter { level, lines, then: Box::new(then) });
+    }
+
+    /// The next thing a sender has to do; waits for it.
+    pub fn next(&self, outbox: &mut Outbox, want: &Want) -> Work {
+        self.shared.next(outbox, want)
+    }
+
+    /// Says what became of lines: those at the places of `refused` were refused for good, each with a reason; all others
+    /// were delivered.
+    ///
+    /// # Errors
+    /// When refused lines could not be kept among the dead letters; they count as refused all the same.
+    pub fn settle(
+        &self,
+        outbox: &mut Outbox,
+        taken: &Taken,
+        refused: &[(usize, String)],
+    ) -> Result<(), Error> {
+        self.shared.settle(outbox, taken, refused)
+    }
+
+    /// Says that the first `lines` accepted are durable in the target.
+    pub fn made_durable(&self, lines: u64) {
+        let mut state = self.shared.lock();
+        state.durable = state.durable.max(lines);
+        self.shared.progressed(state);
+    }
+
+    /// After an outage: whether new lines should go first, and the backlog beside them.
+    pub fn live_first(&self, outbox: &mut Outbox, outage: Duration, want: &Want) {
+        let lane = self.shared.lock().lane.clone();
+        let (Some(lane), None, Some(main)) = (lane, &outbox.live, &outbox.main) else { return };
+        let next = lane.next_number();
+        let backlog = next.saturating_sub(main.position());
+        if outage >= self.shared.options.backlog_age && backlog > 4 * want.lines_max as u64 {
+            let reader = lane.reader(next);
+            outbox.live = Some(Live { reader, start: next, settled: next, since: None });
+        }
+    }
+
+    /// Takes no more lines. Threads end when the lines have gone as far as they can.
+    pub fn close(&self) {
+        let mut state = self.shared.lock();
+        state.closing = true;
+        let wanted = state.accepted;
+        self.shared.want(&mut state, Level::Delivered, wanted);
+        drop(state);
+        self.shared.wake_all();
+    }
+
+    /// Everything ends now: what is not in a lane on a disk is lost, and counted.
+    pub fn abandon(&self) {
+        let mut state = self.shared.lock();
+        (state.closing, state.abandon) = (true, true);
+        drop(state);
+        self.shared.wake_all();
+    }
+
+    /// Whether [`Queue::close`] or [`Queue::abandon`] was called.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.shared.lock().closing
+    }
+
+    /// Whether [`Queue::abandon`] was called.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.shared.lock().abandon
+    }
+
+    /// Waits, unless the queue is abandoned; tells whether it is.
+    pub fn rest(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        let mut state = self.shared.lock();
+        while !state.abandon {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
+            state = wait_timeout(&self.shared.progress, state, left);
+        }
+        state.abandon
+    }
+
+    /// The sender has ended: nothing more is delivered. Called by the sender itself.
+    pub fn sender_ended(&self) {
+        self.shared.lock().sending = false;
+        self.shared.wake_all();
+    }
+
+    /// Waits until all threads of the queue and its sender have ended or the time is up; tells whether they have.
+    pub fn wait_ended(&self, until: Instant) -> bool {
+        let mut state = self.shared.lock();
+        while state.writing || state.syncing || state.sending {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
+            state = wait_timeout(&self.shared.progress, state, left);
+        }
+        true
+    }
+
+    /// What the queue holds and has done.
+    #[must_use]
+    pub fn stats(&self) -> QueueStats {
+        let (mut stats, lane) = {
+            let state = self.shared.lock();
+            let stats = QueueStats {
+                accepted: state.accepted,
+                recovered: state.recovered,
+                delivered: state.delivered,
+                rejected: state.rejected,
+                dropped: state.dropped,
+                damaged: state.damaged,
+                waiting: state.waiting(),
+                in_memory: state.in_memory(),
+                full: state.full.is_some(),
+                memory_bytes: state.memory_bytes(),
+                refused_invalid: state.refused_invalid,
+                refused_full: state.refused_full,
+                spooled: state.spooled,
+                durable: state.durable,
+                degraded: state.degraded.clone(),
+                last_sync: state.last_sync,
+                lane: None,
+            };
+            (stats, state.lane.clone())
+        };
+        stats.lane = lane.map(|l| l.stats());
+        stats
+    }
+
+    /// The lane, once it could be opened.
+    #[must_use]
+    pub fn lane(&self) -> Option<Arc<Lane>> {
+        self.shared.lock().lane.clone()
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("options", &self.shared.options).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("accepted", &self.accepted).finish_non_exhaustive()
+    }
+}
+
+/// However a thread ends, nobody waits for it in vain.
+struct Ends<'a, F: Fn(&mut State)>(&'a Shared, F);
+
+impl<F: Fn(&mut State)> Drop for Ends<'_, F> {
+    fn drop(&mut self) {
+        (self.1)(&mut self.0.lock());
+        self.0.wake_all();
+    }
+}
+
+impl State {
+    fn memory_bytes(&self) -> usize {
+        self.open.bytes.len() + self.pieces_bytes
+    }
+
+    fn why_full(&self) -> String {
+        let slow = || "the disk is slower than the lines come".to_owned();
+        self.degraded.clone().or_else(|| self.full.clone()).unwrap_or_else(slow)
+    }
+
+    /// How many lines have reached a level.
+    fn reached(&self, level: Level) -> u64 {
+        match level {
+            Level::Accepted => self.accepted,
+            Level::Spooled => self.spooled.max(self.settled()),
+            // What a server has is as safe as it will be; what an embedded target has it may still have to sync.
+            Level::Durable | Level::Delivered if self.durable_by_target => self.durable,
+            Level::Durable => self.durable.max(self.settled()),
+            Level::Delivered => self.settled(),
+        }
+    }
+
+    /// Of the lines accepted, so many from the first on were delivered, refused, dropped or lost.
+    fn settled(&self) -> u64 {
+        (self.acknowledged.saturating_sub(self.base) + self.settled_in_memory).min(self.accepted)
+    }
+
+    /// Counted from where they are, not from what became of the others.
+    fn waiting(&self) -> u64 {
+        self.in_memory() + (self.end - self.acknowledged).saturating_sub(self.ahead)
+    }
+
+    fn in_memory(&self) -> u64 {
+        let settled: usize = self.pieces.iter().map(|p| p.settled).sum();
+        self.accepted - self.spooled - settled as u64
+    }
+
+    /// Nothing will move any more.
+    fn is_dead(&self) -> bool {
+        self.abandon && !self.writing && !self.syncing && !self.sending
+    }
+
+    /// Nothing more will be appended.
+    fn is_written(&self) -> bool {
+        self.abandon || (self.closing && self.open.ends.is_empty() && self.pieces.is_empty())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Fields change together between calls that may fail: a panic elsewhere leaves them whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_all(&self) {
+        self.gathered.notify_all();
+        self.sync_due.notify_all();
+        self.arrived.notify_all();
+        self.progressed(self.lock());
+    }
+
+    fn want(&self, state: &mut State, level: Level, lines: u64) {
+        if level >= Level::Durable {
+            state.durable_wanted = state.durable_wanted.max(lines);
+        }
+        if level == Level::Delivered || self.options.durable_by == DurableBy::Target {
+            state.delivered_wanted = state.delivered_wanted.max(lines);
+        }
+        self.gathered.notify_all();
+        self.sync_due.notify_all();
+        self.arrived.notify_all();
+    }
+
+    /// Tells those who wait for a level what is reached.
+    fn progressed(&self, mut state: MutexGuard<'_, State>) {
+        let dead = state.is_dead();
+        let mut reached = Vec::new();
+        let mut i = 0;
+        while i < state.waiters.len() {
+            let yes = state.reached(state.waiters[i].level) >= state.waiters[i].lines;
+            if yes || dead {
+                reached.push((state.waiters.swap_remove(i).then, yes));
+            } else {
+                i += 1;
+            }
+        }
+        drop(state);
+        self.progress.notify_all();
+        reached.into_iter().for_each(|(then, yes)| then(yes));
+    }
+
+    // ---- the thread that appends --------------------------------------------------------------------------------
+
+    fn try_open(&self, open: &mut OpenLane) -> bool {
+        match open() {
+            Ok((lane, recovery)) => {
+                let mut state = self.lock();
+                // Lines that were settled in memory before have no numbers.
+                (state.base, state.end) = (lane.next_number(), lane.next_number());
+                state.acknowledged = lane.acknowledged();
+                state.recovered = state.end - state.acknowledged;
+                state.lane = Some(Arc::new(lane));
+                drop(state);
+                (self.tell)(News::Opened(recovery));
+                true
+            }
+            Err(error) => {
+                self.degrade(error.to_string());
+                false
+            }
+        }
+    }
+
+    fn degrade(&self, why: String) {
+        let mut state = self.lock();
+        let news = state.degraded.is_none();
+        state.degraded = Some(why.clone());
+        drop(state);
+        // The sender may go on from memory.
+        self.arrived.notify_all();
+        if news {
+            (self.tell)(News::Degraded(why));
+        }
+    }
+
+    fn recovered(&self) {
+        let mut state = self.lock();
+        state.full = None;
+        if state.degraded.take().is_some() {
+            drop(state);
+            (self.tell)(News::Recovered);
+        }
+    }
+
+    fn write_loop(&self, open: &mut OpenLane) {
+        while self.gather() {
+            let Some(lane) = self.lock().lane.clone() else {
+                if !self.try_open(open) {
+                    self.pause();
+                }
+                continue;
+            };
+            while let Some(lines) = self.first_piece() {
+                match lane.append(&lines) {
+                    Ok(appended) => {
+                        self.appended(
+                            &lane,
+                            appended.first,
+                            appended.dropped.as_ref().map_or(0, |d| d.count),
+                        );
+                        if let Some(dropped) = appended.dropped {
+                            (self.tell)(News::Dropped(dropped));
+                        }
+                        self.recovered();
+                    }
+                    Err(error) => {
+                        self.not_appended(error.is_full().then(|| error.to_string()));
+                        if !error.is_full() {
+                            self.degrade(error.to_string());
+                        }
+                        self.pause();
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until lines have gathered and makes a piece of them; `false` when there is nothing more to do.
+    fn gather(&self) -> bool {
+        let mut state = self.lock();
+        loop {
+            if state.is_written() {
+                return false;
+            }
+            if !state.pieces.is_empty() {
+                break;
+            }
+            let Some(since) = state.first_waits_since else {
+                state = self.gathered.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = GATHER.saturating_sub(since.elapsed());
+            let hurry = state.closing || state.durable_wanted.max(state.delivered_wanted) > state.spooled;
+            if hurry || left.is_zero() || state.open.bytes.len() >= EAGER_BYTES {
+                break;
+            }
+            state = wait_timeout(&self.gathered, state, left);
+        }
+        // While the disk refuses, pieces are made larger, so that there are few of them.
+        let enough = state.pieces.len() < 2 || state.open.bytes.len() >= 1 << 20;
+        if !state.open.ends.is_empty() && enough {
+            let spare = std::mem::take(&mut state.spare);
+            let lines = std::mem::replace(&mut state.open, spare);
+            state.pieces_bytes += lines.bytes.len();
+            let first = state.accepted - lines.ends.len() as u64;
+            state.pieces.push_back(Piece { first, lines: Arc::new(lines), settled: 0, busy: false });
+            state.first_waits_since = None;
+        }
+        true
+    }
+
+    fn first_piece(&self) -> Option<Arc<Lines>> {
+        let mut state = self.lock();
+        if state.abandon {
+            return None;
+        }
+        let piece = state.pieces.front_mut()?;
+        piece.busy = true;
+        Some(piece.lines.clone())
+    }
+
+    /// The first piece is in the lane now.
+    fn appended(&self, lane: &Lane, first: u64, dropped: u64) {
+        let mut state = self.lock();
+        if dropped > 0 {
+            state.dropped += dropped;
+            state.acknowledged = state.acknowledged.max(lane.acknowledged());
+        }
+        let Some(piece) = state.pieces.pop_front() else { return };
+        let count = piece.lines.ends.len() as u64;
+        state.pieces_bytes -= piece.lines.bytes.len();
+        state.spooled += count;
+        state.end = first + count;
+        if piece.settled > 0 {
+            // The sender had them from memory, after everything before them.
+            state.acknowledged = first + piece.settled as u64;
+            lane.acknowledge(state.acknowledged);
+        }
+        if let Ok(mut lines) = Arc::try_unwrap(piece.lines)
+            && lines.bytes.capacity() <= SPARE_BYTES_MAX
+        {
+            lines.clear();
+            state.spare = lines;
+        }
+        drop(state);
+        self.arrived.notify_all();
+        self.sync_due.notify_one();
+        self.progressed(self.lock());
+    }
+
+    fn not_appended(&self, full: Option<String>) {
+        let mut state = self.lock();
+        (state.full, state.room) = (full, false);
+        if let Some(piece) = state.pieces.front_mut() {
+            piece.busy = false;
+        }
+        state.drop_settled_pieces();
+    }
+
+    /// A pause after a failure, ended early by what cannot wait.
+    fn pause(&self) {
+        let until = Instant::now() + self.options.retry;
+        let mut state = self.lock();
+        while !state.is_written() && (state.full.is_none() || !state.room) {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { return };
+            state = wait_timeout(&self.gathered, state, left);
+        }
+    }
+
+    // ---- the thread that syncs ----------------------------------------------------------------------------------
+
+    fn sync_loop(&self) {
+        let mut saved = (0, Instant::now());
+        let mut first_unsynced = None::<Instant>;
+        loop {
+            let (lane, target) = {
+                let mut state = self.lock();
+                loop {
+                    let ending = state.abandon || (state.closing && !state.writing && !state.sending);
+                    let unsynced =
+                        self.options.durable_by == DurableBy::Lane && state.spooled > state.durable;
+                    let wanted = unsynced && state.durable_wanted > state.durable;
+                    let since = *first_unsynced.get_or_insert_with(Instant::now);
+                    if !unsynced {
+                        first_unsynced = None;
+                    }
+                    let due = match self.options.sync {
+                        SyncPolicy::EachAppend => unsynced,
+                        SyncPolicy::Every(time) => unsynced && since.elapsed() >= time,
+                    };
+                    let moved = state.lane.as_ref().is_some_and(|l| l.acknowledged() != saved.0);
+                    let save = moved && saved.1.elapsed() >= CURSOR_EVERY;
+                    if ending || wanted || due || save {
+                        break;
+                    }
+                    let pause = match self.options.sync {
+                        SyncPolicy::Every(time) if unsynced => time.saturating_sub(since.elapsed()),
+                        _ => Duration::from_secs(3600),
+                    };
+                    let pause = if moved { pause.min(CURSOR_EVERY) } else { pause };
+                    state = wait_timeout(&self.sync_due, state, pause.max(Duration::from_millis(1)));
+                }
+                (state.lane.clone(), state.spooled)
+            };
+            let ended = {
+                let state = self.lock();
+                state.abandon || (state.closing && !state.writing && !state.sending)
+            };
+            if let Some(lane) = lane {
+                first_unsynced = None;
+                let synced = self.sync(&lane, target);
+                let acknowledged = lane.acknowledged();
+                let saved_now = lane.save_cursor();
+                saved = (if saved_now.is_ok() { acknowledged } else { saved.0 }, Instant::now());
+                if let Err(error) = synced.and(saved_now) {
+                    self.degrade(error.to_string());
+                    if !ended {
+                        self.pause();
+                    }
+                }
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    fn sync(&self, lane: &Lane, target: u64) -> Result<(), Error> {
+        if self.lock().durable >= target && self.options.durable_by == DurableBy::Lane {
+            return Ok(());
+        }
+        let began = Instant::now();
+        lane.sync()?;
+        let mut state = self.lock();
+        state.last_sync = began.elapsed();
+        if self.options.durable_by == DurableBy::Lane {
+            state.durable = state.durable.max(target);
+        }
+        self.progressed(state);
+        Ok(())
+    }
+
+    // ---- the sender's side --------------------------------------------------------------------------------------
+
+    fn next(&self, outbox: &mut Outbox, want: &Want) -> Work {
+        loop {
+            let (lane, hurry) = {
+                let state = self.lock();
+                if state.abandon {
+                    return Work::End;
+                }
+                (state.lane.clone(), state.closing || state.delivered_wanted > state.settled())
+            };
+            let mut pause = Duration::from_secs(3600);
+            if let Some(lane) = &lane {
+                match outbox.read(lane, want, hurry) {
+                    Read::Work(Work::Lost(damage)) => {
+                        self.lost(outbox, lane, &damage);
+                        return Work::Lost(damage);
+                    }
+                    Read::Work(work) => return work,
+                    Read::Wait(time) => pause = time,
+                    Read::Nothing => {}
+                    Read::Failed(error) => {
+                        self.degrade(error.to_string());
+                        pause = self.options.retry;
+                    }
+                }
+            }
+            let state = self.lock();
+            if state.abandon {
+                return Work::End;
+            }
+            let drained = lane.as_ref().is_none_or(|l| outbox.position() >= l.next_number());
+            if drained && let Some(taken) = state.piece_for(want) {
+                return Work::Batch(taken);
+            }
+            let settled = state.settled();
+            let durable_by_target = self.options.durable_by == DurableBy::Target;
+            if drained && durable_by_target && state.durable_wanted > state.durable && settled > state.durable
+            {
+                return Work::SyncTarget(settled);
+            }
+            if drained && state.closing && !state.writing && state.pieces.is_empty() {
+                return Work::End;
+            }
+            // Nothing arrived since it was looked.
+            if lane.as_ref().is_none_or(|l| l.next_number() == outbox.seen) {
+                let _woken = wait_timeout(&self.arrived, state, pause);
+            }
+        }
+    }
+
+    /// Everything before lost lines is settled: one batch at a time is on its way.
+    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &Damage) {
+        let mut state = self.lock();
+        let before = state.acknowledged;
+        if outbox.live.as_ref().is_none_or(|l| damage.lost.start < l.start) {
+            state.acknowledge(lane, damage.lost.end);
+            state.damaged += state.acknowledged - before;
+            lane.count_damaged(state.acknowledged - before);
+        } else {
+            state.damaged += damage.lost_count();
+            lane.count_damaged(damage.lost_count());
+            state.ahead += damage.lost_count();
+            if let Some(live) = &mut outbox.live {
+                live.settled = damage.lost.end;
+            }
+        }
+        outbox.join(lane, &mut state);
+        self.progressed(state);
+    }
+
+    fn settle(&self, outbox: &mut Outbox, taken: &Taken, refused: &[(usize, String)]) -> Result<(), Error> {
+        let lane = self.lock().lane.clone();
+        let parked = match &lane {
+            Some(lane) if !refused.is_empty() && self.options.keep_dead => {
+                lane.park(&dead_lines(&taken.batch, refused))
+            }
+            _ => Ok(()),
+        };
+        let lines = taken.batch.ends.len() as u64;
+        let end = taken.batch.first + lines;
+        let mut state = self.lock();
+        state.delivered += lines - refused.len() as u64;
+        state.rejected += refused.len() as u64;
+        match (taken.origin, &lane) {
+            (Origin::Lane, Some(lane)) => state.acknowledge(lane, end),
+            (Origin::Live, _) => {
+                state.ahead += lines;
+                if let Some(live) = &mut outbox.live {
+                    live.settled = end;
+                }
+            }
+            (Origin::Memory(first), _) => state.settle_in_memory(first, taken.batch.ends.len()),
+            (Origin::Lane, None) => {}
+        }
+        if let Some(lane) = &lane {
+            outbox.join(lane, &mut state);
+        }
+        if state.full.is_some() {
+            state.room = true;
+            self.gathered.notify_one();
+        }
+        self.progressed(state);
+        self.sync_due.notify_one();
+        parked
+    }
+}
+
+impl State {
+    fn acknowledge(&mut self, lane: &Lane, before: u64) {
+        lane.acknowledge(before);
+        self.acknowledged = self.acknowledged.max(before);
+    }
+
+    fn settle_in_memory(&mut self, first: u64, lines: usize) {
+        match self.pieces.iter_mut().find(|p| p.first == first) {
+            Some(piece) => {
+                piece.settled += lines;
+                self.drop_settled_pieces();
+            }
+            None => {
+                // The disk took the piece meanwhile: it holds what was delivered just now.
+                if let Some(lane) = self.lane.clone() {
+                    let before = self.acknowledged + lines as u64;
+                    self.acknowledge(&lane, before);
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    /// Pieces that nobody needs any more.
+    fn drop_settled_pieces(&mut self) {
+        while let Some(piece) = self.pieces.front()
+            && !piece.busy
+            && piece.settled == piece.lines.ends.len()
+        {
+            let count = piece.settled as u64;
+            self.pieces_bytes -= piece.lines.bytes.len();
+            self.spooled += count;
+            self.settled_in_memory += count;
+            self.pieces.pop_front();
+        }
+    }
+
+    /// Lines that the disk does not take, for the sender.
+    fn piece_for(&self, want: &Want) -> Option<Taken> {
+        self.degraded.as_ref()?;
+        let piece = self.pieces.front()?;
+        let from = piece.settled;
+        let start = if from == 0 { 0 } else { piece.lines.ends[from - 1] };
+        let fits = |&&end: &&u32| (end - start) as usize <= want.bytes_max;
+        let count = piece.lines.ends[from..].iter().take(want.lines_max.max(1)).take_while(fits).count();
+        let to = from + count.max(1).min(piece.lines.ends.len() - from);
+        if to == from {
+            return None;
+        }
+        let ends: Vec<u32> = piece.lines.ends[from..to].iter().map(|e| e - start).collect();
+        let bytes = piece.lines.bytes[start as usize..piece.lines.ends[to - 1] as usize].to_vec();
+        Some(Taken { batch: Batch { first: 0, bytes, ends }, origin: Origin::Memory(piece.first) })
+    }
+}
+
+/// What reading from a lane came to.
+enum Read {
+    Work(Work),
+    /// There are lines, which may wait so long for others.
+    Wait(Duration),
+    Nothing,
+    Failed(Error),
+}
+
+impl Outbox {
+    fn position(&self) -> u64 {
+        self.main.as_ref().map_or(0, LaneReader::position)
+    }
+
+    fn read(&mut self, lane: &Lane, want: &Want, hurry: bool) -> Read {
+        self.seen = lane.next_number();
+        let main = self.main.get_or_insert_with(|| lane.reader(lane.acknowledged()));
+        let mut lines_max = want.lines_max.max(1);
+        let pause;
+        if let Some(live) = &mut self.live {
+            let due = due(self.seen - live.reader.position(), &mut live.since, want, hurry);
+            let turn_of_backlog = self.requests % BACKLOG_SHARE == BACKLOG_SHARE - 1;
+            if due == Some(Duration::ZERO) && !turn_of_backlog {
+                self.requests += 1;
+                live.since = Some(Instant::now());
+                return taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live);
+            }
+            pause = due;
+            let backlog = live.start.saturating_sub(main.position());
+            lines_max = lines_max.min(usize::try_from(backlog).unwrap_or(usize::MAX));
+        } else {
+            pause = due(self.seen - main.position().min(self.seen), &mut self.since, want, hurry);
+            match pause {
+                Some(Duration::ZERO) => self.since = Some(Instant::now()),
+                Some(time) => return Read::Wait(time),
+                None => return Read::Nothing,
+            }
+        }
+        self.requests = self.requests.wrapping_add(1);
+        let read = taken(main, lines_max, want.bytes_max, Origin::Lane);
+        match read {
+            Read::Nothing if self.live.is_some() => pause.map_or(Read::Nothing, Read::Wait),
+            _ => read,
+        }
+    }
+
+    /// Ends the time of two places when the backlog has come to where the live lines began.
+    fn join(&mut self, lane: &Lane, state: &mut State) {
+        let done = |live: &mut Live| self.main.as_ref().is_none_or(|m| m.position() >= live.start);
+        if let Some(live) = self.live.take_if(done) {
+            state.acknowledge(lane, live.settled);
+            state.ahead = 0;
+            (self.main, self.since) = (Some(live.reader), live.since);
+        }
+    }
+}
+
+/// How long lines may wait for a full batch: not at all when there are enough, or somebody is in a hurry; `None` when there
+/// is none.
+fn due(available: u64, since: &mut Option<Instant>, want: &Want, hurry: bool) -> Option<Duration> {
+    if available == 0 {
+        *since = None;
+        return None;
+    }
+    let since = *since.get_or_insert_with(Instant::now);
+    let enough = hurry || available >= want.lines_max as u64;
+    Some(if enough { Duration::ZERO } else { want.interval.saturating_sub(since.elapsed()) })
+}
+
+fn taken(reader: &mut LaneReader, lines_max: usize, bytes_max: usize, origin: Origin) -> Read {
+    match reader.next(lines_max, bytes_max) {
+        Ok(Next::Lines(batch)) => Read::Work(Work::Batch(Taken { batch, origin })),
+        Ok(Next::Lost(damage)) => Read::Work(Work::Lost(damage)),
+        Ok(Next::End) => Read::Nothing,
+        Err(error) => Read::Failed(error),
+    }
+}
+
+fn wait_timeout<'a>(
+    condvar: &Condvar,
+    state: MutexGuard<'a, State>,
+    time: Duration,
+) -> MutexGuard<'a, State> {
+    condvar.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+}
+
+/// Refused lines as they are parked.
+fn dead_lines<'a>(batch: &'a Batch, refused: &'a [(usize, String)]) -> Vec<DeadLine<'a>> {
+    let time = machine_clock();
+    let of = |(i, reason): &'a (usize, String)| DeadLine {
+        number: batch.first + *i as u64,
+        time,
+        reason,
+        line: batch.line(*i),
+    };
+    refused.iter().filter(|(i, _)| *i < batch.len()).map(of).collect()
+}

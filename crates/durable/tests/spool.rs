@@ -1,0 +1,443 @@
+//! Lanes and queues as their callers meet them.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use graylogic_durable::{
+    Call, DeadLine, Disk, DurableBy, Fault, IO_ERROR, Lane, LaneOptions, LaneRecovery, Level, Lines,
+    MemoryDisk, NO_SPACE, News, Next, Outbox, Queue, QueueOptions, QueueStats, RealDisk, SimDisk, Spool,
+    SyncPolicy, Want, WhenFull, Work,
+};
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn open(disk: &Arc<dyn Disk>, folder: &Path, options: LaneOptions) -> (Lane, LaneRecovery) {
+    Spool::open(disk.clone(), folder).unwrap().lane("energy", options).unwrap()
+}
+
+fn line(i: u64) -> Vec<u8> {
+    match i % 7 {
+        // A string with line feeds in it is one line.
+        0 => format!("log,device=d{} text=\"one\ntwo\n{i}\" {i}\n", i % 50).into_bytes(),
+        _ => format!("power,device=d{} value={}.5 {i}\n", i % 50, i % 1000).into_bytes(),
+    }
+}
+
+fn lines(numbers: std::ops::Range<u64>) -> Lines {
+    let mut lines = Lines::default();
+    numbers.for_each(|i| lines.push(&line(i)));
+    lines
+}
+
+/// Everything a lane gives from a number on, checked to be what was appended.
+fn read(lane: &Lane, from: u64, lines_max: usize, bytes_max: usize) -> u64 {
+    let mut reader = lane.reader(from);
+    let mut position = from;
+    loop {
+        match reader.next(lines_max, bytes_max).unwrap() {
+            Next::Lines(batch) => {
+                assert_eq!(batch.first, position);
+                assert!(!batch.is_empty() && batch.len() <= lines_max);
+                assert!(batch.bytes.len() <= bytes_max || batch.len() == 1);
+                for i in 0..batch.len() {
+                    assert_eq!(batch.line(i), line(position + i as u64));
+                }
+                position += batch.len() as u64;
+            }
+            Next::End => return position,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn lines_come_back_in_pieces_of_any_size_on_any_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let disks: [(Arc<dyn Disk>, &Path); 3] = [
+        (Arc::new(RealDisk), folder.path()),
+        (Arc::new(SimDisk::new()), Path::new("/spool")),
+        (Arc::new(MemoryDisk::new(64 << 20)), Path::new("/spool")),
+    ];
+    for (disk, folder) in disks {
+        for compression in [true, false] {
+            let options = LaneOptions::default().segment_bytes(100_000).keep_free(0).compression(compression);
+            let (lane, recovery) = open(&disk, folder, options.clone());
+            let first = lane.next_number();
+            assert_eq!(recovery.damage, []);
+            let mut next = first;
+            for n in [1, 2, 100, 5000, 1, 30_000] {
+                assert_eq!(lane.append(&lines(next..next + n)).unwrap().first, next);
+                next += n;
+            }
+            for (lines_max, bytes_max) in [(1, 1), (7, 10_000), (1000, 1 << 20), (usize::MAX, usize::MAX)] {
+                let from = if lines_max == 1 { next - 500 } else { first + 3 };
+                assert_eq!(read(&lane, from, lines_max, bytes_max), next);
+            }
+            lane.sync().unwrap();
+            drop(lane);
+            let (lane, recovery) = open(&disk, folder, options);
+            assert_eq!(recovery.waiting, next - 1, "nothing was acknowledged");
+            assert_eq!(read(&lane, 1, 1000, 1 << 20), next);
+        }
+    }
+}
+
+#[test]
+fn the_cursor_goes_on_where_it_was_saved_and_frees_room() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let options = LaneOptions::default().segment_bytes(50_000).compression(false);
+    let (lane, _) = open(&disk, Path::new("/s"), options.clone());
+    lane.append(&lines(1..10_001)).unwrap();
+    let full = lane.stats();
+    assert_eq!((full.accepted, full.waiting, full.delivered), (10_000, 10_000, 0));
+    lane.acknowledge(9_001);
+    lane.park(&[DeadLine { number: 9_000, time: 7, reason: "no such field", line: &line(9_000) }]).unwrap();
+    lane.save_cursor().unwrap();
+    let stats = lane.stats();
+    assert_eq!((stats.waiting, stats.delivered, stats.dead), (1000, 8_999, 1));
+    assert!(stats.bytes * 3 < full.bytes, "{} of {} bytes", stats.bytes, full.bytes);
+    drop(lane);
+    let (lane, recovery) = open(&disk, Path::new("/s"), options.clone());
+    assert_eq!((recovery.waiting, recovery.cursor), (1000, None));
+    let (before, now) = (&stats, lane.stats());
+    assert_eq!((now.accepted, now.delivered, now.dead), (before.accepted, before.delivered, before.dead));
+    assert_eq!(read(&lane, lane.acknowledged(), 100, 1 << 20), 10_001);
+    let dead = lane.dead().unwrap();
+    assert_eq!(
+        (dead[0].number, dead[0].reason.as_str(), &dead[0].line),
+        (9_000, "no such field", &line(9_000))
+    );
+    lane.forget_dead(dead[0].letter + 1).unwrap();
+    assert_eq!(lane.dead().unwrap(), []);
+    lane.acknowledge(u64::MAX);
+    lane.save_cursor().unwrap();
+    drop(lane);
+    let (lane, recovery) = open(&disk, Path::new("/s"), options);
+    assert_eq!((recovery.waiting, lane.next_number()), (0, 10_001));
+    assert_eq!(lane.append(&lines(10_001..10_002)).unwrap().first, 10_001, "numbers are not given twice");
+}
+
+#[test]
+fn a_full_lane_drops_its_oldest_lines_or_refuses_new_ones() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let options = LaneOptions::default().segment_bytes(20_000).compression(false).bytes_max(100_000);
+    let (lane, _) = open(&disk, Path::new("/a"), options.clone());
+    let (mut next, mut dropped) = (1, 0);
+    for _ in 0..100 {
+        if let Some(d) = lane.append(&lines(next..next + 100)).unwrap().dropped {
+            assert_eq!(d.numbers.start, dropped + 1, "the oldest");
+            dropped += d.count;
+            assert_eq!(d.numbers.end, dropped + 1);
+        }
+        next += 100;
+    }
+    let stats = lane.stats();
+    assert!(dropped > 5000 && stats.bytes <= 100_000, "{stats:?}");
+    assert_eq!((stats.accepted, stats.waiting + stats.dropped, stats.dropped), (10_000, 10_000, dropped));
+    assert_eq!(read(&lane, lane.acknowledged(), 1000, 1 << 20), next);
+
+    let (lane, _) = open(&disk, Path::new("/b"), options.when_full(WhenFull::DropNewest));
+    let mut next = 1;
+    let error = loop {
+        match lane.append(&lines(next..next + 100)) {
+            Ok(appended) => assert_eq!(appended.dropped, None),
+            Err(error) => break error,
+        }
+        next += 100;
+    };
+    assert!(error.is_full() && error.to_string().contains("spool_megabytes_max"), "{error}");
+    lane.acknowledge(next / 2);
+    lane.append(&lines(next..next + 100)).unwrap();
+    assert_eq!(read(&lane, lane.acknowledged(), 1000, 1 << 20), next + 100);
+}
+
+#[test]
+fn old_lines_are_dropped_by_the_clock_they_were_given() {
+    static NOW: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
+    let now = || NOW.load(std::sync::atomic::Ordering::Relaxed);
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let options = LaneOptions::default().segment_bytes(2_000).age_max(Duration::from_secs(3600)).clock(now);
+    let (lane, _) = open(&disk, Path::new("/a"), options);
+    for hour in 0..10i64 {
+        NOW.store(hour * 3_600_000_000_000, std::sync::atomic::Ordering::Relaxed);
+        let next = lane.next_number();
+        lane.append(&lines(next..next + 100)).unwrap();
+    }
+    let stats = lane.stats();
+    assert!(stats.dropped > 0 && stats.waiting < 1000, "{stats:?}");
+    // Clocks that jump drop nothing more, and break nothing.
+    for time in [i64::MIN, -1, i64::MAX, 0] {
+        NOW.store(time, std::sync::atomic::Ordering::Relaxed);
+        let next = lane.next_number();
+        lane.append(&lines(next..next + 10)).unwrap();
+        assert_eq!(read(&lane, lane.acknowledged(), 1000, 1 << 20), next + 10);
+    }
+}
+
+// ---- queues -----------------------------------------------------------------------------------------------------
+
+fn conserved(stats: &QueueStats) {
+    let gone = stats.delivered + stats.rejected + stats.dropped + stats.damaged;
+    assert_eq!(stats.accepted + stats.recovered, gone + stats.waiting, "{stats:?}");
+}
+
+fn queue(disk: &SimDisk, options: QueueOptions, lane: LaneOptions) -> (Queue, Arc<Mutex<Vec<String>>>) {
+    let news = Arc::new(Mutex::new(Vec::new()));
+    let (disk, told): (Arc<dyn Disk>, _) = (Arc::new(disk.clone()), news.clone());
+    let open = move || Spool::open(disk.clone(), Path::new("/s"))?.lane("energy", lane.clone());
+    let tell = move |n: News| told.lock().unwrap().push(format!("{n:?}"));
+    (Queue::start("test", options, open, tell).unwrap(), news)
+}
+
+fn accept(queue: &Queue, numbers: std::ops::Range<u64>) {
+    for i in numbers {
+        let put = |out: &mut Vec<u8>| {
+            out.extend_from_slice(&line(i));
+            Ok::<(), Infallible>(())
+        };
+        queue.accept(put).unwrap();
+    }
+}
+
+/// A sender that delivers everything, as a thread; returns what it delivered, in order.
+fn sender(queue: &Queue, want: Want) -> std::thread::JoinHandle<Vec<Vec<u8>>> {
+    let queue = queue.clone();
+    std::thread::spawn(move || {
+        let mut outbox = Outbox::default();
+        let mut delivered = Vec::new();
+        loop {
+            match queue.next(&mut outbox, &want) {
+                Work::Batch(taken) => {
+                    delivered.extend((0..taken.batch.len()).map(|i| taken.batch.line(i).to_vec()));
+                    queue.settle(&mut outbox, &taken, &[]).unwrap();
+                }
+                Work::SyncTarget(lines) => queue.made_durable(lines),
+                Work::Lost(damage) => panic!("{damage}"),
+                _ => break,
+            }
+        }
+        queue.sender_ended();
+        delivered
+    })
+}
+
+fn want(lines_max: usize) -> Want {
+    Want { lines_max, bytes_max: 1 << 20, interval: Duration::from_millis(20) }
+}
+
+#[test]
+fn a_queue_takes_lines_from_many_threads_to_its_sender() {
+    let (queue, _) = queue(&SimDisk::new(), QueueOptions::default(), LaneOptions::default());
+    let carried = sender(&queue, want(100));
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let queue = &queue;
+            scope.spawn(move || {
+                for i in 0..50 {
+                    accept(queue, thread * 1000 + i * 20..thread * 1000 + (i + 1) * 20);
+                    conserved(&queue.stats());
+                }
+            });
+        }
+    });
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    let delivered = carried.join().unwrap();
+    assert_eq!(delivered.len(), 4000);
+    for thread in 0..4 {
+        let mine: Vec<_> = (thread * 1000..thread * 1000 + 1000).map(line).collect();
+        let came: Vec<_> = delivered.iter().filter(|l| mine.contains(l)).cloned().collect();
+        assert_eq!(came, mine, "the lines of one thread come in their order");
+    }
+    let stats = queue.stats();
+    conserved(&stats);
+    assert_eq!((stats.accepted, stats.delivered, stats.waiting), (4000, 4000, 0));
+}
+
+#[test]
+fn levels_are_reached_one_after_the_other() {
+    let disk = SimDisk::new();
+    let options = QueueOptions::default().sync(SyncPolicy::Every(Duration::from_secs(3600)));
+    let (queue, _) = queue(&disk, options, LaneOptions::default());
+    accept(&queue, 0..10);
+    assert_eq!(queue.wait(Level::Spooled, Instant::now() + SOON), 0);
+    let lane_of = |disk: SimDisk| {
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        open(&disk, Path::new("/s"), LaneOptions::default()).1.waiting
+    };
+    assert_eq!(lane_of(disk.after_kill()), 10, "spooled lines survive the end of the process");
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    assert_eq!(
+        (0..20).map(|seed| lane_of(disk.after_power_cut(seed))).min(),
+        Some(10),
+        "and durable ones the power"
+    );
+    let (told, heard) = std::sync::mpsc::channel();
+    queue.when(Level::Delivered, 10, move |reached| told.send(reached).unwrap());
+    assert!(heard.recv_timeout(Duration::from_millis(100)).is_err(), "nobody sends");
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + Duration::from_millis(50)), 10);
+    let carried = sender(&queue, want(3));
+    assert!(heard.recv_timeout(SOON).unwrap());
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap().len(), 10);
+}
+
+#[test]
+fn while_the_disk_refuses_lines_go_through_memory_and_order_is_kept() {
+    let disk = SimDisk::new();
+    let options = QueueOptions::default().retry(Duration::from_millis(30));
+    let (queue, news) = queue(&disk, options, LaneOptions::default());
+    accept(&queue, 0..100);
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    disk.fail(Fault { call: Some(Call::Write), after: 0, times: u64::MAX, errno: NO_SPACE });
+    accept(&queue, 100..5000);
+    let until = Instant::now() + SOON;
+    while queue.stats().degraded.is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    conserved(&queue.stats());
+    assert_eq!(queue.wait(Level::Spooled, Instant::now() + Duration::from_millis(100)), 4900);
+    let carried = sender(&queue, want(77));
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0, "lines go on from memory");
+    disk.heal();
+    accept(&queue, 5000..6000);
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    let delivered = carried.join().unwrap();
+    let expected: Vec<_> = (0..6000).map(line).collect();
+    assert!(delivered == expected, "{} lines", delivered.len());
+    conserved(&queue.stats());
+    let news = news.lock().unwrap().join("\n");
+    assert!(news.contains("Degraded") && news.contains("Recovered"), "{news}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_opened_is_tried_again() {
+    let disk = SimDisk::new();
+    disk.fail(Fault { call: None, after: 0, times: u64::MAX, errno: IO_ERROR });
+    let options = QueueOptions::default().retry(Duration::from_millis(30));
+    let (queue, _) = queue(&disk, options, LaneOptions::default());
+    accept(&queue, 0..50);
+    let carried = sender(&queue, want(20));
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0, "lines go on from memory");
+    disk.heal();
+    accept(&queue, 50..80);
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    let until = Instant::now() + SOON;
+    while queue.stats().degraded.is_some() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    accept(&queue, 80..90);
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap(), (0..90).map(line).collect::<Vec<_>>());
+    let stats = queue.stats();
+    conserved(&stats);
+    assert!(stats.lane.is_some_and(|l| l.accepted >= 10), "the last ones went over the disk");
+}
+
+#[test]
+fn refused_lines_are_kept_with_their_reason() {
+    let disk = SimDisk::new();
+    let (queue, _) = queue(&disk, QueueOptions::default(), LaneOptions::default());
+    accept(&queue, 0..10);
+    let mut outbox = Outbox::default();
+    let Work::Batch(taken) = queue.next(&mut outbox, &want(10)) else { panic!() };
+    queue.settle(&mut outbox, &taken, &[(3, "field type conflict".into())]).unwrap();
+    let stats = queue.stats();
+    conserved(&stats);
+    assert_eq!((stats.delivered, stats.rejected), (9, 1));
+    let dead = queue.lane().unwrap().dead().unwrap();
+    assert_eq!((dead.len(), &dead[0].line, dead[0].reason.as_str()), (1, &line(3), "field type conflict"));
+    queue.sender_ended();
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    let lane = queue.stats().lane.unwrap();
+    assert_eq!((lane.delivered, lane.dead, lane.waiting), (9, 1, 0));
+}
+
+#[test]
+fn new_lines_go_first_after_an_outage_and_the_backlog_beside_them() {
+    let disk = SimDisk::new();
+    let options = QueueOptions::default().backlog_age(Duration::from_secs(300));
+    let (queue, _) = queue(&disk, options, LaneOptions::default());
+    accept(&queue, 0..2000);
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    let mut outbox = Outbox::default();
+    let want = Want { lines_max: 100, bytes_max: 1 << 20, interval: Duration::ZERO };
+    let mut delivered = Vec::new();
+    let mut live_seen_after = None;
+    while delivered.len() < 2300 {
+        let Work::Batch(taken) = queue.next(&mut outbox, &want) else { panic!() };
+        delivered.extend((0..taken.batch.len()).map(|i| taken.batch.line(i).to_vec()));
+        queue.settle(&mut outbox, &taken, &[]).unwrap();
+        conserved(&queue.stats());
+        if delivered.len() == 100 {
+            queue.live_first(&mut outbox, Duration::from_secs(301), &want);
+            accept(&queue, 2000..2300);
+            assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+        }
+        if live_seen_after.is_none() && delivered.contains(&line(2299)) {
+            live_seen_after = Some(delivered.len());
+        }
+    }
+    assert!(live_seen_after.unwrap() <= 100 + 300 + 200, "{live_seen_after:?}");
+    delivered.sort();
+    let mut expected: Vec<_> = (0..2300).map(line).collect();
+    expected.sort();
+    assert!(delivered == expected, "everything once");
+    let stats = queue.stats();
+    assert_eq!((stats.waiting, stats.delivered), (0, 2300));
+    assert_eq!(queue.lane().unwrap().acknowledged(), 2301);
+    queue.sender_ended();
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+}
+
+#[test]
+fn a_full_queue_in_memory_refuses_and_goes_on_when_there_is_room() {
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(1 << 20));
+    let lane = LaneOptions::default()
+        .segment_bytes(64 << 10)
+        .compression(false)
+        .keep_free(0)
+        .bytes_max(512 << 10)
+        .when_full(WhenFull::DropNewest);
+    let open = move || Spool::open(disk.clone(), Path::new("/"))?.lane("m", lane.clone());
+    let options = QueueOptions::default()
+        .durable_by(DurableBy::Target)
+        .memory_bytes_max(100_000)
+        .retry(Duration::from_secs(3600));
+    let queue = Queue::start("test", options, open, |_| {}).unwrap();
+    let put = |i: u64| {
+        queue.accept(|out| {
+            out.extend_from_slice(&line(i));
+            Ok::<(), Infallible>(())
+        })
+    };
+    let mut accepted = 0;
+    let until = Instant::now() + SOON;
+    while Instant::now() < until {
+        match put(accepted) {
+            Ok(_) => accepted += 1,
+            Err(_) if queue.stats().full => break,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    assert!(queue.stats().full && queue.stats().refused_full > 0);
+    let carried = sender(&queue, want(1000));
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    for i in 0..1000 {
+        put(accepted + i).unwrap();
+    }
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap(), (0..accepted + 1000).map(line).collect::<Vec<_>>());
+    conserved(&queue.stats());
+}
