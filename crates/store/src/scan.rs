@@ -47,6 +47,8 @@ struct Current {
     runs: std::vec::IntoIter<Run>,
     /// What is left of the range.
     left: TimeRange,
+    /// Chunks that were not there when they should have been read.
+    missed: Vec<i64>,
 }
 
 impl Scan {
@@ -66,12 +68,16 @@ impl Scan {
                 continue;
             };
             let snapshot = self.shared.file.snapshot()?;
+            let ids: Vec<i64> = run.iter().filter_map(Source::chunk).map(|c| c.id).collect();
             let mut chunks = run.iter().filter_map(Source::chunk);
-            if !chunks.try_fold(true, |all, c| Ok::<_, Error>(all && snapshot.has(current.series.id, c)?))? {
-                // Compacted meanwhile: what is left is planned anew.
+            let there =
+                chunks.try_fold(true, |all, c| Ok::<_, Error>(all && snapshot.has(current.series.id, c)?))?;
+            if !there && current.missed != ids {
+                // Compacted meanwhile: what is left is planned anew. A damaged index may find chunks when it is asked for a
+                // range and not when it is asked for one: planned twice, they are read.
                 drop(snapshot);
                 let (series, left) = (current.series.clone(), current.left);
-                self.current = Some(self.begin(series, left)?);
+                self.current = Some(Current { missed: ids, ..self.begin(series, left)? });
                 continue;
             }
             let (times, values) =
@@ -90,7 +96,7 @@ impl Scan {
         let mut plan = self.shared.plan(&snapshot, &series, held, range)?;
         let runs = std::mem::take(&mut plan.runs).into_iter();
         drop(snapshot);
-        Ok(Current { series, plan, runs, left: range })
+        Ok(Current { series, plan, runs, left: range, missed: Vec::new() })
     }
 }
 

@@ -29,6 +29,8 @@ pub struct WriteOptions {
     pub default_time: Timestamp,
     /// What one bad line means for the others.
     pub on_bad_line: BadLine,
+    /// At most so many refused lines are listed in the report; all are counted.
+    pub rejected_listed_max: usize,
 }
 
 impl WriteOptions {
@@ -39,6 +41,7 @@ impl WriteOptions {
             precision: Precision::Nanoseconds,
             default_time: Timestamp::now(),
             on_bad_line: BadLine::SkipLine,
+            rejected_listed_max: REJECTED_LISTED_MAX,
         }
     }
 }
@@ -65,10 +68,11 @@ pub struct WriteReport {
     pub refused: bool,
     /// Lines that were not stored for their own fault.
     pub rejected_count: u64,
-    /// The first hundred of them.
+    /// The first of them, as many as [`WriteOptions::rejected_listed_max`] allows.
     pub rejected: Vec<Rejected>,
     /// Fields named `time` that were left out of stored lines, as InfluxDB 2 leaves them out.
     pub time_fields_dropped: u64,
+    listed_max: usize,
 }
 
 /// A line that was not stored, and why.
@@ -114,7 +118,7 @@ pub enum RejectKind {
 impl WriteReport {
     fn reject(&mut self, kind: RejectKind, line: usize, text: &[u8], reason: String) {
         self.rejected_count += 1;
-        if self.rejected.len() < REJECTED_LISTED_MAX {
+        if self.rejected.len() < self.listed_max {
             self.rejected.push(Rejected { line, text: quote(text), reason, kind });
         }
     }
@@ -233,7 +237,7 @@ impl Shared {
             );
             return Err(Error::new(Kind::TooLarge, message));
         }
-        let mut report = WriteReport::default();
+        let mut report = WriteReport { listed_max: options.rejected_listed_max, ..WriteReport::default() };
         let batch = Batch::read(body, options, &mut report);
         let mut core = self.room()?;
         let place = core.catalog.bucket_place(bucket)?;
