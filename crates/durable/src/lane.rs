@@ -133,7 +133,7 @@ impl Lines {
     /// Room for so many bytes.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(bytes / 64) }
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(bytes / 32) }
     }
 
     /// Adds a line, with its line end.
@@ -553,15 +553,16 @@ impl Lane {
             let too_old = || {
                 let limit = i64::try_from(self.options.age_max?.as_nanos()).ok()?;
                 let until = segments.get(1)?.created;
-                (until != i64::MAX && self.now().saturating_sub(until) > limit).then_some("they were too old")
+                (until != i64::MAX && self.now().saturating_sub(until) > limit)
+                    .then_some("they waited too long")
             };
             let too_many = || {
                 let much = bytes.saturating_add(coming) > limits.bytes_max && bytes > 0;
-                let what = "the spool had reached its size; raise spool_megabytes_max, or mend the target";
+                let what = "the spool has reached its size";
                 (much && self.holds_lines()).then_some(what)
             };
             let tight = || {
-                let what = "the disk was nearly full";
+                let what = "the disk is nearly full";
                 (limits.tight && self.holds_lines() && dropped.is_none()).then_some(what)
             };
             let why = match (too_old(), too_many().or_else(tight)) {
@@ -571,7 +572,8 @@ impl Lane {
                     if self.save_cursor().is_ok() && self.log.segments().len() < segments.len() {
                         continue;
                     }
-                    let message = format!("the spool takes no more lines: {why}");
+                    let message =
+                        format!("{why}, and drops nothing; mend the target, or give the spool more room");
                     return Err(Error::plain(io::ErrorKind::QuotaExceeded, message).full());
                 }
                 (None, Some(why)) => why,

@@ -805,7 +805,11 @@ impl Shared {
         // While the disk refuses, pieces are made larger, so that there are few of them.
         let enough = state.pieces.len() < 2 || state.open.bytes.len() >= 1 << 20;
         if !state.open.ends.is_empty() && enough {
-            let spare = std::mem::take(&mut state.spare);
+            let mut spare = std::mem::take(&mut state.spare);
+            if spare.bytes.capacity() < BUFFER_BYTES {
+                // Here, where nobody waits for it.
+                spare = Lines::with_capacity(BUFFER_BYTES);
+            }
             let lines = std::mem::replace(&mut state.open, spare);
             state.pieces_bytes += lines.bytes.len();
             let first = state.accepted - lines.ends.len() as u64;
@@ -955,7 +959,14 @@ impl Shared {
                 if state.abandon {
                     return Work::End;
                 }
-                (state.lane.clone(), state.closing || state.delivered_wanted > state.settled())
+                let settled = state.settled();
+                if state.durable_by_target
+                    && state.durable_wanted > state.durable
+                    && settled >= state.durable_wanted
+                {
+                    return Work::SyncTarget(settled);
+                }
+                (state.lane.clone(), state.closing || state.delivered_wanted > settled)
             };
             let mut pause = Duration::from_secs(3600);
             if let Some(lane) = &lane {
@@ -980,12 +991,6 @@ impl Shared {
             let drained = lane.as_ref().is_none_or(|l| outbox.position() >= l.next_number());
             if drained && let Some(taken) = state.piece_for(want) {
                 return Work::Batch(taken);
-            }
-            let settled = state.settled();
-            let durable_by_target = self.options.durable_by == DurableBy::Target;
-            if drained && durable_by_target && state.durable_wanted > state.durable && settled > state.durable
-            {
-                return Work::SyncTarget(settled);
             }
             if drained && state.closing && !state.writing && state.pieces.is_empty() {
                 return Work::End;

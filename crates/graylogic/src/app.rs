@@ -39,6 +39,10 @@ pub(crate) fn connect(place: &Place) -> Result<(Client, Config), Failure> {
 
 /// Serves the page until Ctrl-C or SIGTERM, then closes the client.
 pub(crate) fn serve(client: &Client, address: &Address, json: bool) -> Result<(), Failure> {
+    let Some(store) = client.store() else {
+        let message = "the page shows the embedded store; name its folder with --data";
+        return Err(Failure::new(message));
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -69,7 +73,7 @@ pub(crate) fn serve(client: &Client, address: &Address, json: bool) -> Result<()
             answer(format_args!("listening on http://{at}"));
         }
         let _closed_pipe = std::io::stdout().flush();
-        let router = page::router(client.store().clone(), at);
+        let router = page::router(store.clone(), at);
         let ended = axum::serve(listener, router).with_graceful_shutdown(async {
             let _sender_gone = stopped.await;
         });

@@ -2,11 +2,13 @@
 //! `worker.rs`.
 
 use crate::config::{Config, Target};
+use crate::delivery::Delivery;
 use crate::error::{Error, Kind};
-use crate::notify::WriteError;
+use crate::notify::{WriteError, WriteErrorKind};
 use crate::worker::{Works, start};
 use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
-use graylogic_line::{Dialect, Encoder, FieldRef, Point, SeriesTemplate, Timestamp};
+use graylogic_durable::Level;
+use graylogic_line::{Dialect, EncodeError, Encoder, FieldRef, Point, SeriesTemplate, Timestamp};
 use graylogic_store::{Matcher, Selector, State, Store, StoreOptions, TimeRange, Value, Windows};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,12 +35,12 @@ struct Handle {
 }
 
 /// What a flush reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FlushReport {
-    /// Lines that the target has taken or refused since the client connected, and that survive a power cut.
-    pub durable: u64,
-    /// Lines accepted since, which wait.
+    /// Everything accepted before the flush is at least this safe.
+    pub level: Level,
+    /// Lines that wait for the target, those of an earlier life and those accepted meanwhile included.
     pub waiting: u64,
 }
 
@@ -50,28 +52,40 @@ pub struct CloseReport {
     pub delivered: u64,
     /// Lines the target refused; the callback heard of each.
     pub rejected: u64,
-    /// Lines that were dropped because the deadline passed; the callback heard of them.
+    /// Lines that wait in the spool on the disk: the next client of the folder delivers them.
+    pub spooled: u64,
+    /// Lines that were dropped because the deadline passed and they were in memory only, or because the spool was full;
+    /// the callback heard of them.
     pub dropped: u64,
     /// Whether every error was told before the deadline.
     pub errors_told: bool,
 }
 
-/// What a client has done. `accepted = delivered + rejected + waiting + dropped`, always.
+/// What a client has done.
+/// `accepted + recovered = delivered + rejected + waiting + dropped + damaged`, always.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Lines accepted: the call returned `Ok`.
     pub accepted: u64,
+    /// Lines an earlier client left in the spool.
+    pub recovered: u64,
     /// Lines the target has.
     pub delivered: u64,
     /// Lines the target refused for good.
     pub rejected: u64,
     /// Lines on their way.
     pub waiting: u64,
-    /// Lines lost to a close whose deadline passed.
+    /// Lines lost to a full spool, or to a close whose deadline passed.
     pub dropped: u64,
-    /// Bytes of the lines on their way.
+    /// Lines lost to a disk that changed what was written.
+    pub damaged: u64,
+    /// Bytes of lines in memory, on their way.
     pub waiting_bytes: usize,
+    /// Lines accepted that survive the end of the process.
+    pub spooled: u64,
+    /// Lines accepted that survive a power cut.
+    pub durable: u64,
     /// Calls refused because the reading cannot be written.
     pub refused_points: u64,
     /// Calls refused because too many lines wait.
@@ -80,12 +94,39 @@ pub struct Stats {
     pub callbacks: u64,
     /// Calls of the error callback that panicked.
     pub callback_panics: u64,
+    /// How lines get through at present.
+    pub health: Health,
     /// Why lines do not get through at present.
     pub trouble: Option<String>,
     /// The last reason why lines did not get through.
     pub last_error: Option<String>,
     /// When lines last got through.
     pub last_success: Option<Timestamp>,
+    /// The pause before the next try.
+    pub next_try: Option<Duration>,
+    /// Bytes of the spool on the disk.
+    pub spool_bytes: u64,
+    /// How long the oldest line in the spool has waited, to about a segment.
+    pub oldest_waiting: Option<Duration>,
+    /// How long the last sync of the spool took.
+    pub last_sync: Duration,
+}
+
+/// How the lines of a client get through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Health {
+    /// They do.
+    #[default]
+    Ok,
+    /// The target does not take them at present; they are tried again by themselves.
+    Retrying,
+    /// The target refuses them until somebody changes this setting.
+    Held(String),
+    /// The spool's disk does not take them; they are kept in memory.
+    Degraded(String),
+    /// The spool is full.
+    Full,
 }
 
 /// How the readings of a window become one number.
@@ -141,9 +182,12 @@ pub struct LatestValue {
 impl Client {
     /// A client of the configured target, ready to write.
     ///
+    /// A server need not answer: readings are spooled until it does, unless `connect_strict` is set.
+    ///
     /// # Errors
-    /// [`Error::is_disabled`] when the configuration says so, [`Error::is_connection_failed`] when the store cannot be
-    /// opened or the target is not supported yet.
+    /// [`Error::is_disabled`] when the configuration says so, [`Error::is_connection_failed`] when the store or the spool
+    /// cannot be opened because somebody else has it, or, with `connect_strict`, when the server does not answer, or
+    /// refuses the token, the organisation or the bucket.
     pub fn connect(config: &Config) -> Result<Self, Error> {
         if !config.is_enabled() {
             return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
@@ -155,10 +199,12 @@ impl Client {
                 Self::connect_store(config, store)
             }
             Target::Remote(url) => {
-                let message = format!(
-                    "connect to {url}: this version writes to the embedded store only; set influxdb.url to embedded:FOLDER"
-                );
-                Err(Error::new(Kind::ConnectionFailed, message))
+                let delivery = Delivery::new(config, url)?;
+                if config.is_strict() {
+                    preflight(&delivery)?;
+                }
+                // The oldest dialect every version of the server reads.
+                Self::with(start(config, None, Some(delivery))?, Encoder::new(Dialect::V2))
             }
         }
     }
@@ -174,15 +220,11 @@ impl Client {
         store
             .ensure_bucket(config.bucket())
             .map_err(|e| connection_failed("connect to the embedded store", e))?;
-        let works = Arc::new(Works {
-            lane: crate::lane::Lane::new(),
-            notifier: crate::notify::Notifier::default(),
-            store,
-            bucket: config.bucket().to_owned(),
-        });
-        start(&works).map_err(|e| Error::because(Kind::ConnectionFailed, "start the client's threads", e))?;
         // The embedded store reads what InfluxDB 2 reads.
-        let encoder = Encoder::new(Dialect::V2);
+        Self::with(start(config, Some(store), None)?, Encoder::new(Dialect::V2))
+    }
+
+    fn with(works: Arc<Works>, encoder: Encoder) -> Result<Self, Error> {
         Ok(Self { handle: Arc::new(Handle { works, encoder, closed: Mutex::new(None) }) })
     }
 
@@ -193,8 +235,8 @@ impl Client {
     /// Whether the client is open and its lines get through.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        let state = self.works().lane.lock();
-        !state.closing && state.trouble.is_none()
+        let lane = &self.works().lane;
+        !lane.queue.is_closing() && lane.status().trouble.is_none()
     }
 
     /// Asks the target whether it takes readings; waits at most until the deadline.
@@ -203,33 +245,22 @@ impl Client {
     /// [`Error::is_not_connected`] after close, [`Error::is_connection_failed`] with the reason when it does not,
     /// [`Error::is_timed_out`] when it does not answer.
     pub fn health_check(&self, deadline: Duration) -> Result<(), Error> {
-        if self.works().lane.lock().closing {
+        if self.works().lane.queue.is_closing() {
             return Err(Error::closed());
         }
         let (answer, told) = std::sync::mpsc::sync_channel(1);
         let works = self.handle.works.clone();
         let ask = move || {
-            let _nobody_waits = answer.send(works.store.stats());
+            let _nobody_waits = answer.send(works.health());
         };
         let thread = std::thread::Builder::new().name("influxdb-health".into());
         thread
             .spawn(ask)
-            .map_err(|e| Error::because(Kind::ConnectionFailed, "ask for the store's health", e))?;
-        match told.recv_timeout(deadline) {
-            Ok(Ok(stats)) => match stats.state {
-                State::Degraded(why) => {
-                    Err(Error::new(Kind::ConnectionFailed, format!("the store is degraded: {why}"))
-                        .retryable(true))
-                }
-                _ => Ok(()),
-            },
-            Ok(Err(error)) => Err(connection_failed("ask for the store's health", error)),
-            Err(_) => Err(Error::new(
-                Kind::TimedOut,
-                format!("ask for the store's health: no answer within {deadline:?}; is the disk hanging?"),
-            )
-            .retryable(true)),
-        }
+            .map_err(|e| Error::because(Kind::ConnectionFailed, "ask for the target's health", e))?;
+        told.recv_timeout(deadline).unwrap_or_else(|_| {
+            let message = format!("ask for the target's health: no answer within {deadline:?}");
+            Err(Error::new(Kind::TimedOut, message).retryable(true))
+        })
     }
 
     /// Writes a reading of a device, now: brightness, temperature, on or off as 1 or 0.
@@ -311,13 +342,11 @@ impl Client {
     /// As [`Client::write_device_metric_at`].
     pub fn write_point(&self, point: &Point) -> Result<(), Error> {
         match point.time() {
-            Some(_) => {
-                self.works().lane.accept(point.time(), |_, out| self.handle.encoder.encode(point, out))
-            }
+            Some(_) => self.accept(point.time(), |_, out| self.handle.encoder.encode(point, out)),
             None => {
                 let encode =
                     |time, out: &mut Vec<u8>| self.handle.encoder.encode(&point.clone().timestamp(time), out);
-                self.works().lane.accept(None, encode)
+                self.accept(None, encode)
             }
         }
     }
@@ -345,16 +374,46 @@ impl Client {
         Ok(SeriesHandle { client: self.clone(), template })
     }
 
+    #[inline]
+    fn accept(
+        &self,
+        time: Option<Timestamp>,
+        encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> Result<(), Error> {
+        self.works().lane.accept(time, encode).map(|_| ())
+    }
+
+    /// Writes a point and returns when it survives a power cut: on the spool's disk, or in the target.
+    ///
+    /// # Errors
+    /// As [`Client::write_point`]; [`Error::is_not_connected`] when the client is closed before.
+    pub async fn write_durable(&self, point: &Point) -> Result<(), Error> {
+        let time = point.time();
+        let lane = &self.works().lane;
+        let accepted = lane.accept(time, |now, out| match time {
+            Some(_) => self.handle.encoder.encode(point, out),
+            None => self.handle.encoder.encode(&point.clone().timestamp(now), out),
+        })?;
+        let (answer, told) = oneshot::channel();
+        lane.queue.when(Level::Durable, accepted, move |reached| {
+            let _nobody_waits = answer.send(reached);
+        });
+        match told.await {
+            Ok(true) => Ok(()),
+            _ => Err(Error::closed()),
+        }
+    }
+
     fn device(&self, metric: DeviceMetric<'_>, time: Option<Timestamp>) -> Result<(), Error> {
-        self.works().lane.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
+        self.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
     }
 
     fn energy(&self, metric: EnergyMetric<'_>, time: Option<Timestamp>) -> Result<(), Error> {
-        self.works().lane.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
+        self.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
     }
 
     fn phm(&self, metric: PhmMetric<'_>, time: Option<Timestamp>) -> Result<(), Error> {
-        self.works().lane.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
+        self.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
     }
 
     /// Calls `callback` with readings that were accepted and then refused, delayed or dropped: on a thread of its own, at
@@ -364,28 +423,25 @@ impl Client {
         self.works().notifier.set_callback(Arc::new(callback));
     }
 
-    /// Returns when everything accepted before the call is in the target and survives a power cut.
+    /// Returns when everything accepted before the call is so safe.
+    ///
+    /// With the embedded store [`Level::Durable`] and [`Level::Delivered`] are the same: in the store, and synced.
     ///
     /// # Errors
     /// [`Error::is_timed_out`] when the deadline passes first: nothing is lost, what waits is still tried.
     /// [`Error::is_not_connected`] after close.
-    pub fn flush(&self, deadline: Duration) -> Result<FlushReport, Error> {
-        let works = self.works();
-        if works.lane.lock().closing {
+    pub fn flush(&self, level: Level, deadline: Duration) -> Result<FlushReport, Error> {
+        let lane = &self.works().lane;
+        if lane.queue.is_closing() {
             return Err(Error::closed());
         }
-        let target = works.lane.want_sync();
-        let reached = works.lane.wait_synced(target, after(deadline));
-        let (report, trouble) = {
-            let state = works.lane.lock();
-            let report = FlushReport { durable: state.synced, waiting: state.accepted - state.settled };
-            (report, state.trouble.clone())
-        };
-        if reached {
-            return Ok(report);
+        let left = lane.wait(level, after(deadline));
+        if left == 0 {
+            return Ok(FlushReport { level, waiting: lane.queue.stats().waiting });
         }
+        let trouble = lane.status().trouble.as_ref().map(|t| t.reason.clone());
+        let trouble = trouble.or_else(|| lane.queue.stats().degraded);
         let why = trouble.map_or_else(String::new, |t| format!(" because {t}"));
-        let left = target.saturating_sub(report.durable);
         let message =
             format!("flush: {left} readings still wait after {deadline:?}{why}; they are tried again");
         Err(Error::new(Kind::TimedOut, message).retryable(true))
@@ -395,14 +451,14 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::flush`].
-    pub async fn flush_async(&self, deadline: Duration) -> Result<FlushReport, Error> {
-        self.elsewhere("influxdb-flush", move |client| client.flush(deadline)).await
+    pub async fn flush_async(&self, level: Level, deadline: Duration) -> Result<FlushReport, Error> {
+        self.elsewhere("influxdb-flush", move |client| client.flush(level, deadline)).await
     }
 
-    /// Takes no more readings, delivers what was accepted and every error, and frees the store.
+    /// Takes no more readings, delivers what was accepted and every error, and frees the store or the spool.
     ///
-    /// Closing again returns the first report. What the target does not take before the deadline is dropped, counted,
-    /// and told to the callback.
+    /// Closing again returns the first report. What the target does not take before the deadline stays in the spool on the
+    /// disk, for the next client; what is in memory only is dropped, counted, and told to the callback.
     ///
     /// # Errors
     /// None at present; the report says what was left.
@@ -422,22 +478,42 @@ impl Client {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (callbacks, callback_panics) = self.works().notifier.counts();
-        let state = self.works().lane.lock();
-        let dropped = state.dropped;
+        let lane = &self.works().lane;
+        let queue = lane.queue.stats();
+        let status = lane.status().clone();
+        let on_disk = queue.lane.as_ref();
+        let health = match (&status.trouble, &queue.degraded) {
+            (_, Some(why)) => Health::Degraded(why.clone()),
+            _ if queue.full => Health::Full,
+            (Some(trouble), _) => match trouble.setting {
+                Some(setting) => Health::Held(setting.to_owned()),
+                None => Health::Retrying,
+            },
+            (None, None) => Health::Ok,
+        };
         Stats {
-            accepted: state.accepted,
-            delivered: state.delivered,
-            rejected: state.rejected,
-            waiting: state.accepted - state.settled - dropped,
-            dropped,
-            waiting_bytes: state.waiting_bytes(),
-            refused_points: state.refused_points,
-            refused_full: state.refused_full,
+            accepted: queue.accepted,
+            recovered: queue.recovered,
+            delivered: queue.delivered,
+            rejected: queue.rejected,
+            waiting: queue.waiting - status.abandoned,
+            dropped: queue.dropped + status.abandoned,
+            damaged: queue.damaged,
+            waiting_bytes: queue.memory_bytes,
+            spooled: queue.spooled,
+            durable: queue.durable,
+            refused_points: queue.refused_invalid,
+            refused_full: queue.refused_full,
             callbacks,
             callback_panics,
-            trouble: state.trouble.clone(),
-            last_error: state.last_error.clone(),
-            last_success: state.last_success,
+            health,
+            next_try: status.trouble.as_ref().and_then(|t| t.next_try),
+            trouble: status.trouble.map(|t| t.reason).or(queue.degraded),
+            last_error: status.last_error,
+            last_success: status.last_success,
+            spool_bytes: on_disk.map_or(0, |l| l.bytes),
+            oldest_waiting: on_disk.and_then(|l| l.oldest_age),
+            last_sync: queue.last_sync,
         }
     }
 
@@ -459,8 +535,7 @@ impl Client {
         let selector = self.selector(measurement, tags).field(field);
         let failed = |e| query_failed(&format!("query {measurement} {field}"), e);
         let cut = Windows::every(window).map_err(failed)?;
-        let found =
-            self.works().store.windows(&selector, TimeRange::new(start, stop), &cut).map_err(failed)?;
+        let found = self.asked()?.windows(&selector, TimeRange::new(start, stop), &cut).map_err(failed)?;
         let of = |s: graylogic_store::SeriesWindows| QuerySeries {
             measurement: s.series.measurement().to_owned(),
             tags: s.series.tags().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
@@ -501,7 +576,7 @@ impl Client {
     /// # Errors
     /// As [`Client::query_range`].
     pub fn latest(&self, measurement: &str, tags: &[(&str, &str)]) -> Result<Vec<LatestValue>, Error> {
-        let found = self.works().store.latest(&self.selector(measurement, tags));
+        let found = self.asked()?.latest(&self.selector(measurement, tags));
         let found = found.map_err(|e| query_failed(&format!("latest of {measurement}"), e))?;
         let of = |l: graylogic_store::Latest| LatestValue {
             measurement: l.series.measurement().to_owned(),
@@ -526,14 +601,20 @@ impl Client {
         self.elsewhere("influxdb-query", move |client| client.latest(&measurement, &borrowed(&tags))).await
     }
 
-    /// The embedded store behind the client, for pages and tools.
+    /// The embedded store behind the client, for pages and tools; `None` when the target is a server.
     #[must_use]
-    pub fn store(&self) -> &Store {
-        &self.works().store
+    pub fn store(&self) -> Option<&Store> {
+        self.works().store.as_ref()
+    }
+
+    /// The store that answers questions.
+    fn asked(&self) -> Result<&Store, Error> {
+        let message = "questions to a server are not supported in this version: ask the server itself";
+        self.store().ok_or_else(|| Error::new(Kind::QueryFailed, message))
     }
 
     fn selector(&self, measurement: &str, tags: &[(&str, &str)]) -> Selector {
-        let all = Selector::bucket(&self.works().bucket).measurement(measurement);
+        let all = Selector::bucket(self.works().config.bucket()).measurement(measurement);
         tags.iter().fold(all, |s, (k, v)| s.tag(*k, Matcher::equal(*v)))
     }
 
@@ -557,53 +638,76 @@ impl Client {
 impl Handle {
     fn close(&self, deadline: Duration) -> CloseReport {
         let until = after(deadline);
-        self.works.lane.close();
-        if self.works.notifier.is_current_thread() {
+        let works = &self.works;
+        works.lane.queue.close();
+        if works.notifier.is_current_thread() {
             // The callback closes: it cannot wait for itself, and another call may be waiting for it.
-            let mut state = self.works.lane.lock();
-            let report = CloseReport {
-                delivered: state.delivered,
-                rejected: state.rejected,
-                dropped: state.dropped,
-                errors_told: false,
-            };
-            state.closing = true;
-            drop(state);
-            self.works.notifier.end(until);
+            let report = works.report(false);
+            works.notifier.end(until);
             return report;
         }
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(report) = *closed {
             return report;
         }
-        let target = self.works.lane.lock().accepted;
-        self.works.lane.wait_synced(target, until);
-        let unfinished = !self.works.lane.wait_ended(until);
-        if unfinished {
-            self.works.lane.abandon();
-            self.works.lane.wait_ended(Instant::now() + Duration::from_secs(1));
+        if !works.lane.queue.wait_ended(until) {
+            works.abandon();
+            works.lane.queue.wait_ended(Instant::now() + Duration::from_secs(1));
         }
+        works.count_abandoned();
         // A dropped reading is news as well, and has a moment to be told after the deadline.
-        let errors_told = self.works.notifier.end(until.max(Instant::now() + Duration::from_millis(500)));
-        self.close_store(until.max(Instant::now() + Duration::from_secs(1)));
-        let state = self.works.lane.lock();
-        let report = CloseReport {
-            delivered: state.delivered,
-            rejected: state.rejected,
-            dropped: state.accepted - state.settled,
-            errors_told,
-        };
-        drop(state);
+        let errors_told = works.notifier.end(until.max(Instant::now() + Duration::from_millis(500)));
+        works.notifier.nobody_left();
+        works.close_store(until.max(Instant::now() + Duration::from_secs(1)));
+        let report = works.report(errors_told);
         *closed = Some(report);
         report
     }
 }
 
-impl Handle {
+impl Works {
+    /// Asks the target whether it takes readings.
+    fn health(&self) -> Result<(), Error> {
+        let Some(store) = &self.store else { return self.probe() };
+        let stats = store.stats().map_err(|e| connection_failed("ask for the store's health", e))?;
+        match stats.state {
+            State::Degraded(why) => {
+                let message = format!("the store is degraded: {why}");
+                Err(Error::new(Kind::ConnectionFailed, message).retryable(true))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn report(&self, errors_told: bool) -> CloseReport {
+        let queue = self.lane.queue.stats();
+        let abandoned = self.lane.status().abandoned;
+        CloseReport {
+            delivered: queue.delivered,
+            rejected: queue.rejected,
+            spooled: queue.waiting - abandoned,
+            dropped: queue.dropped + abandoned,
+            errors_told,
+        }
+    }
+
+    /// What waits and is on no disk is lost now.
+    fn count_abandoned(&self) {
+        let queue = self.lane.queue.stats();
+        let lost = if self.on_disk { queue.in_memory } else { queue.waiting };
+        self.lane.status().abandoned = lost;
+        if lost > 0 {
+            let reason = "the client was closed before the target took them".to_owned();
+            let bucket = self.lane.bucket.clone();
+            let kind = WriteErrorKind::Dropped;
+            self.notifier.add(WriteError { kind, bucket, lines: lost, reason, first: Vec::new() });
+        }
+    }
+
     /// Closes the store; a disk that hangs does not hold up the caller for longer than that.
     fn close_store(&self, until: Instant) {
+        let Some(store) = self.store.clone() else { return };
         let (done, closed) = std::sync::mpsc::sync_channel(1);
-        let store = self.works.store.clone();
         let close = move || {
             if let Err(error) = store.close() {
                 tracing::error!(%error, "the store could not be closed cleanly");
@@ -624,7 +728,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if self.works.notifier.is_current_thread() {
             // The callback held the last clone.
-            self.works.lane.close();
+            self.works.lane.queue.close();
             return;
         }
         let report = self.close(DROP_DEADLINE);
@@ -639,7 +743,7 @@ impl Drop for Handle {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("bucket", &self.works().bucket).finish_non_exhaustive()
+        f.debug_struct("Client").field("bucket", &self.works().lane.bucket).finish_non_exhaustive()
     }
 }
 
@@ -656,7 +760,7 @@ impl SeriesHandle {
     /// # Errors
     /// As [`Client::write_device_metric_at`], and when the number of values is not that of the fields.
     pub fn write(&self, values: &[FieldRef<'_>], time: Option<Timestamp>) -> Result<(), Error> {
-        self.client.works().lane.accept(time, |time, out| self.template.encode(values, Some(time), out))
+        self.client.accept(time, |time, out| self.template.encode(values, Some(time), out))
     }
 
     /// Writes the one float of a series with one field.
@@ -664,8 +768,17 @@ impl SeriesHandle {
     /// # Errors
     /// As [`SeriesHandle::write`].
     pub fn write_float(&self, value: f64, time: Option<Timestamp>) -> Result<(), Error> {
-        self.client.works().lane.accept(time, |time, out| self.template.encode_float(value, time, out))
+        self.client.accept(time, |time, out| self.template.encode_float(value, time, out))
     }
+}
+
+/// Asks the server whether it takes writes; on a thread of its own, because the caller's may be one of a runtime.
+fn preflight(delivery: &Delivery) -> Result<(), Error> {
+    let http = delivery.http().clone();
+    let asking = std::thread::Builder::new().name("influxdb-health".into());
+    let asked = asking.spawn(move || crate::delivery::probe(&http));
+    let asked = asked.map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
+    asked.join().unwrap_or_else(|_| Err(Error::new(Kind::ConnectionFailed, "the server could not be asked")))
 }
 
 /// A moment after a duration, however long it is.

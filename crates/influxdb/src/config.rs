@@ -1,6 +1,7 @@
 //! The configuration: YAML with the environment over it, parsed into types that cannot be wrong.
 
 use crate::error::{Error, Kind};
+use graylogic_durable::{SyncPolicy, WhenFull};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,24 @@ use std::time::Duration;
 const BATCH_SIZE_MAX: u64 = 100_000;
 /// Longest flush interval in seconds.
 const FLUSH_INTERVAL_MAX: u64 = 3600;
-/// The keys of the section, as the seed has them.
-const KEYS: [&str; 7] = ["enabled", "url", "token", "org", "bucket", "batch_size", "flush_interval"];
+/// Longest time between syncs of the spool.
+const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
+/// The keys of the section: the seed's, then the spool's.
+const KEYS: [&str; 13] = [
+    "enabled",
+    "url",
+    "token",
+    "org",
+    "bucket",
+    "batch_size",
+    "flush_interval",
+    "connect_strict",
+    "spool",
+    "spool_sync",
+    "spool_megabytes_max",
+    "spool_hours_max",
+    "spool_when_full",
+];
 /// What comes before the key in the name of an environment variable.
 const ENVIRONMENT: &str = "GRAYLOGIC_INFLUXDB_";
 
@@ -36,6 +53,43 @@ pub struct Config {
     bucket: String,
     batch_size: usize,
     flush_interval: Duration,
+    connect_strict: bool,
+    spool: SpoolConfig,
+    hurry: u32,
+    source: Source,
+}
+
+/// The file a configuration came from, where a new token may be found. No part of what it says.
+#[derive(Clone, Debug, Default)]
+struct Source(Option<PathBuf>);
+
+impl PartialEq for Source {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+/// How readings on their way to a server are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SpoolConfig {
+    /// `None`: in memory only.
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) sync: SyncPolicy,
+    pub(crate) bytes_max: Option<u64>,
+    pub(crate) age_max: Option<Duration>,
+    pub(crate) when_full: WhenFull,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            folder: Some("./graylogic-spool".into()),
+            sync: SyncPolicy::Every(Duration::from_secs(1)),
+            bytes_max: None,
+            age_max: None,
+            when_full: WhenFull::DropOldest,
+        }
+    }
 }
 
 /// Where readings go.
@@ -50,7 +104,7 @@ pub enum Target {
 
 /// A token, which no message shows.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Secret(String);
+pub(crate) struct Secret(pub(crate) String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -60,7 +114,7 @@ impl fmt::Debug for Secret {
 
 impl Default for Config {
     /// The embedded store in `./graylogic-data`, organisation `graylogic`, bucket `telemetry`, batches of 100 lines at
-    /// most 10 s apart.
+    /// most 10 s apart; readings for a server are spooled in `./graylogic-spool`.
     fn default() -> Self {
         Self {
             enabled: true,
@@ -70,6 +124,10 @@ impl Default for Config {
             bucket: "telemetry".into(),
             batch_size: 100,
             flush_interval: Duration::from_secs(10),
+            connect_strict: false,
+            spool: SpoolConfig::default(),
+            hurry: 1,
+            source: Source::default(),
         }
     }
 }
@@ -79,6 +137,16 @@ impl Config {
     #[must_use]
     pub fn embedded(folder: impl Into<PathBuf>) -> Self {
         Self { target: Target::Embedded(folder.into()), ..Self::default() }
+    }
+
+    /// The server at an address, everything else by default.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when it is no address.
+    pub fn remote(url: &str) -> Result<Self, Error> {
+        let target =
+            target(url).map_err(|why| Error::new(Kind::InvalidConfig, format!("the address {why}")))?;
+        Ok(Self { target, ..Self::default() })
     }
 
     /// The configuration in a file, with `GRAYLOGIC_INFLUXDB_*` of the environment over it.
@@ -91,7 +159,17 @@ impl Config {
             Error::because(Kind::InvalidConfig, format_args!("read the configuration {}", path.display()), e)
         };
         let text = std::fs::read_to_string(path).map_err(reading)?;
-        Self::from_yaml_named(&text, &path.display().to_string(), environment)
+        let config = Self::from_yaml_named(&text, &path.display().to_string(), environment)?;
+        Ok(Self { source: Source(Some(path.to_owned())), ..config })
+    }
+
+    /// The token as file and environment have it now; `None` when they have none, or cannot be read at present.
+    pub(crate) fn token_now(&self) -> Option<Secret> {
+        let token = match &self.source.0 {
+            Some(path) => Self::from_file(path).ok()?.token,
+            None => Secret(environment(&format!("{ENVIRONMENT}TOKEN"))?),
+        };
+        (!token.0.is_empty()).then_some(token)
     }
 
     /// The configuration in a text, with `GRAYLOGIC_INFLUXDB_*` of the environment over it.
@@ -195,6 +273,33 @@ impl Config {
             "flush_interval" => {
                 self.flush_interval = Duration::from_secs(number(FLUSH_INTERVAL_MAX, "seconds")?);
             }
+            "connect_strict" => {
+                self.connect_strict =
+                    value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
+            }
+            // `off` is a boolean for YAML.
+            "spool" if *value == Value::Bool(false) => self.spool.folder = None,
+            "spool" => {
+                self.spool.folder = match text()?.as_str() {
+                    "off" => None,
+                    "" => return Err("is empty; name a folder, or write off".into()),
+                    folder => Some(folder.into()),
+                };
+            }
+            "spool_sync" => self.spool.sync = sync_policy(&text()?)?,
+            "spool_megabytes_max" => {
+                self.spool.bytes_max = Some(number(1 << 20, "megabytes")? * 1_000_000);
+            }
+            "spool_hours_max" => {
+                self.spool.age_max = Some(Duration::from_secs(number(87_600, "hours")? * 3600));
+            }
+            "spool_when_full" => {
+                self.spool.when_full = match text()?.as_str() {
+                    "drop_oldest" => WhenFull::DropOldest,
+                    "drop_newest" => WhenFull::DropNewest,
+                    other => return Err(format!("is {other:?}; write drop_oldest or drop_newest")),
+                };
+            }
             _ => unreachable!("only known keys are set"),
         }
         Ok(())
@@ -257,6 +362,95 @@ impl Config {
         self.flush_interval
     }
 
+    /// Sets the token.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Secret(token.into());
+        self
+    }
+
+    /// Sets the organisation.
+    #[must_use]
+    pub fn with_org(mut self, org: impl Into<String>) -> Self {
+        self.org = org.into();
+        self
+    }
+
+    /// Sets the most lines and the longest time between requests to a server; both are kept within the bounds of the
+    /// configuration file.
+    #[must_use]
+    pub fn with_batches(mut self, lines: usize, interval: Duration) -> Self {
+        self.batch_size = lines.clamp(1, BATCH_SIZE_MAX as usize);
+        self.flush_interval = interval.min(Duration::from_secs(FLUSH_INTERVAL_MAX));
+        self
+    }
+
+    /// Keeps readings on their way to a server in a folder; `None`: in memory only.
+    #[must_use]
+    pub fn with_spool(mut self, folder: Option<PathBuf>) -> Self {
+        self.spool.folder = folder;
+        self
+    }
+
+    /// Sets when the spool is synced.
+    #[must_use]
+    pub fn with_spool_sync(mut self, policy: SyncPolicy) -> Self {
+        self.spool.sync = policy;
+        self
+    }
+
+    /// Limits the bytes of the spool.
+    #[must_use]
+    pub fn with_spool_bytes_max(mut self, bytes: u64) -> Self {
+        self.spool.bytes_max = Some(bytes);
+        self
+    }
+
+    /// Sets what happens when the spool is full.
+    #[must_use]
+    pub fn with_spool_when_full(mut self, what: WhenFull) -> Self {
+        self.spool.when_full = what;
+        self
+    }
+
+    /// Whether connecting fails when the server does not answer, or refuses the token or the bucket. Else readings are
+    /// spooled until it does.
+    #[must_use]
+    pub fn with_connect_strict(mut self, strict: bool) -> Self {
+        self.connect_strict = strict;
+        self
+    }
+
+    /// Makes pauses between tries so many times shorter: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_hurry(mut self, times: u32) -> Self {
+        self.hurry = times.max(1);
+        self
+    }
+
+    pub(crate) fn hurry(&self) -> u32 {
+        self.hurry
+    }
+
+    pub(crate) fn is_strict(&self) -> bool {
+        self.connect_strict
+    }
+
+    pub(crate) fn spool(&self) -> &SpoolConfig {
+        &self.spool
+    }
+
+    /// The folder of the spool; `None` when readings on their way are in memory only.
+    #[must_use]
+    pub fn spool_folder(&self) -> Option<&Path> {
+        self.spool.folder.as_deref()
+    }
+
+    pub(crate) fn token(&self) -> &Secret {
+        &self.token
+    }
+
     /// Whether there is a token.
     #[must_use]
     pub fn has_token(&self) -> bool {
@@ -271,16 +465,31 @@ fn environment(name: &str) -> Option<String> {
 /// A variable's text as the value the key takes.
 fn from_text(key: &str, text: &str) -> Value {
     match key {
-        "enabled" => match text.trim() {
+        "enabled" | "connect_strict" => match text.trim() {
             "true" | "1" => Value::Bool(true),
             "false" | "0" => Value::Bool(false),
             _ => Value::String(text.to_owned()),
         },
-        "batch_size" | "flush_interval" => match text.trim().parse::<u64>() {
-            Ok(n) => n.into(),
-            Err(_) => Value::String(text.to_owned()),
-        },
+        "batch_size" | "flush_interval" | "spool_megabytes_max" | "spool_hours_max" => {
+            match text.trim().parse::<u64>() {
+                Ok(n) => n.into(),
+                Err(_) => Value::String(text.to_owned()),
+            }
+        }
         _ => Value::String(text.to_owned()),
+    }
+}
+
+/// "each", or a time in seconds or milliseconds.
+fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
+    if text == "each" {
+        return Ok(SyncPolicy::EachAppend);
+    }
+    let number = |unit: &str| text.strip_suffix(unit)?.trim().parse::<u64>().ok();
+    let time = number("ms").map(Duration::from_millis).or_else(|| number("s").map(Duration::from_secs));
+    match time {
+        Some(time) if !time.is_zero() && time <= SPOOL_SYNC_MAX => Ok(SyncPolicy::Every(time)),
+        _ => Err(format!("is {text:?}; write each, or a time from 1ms to 60s")),
     }
 }
 

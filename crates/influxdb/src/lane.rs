@@ -1,104 +1,52 @@
-//! A lane: lines on their way to one target, in memory, behind one short lock. Writers add to its open buffer; its
-//! worker takes what has gathered. It knows neither targets nor threads. (The spool will stand behind it.)
+//! A lane: the queue of one target and bucket, and how it goes. It knows neither targets nor threads.
 
 use crate::error::{Error, Kind};
+use graylogic_durable::{Level, Queue, Refused};
 use graylogic_line::{EncodeError, Timestamp};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Bytes of lines that may wait, in the buffer and in the hands of the worker.
-pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
-/// A piece that the worker hands over at once is about this long.
-const PIECE_BYTES: usize = 1 << 20;
-/// So much wakes the worker before its time.
-const EAGER_BYTES: usize = 256 << 10;
-/// What a buffer begins with: enough for some hundred lines.
-const BUFFER_BYTES: usize = 64 << 10;
-/// Lines wait at most this long for others.
-pub(crate) const GATHER: Duration = Duration::from_millis(10);
+/// The last time this process gave a reading without one.
+static LAST_TIME: AtomicI64 = AtomicI64::new(i64::MIN);
 
-/// Lines on their way to one target.
-#[derive(Debug, Default)]
+/// The queue of one target and bucket.
+#[derive(Debug)]
 pub(crate) struct Lane {
-    state: Mutex<State>,
-    /// Wakes the worker.
-    wake: Condvar,
-    /// Wakes who waits for lines to arrive.
-    progress: Condvar,
+    pub(crate) bucket: String,
+    pub(crate) queue: Queue,
+    status: Mutex<Status>,
 }
 
-/// What the lock guards. Lines are counted from the first the client accepted.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    open: Vec<u8>,
-    /// Lines the worker has taken so far.
-    taken: u64,
-    /// Where pieces of the open buffer end.
-    cuts: Vec<Cut>,
-    /// Lines accepted; those before `settled` were delivered or rejected; those before `synced` are on the disk too.
-    pub(crate) accepted: u64,
-    pub(crate) settled: u64,
-    pub(crate) synced: u64,
-    /// Lines that callers wait to be synced.
-    pub(crate) wanted: u64,
-    pub(crate) delivered: u64,
-    pub(crate) rejected: u64,
-    pub(crate) dropped: u64,
-    /// Calls that were refused: bad points, and a full lane.
-    pub(crate) refused_points: u64,
-    pub(crate) refused_full: u64,
-    /// Bytes the worker has in hand.
-    in_hand: usize,
-    first_waits_since: Option<Instant>,
-    last_time: Timestamp,
-    /// No more lines are taken.
-    pub(crate) closing: bool,
-    /// The worker ends when nothing waits, or at once.
-    pub(crate) ending: bool,
-    pub(crate) abandon: bool,
-    /// Nothing more will be settled.
-    pub(crate) ended: bool,
+/// How it goes with the target.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Status {
     /// Why lines do not get through at present.
-    pub(crate) trouble: Option<String>,
+    pub(crate) trouble: Option<Trouble>,
     pub(crate) last_error: Option<String>,
     pub(crate) last_success: Option<Timestamp>,
+    /// Lines that were dropped because the client was closed, set at the end.
+    pub(crate) abandoned: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Cut {
-    bytes: usize,
-    lines: u64,
-}
-
-/// What the worker took: lines in pieces.
-#[derive(Debug, Default)]
-pub(crate) struct Taken {
-    bytes: Vec<u8>,
-    cuts: Vec<Cut>,
-}
-
-impl Taken {
-    pub(crate) fn new() -> Self {
-        Self { bytes: Vec::with_capacity(BUFFER_BYTES), cuts: Vec::new() }
-    }
-
-    /// The pieces with the number of their lines.
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        let starts = std::iter::once(Cut { bytes: 0, lines: 0 }).chain(self.cuts.iter().copied());
-        starts.zip(&self.cuts).map(|(from, to)| (&self.bytes[from.bytes..to.bytes], to.lines - from.lines))
-    }
+/// Why lines do not get through.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) reason: String,
+    /// What somebody must change: it does not pass by itself.
+    pub(crate) setting: Option<&'static str>,
+    pub(crate) since: Instant,
+    pub(crate) next_try: Option<Duration>,
 }
 
 impl Lane {
-    pub(crate) fn new() -> Self {
-        let lane = Self::default();
-        lane.lock().open = Vec::with_capacity(BUFFER_BYTES);
-        lane
+    pub(crate) fn new(bucket: &str, queue: Queue) -> Self {
+        Self { bucket: bucket.to_owned(), queue, status: Mutex::default() }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn status(&self) -> MutexGuard<'_, Status> {
         // Every field is set in one go: a panic elsewhere leaves them whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a line that `encode` writes, with its own time or the next one; returns at once.
@@ -107,200 +55,56 @@ impl Lane {
         &self,
         time: Option<Timestamp>,
         encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
-    ) -> Result<(), Error> {
-        let mut state = self.lock();
-        if state.closing {
-            return Err(Error::closed());
-        }
-        if state.open.len() + state.in_hand >= WAITING_BYTES_MAX {
-            state.refused_full += 1;
-            return Err(full(&state));
-        }
-        let time = match time {
-            Some(time) => time,
-            None => state.next_time(),
-        };
-        if let Err(error) = encode(time, &mut state.open) {
-            state.refused_points += 1;
-            return Err(Error::because(Kind::InvalidPoint, "the reading cannot be written", error));
-        }
-        state.accepted += 1;
-        let (bytes, waiting) = (state.open.len(), state.accepted);
-        let last = state.cuts.last().map_or(0, |c| c.bytes);
-        if bytes - last >= PIECE_BYTES {
-            let lines = waiting - state.taken;
-            state.cuts.push(Cut { bytes, lines });
-        }
-        let first = state.first_waits_since.is_none();
-        if first {
-            state.first_waits_since = Some(Instant::now());
-        }
-        let eager = (EAGER_BYTES..EAGER_BYTES + 4096).contains(&bytes);
-        drop(state);
-        if first || eager {
-            self.wake.notify_one();
-        }
-        Ok(())
+    ) -> Result<u64, Error> {
+        let time = time.unwrap_or_else(next_time);
+        self.queue.accept(|out| encode(time, out)).map_err(|refused| match refused {
+            Refused::Invalid(e) => Error::because(Kind::InvalidPoint, "the reading cannot be written", e),
+            Refused::Full(why) => self.full(&why),
+            _ => Error::closed(),
+        })
     }
 
-    /// Waits until lines have gathered and takes them; `None` when the worker is to end.
-    /// Returns without lines when somebody waits for a sync.
-    pub(crate) fn take(&self, mut back: Taken) -> Option<Taken> {
-        back.bytes.clear();
-        back.cuts.clear();
-        // A burst does not hold its memory for ever.
-        if back.bytes.capacity() > 4 * PIECE_BYTES {
-            back.bytes = Vec::with_capacity(BUFFER_BYTES);
-        }
-        let mut state = self.lock();
-        loop {
-            if state.abandon {
-                return None;
-            }
-            let hurry = state.ending || state.wanted > state.synced;
-            match state.first_waits_since {
-                Some(since) => {
-                    let left = GATHER.saturating_sub(since.elapsed());
-                    if hurry || left.is_zero() || state.open.len() >= EAGER_BYTES {
-                        break;
-                    }
-                    state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-                }
-                None if state.wanted > state.synced => return Some(back),
-                None if state.ending => return None,
-                None => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-        let lines = state.accepted - state.taken;
-        state.taken = state.accepted;
-        std::mem::swap(&mut state.open, &mut back.bytes);
-        std::mem::swap(&mut state.cuts, &mut back.cuts);
-        if back.cuts.last().is_none_or(|c| c.lines < lines) {
-            back.cuts.push(Cut { bytes: back.bytes.len(), lines });
-        }
-        state.in_hand = back.bytes.len();
-        state.first_waits_since = None;
-        Some(back)
-    }
-
-    /// Counts lines that got where they should or never will.
-    pub(crate) fn settle(&self, delivered: u64, rejected: u64, now: Timestamp) {
-        let mut state = self.lock();
-        state.settled += delivered + rejected;
-        state.delivered += delivered;
-        state.rejected += rejected;
-        state.trouble = None;
-        if delivered > 0 {
-            state.last_success = Some(now);
-        }
-    }
-
-    /// Everything taken is settled; whoever waits may look.
-    pub(crate) fn done(&self) {
-        self.lock().in_hand = 0;
-        self.progress.notify_all();
-    }
-
-    /// Everything settled so far is on the disk.
-    pub(crate) fn synced(&self, settled: u64) {
-        let mut state = self.lock();
-        state.synced = state.synced.max(settled);
-        drop(state);
-        self.progress.notify_all();
+    fn full(&self, disk: &str) -> Error {
+        // A target that takes nothing is why the lane is full; else the disk is.
+        let target = self.status().trouble.as_ref().map(|t| t.reason.clone());
+        let why = target.unwrap_or_else(|| disk.to_owned());
+        let message = format!("the reading was not accepted: too many readings wait already, because {why}");
+        Error::new(Kind::WriteFailed, message).retryable(true)
     }
 
     /// Lines do not get through; returns whether that is news.
-    pub(crate) fn troubled(&self, why: &str) -> bool {
-        let mut state = self.lock();
-        let news = state.trouble.is_none();
-        state.trouble = Some(why.to_owned());
-        state.last_error = Some(why.to_owned());
+    pub(crate) fn troubled(
+        &self,
+        reason: &str,
+        setting: Option<&'static str>,
+        next_try: Option<Duration>,
+    ) -> bool {
+        let mut status = self.status();
+        let news = status.trouble.as_ref().is_none_or(|t| t.setting != setting);
+        let since = status.trouble.as_ref().map_or_else(Instant::now, |t| t.since);
+        status.trouble = Some(Trouble { reason: reason.to_owned(), setting, since, next_try });
+        status.last_error = Some(reason.to_owned());
         news
     }
 
-    /// Waits, but not longer than needed to end.
-    pub(crate) fn rest(&self, time: Duration) {
-        let state = self.lock();
-        let _unused =
-            self.wake.wait_timeout_while(state, time, |s| !s.abandon).unwrap_or_else(PoisonError::into_inner);
+    /// Lines get through; returns how long they did not.
+    pub(crate) fn went_well(&self, now: Timestamp) -> Duration {
+        let mut status = self.status();
+        status.last_success = Some(now);
+        status.trouble.take().map_or(Duration::ZERO, |t| t.since.elapsed())
     }
 
-    /// Asks for everything accepted so far to be synced and returns its count.
-    pub(crate) fn want_sync(&self) -> u64 {
-        let mut state = self.lock();
-        let target = state.accepted;
-        state.wanted = state.wanted.max(target);
-        drop(state);
-        self.wake.notify_one();
-        target
-    }
-
-    /// Waits until `target` lines are synced, the lane has ended, or the time is up; tells whether they are.
-    pub(crate) fn wait_synced(&self, target: u64, until: Instant) -> bool {
-        let mut state = self.lock();
-        while state.synced < target && !state.ended {
-            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
-            state = self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state.synced >= target
-    }
-
-    /// Waits until the worker has ended or the time is up; tells whether it has.
-    pub(crate) fn wait_ended(&self, until: Instant) -> bool {
-        let mut state = self.lock();
-        while !state.ended {
-            let Some(left) = until.checked_duration_since(Instant::now()) else { break };
-            state = self.progress.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        state.ended
-    }
-
-    /// Takes no more lines; the worker ends when the rest is settled.
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        state.closing = true;
-        state.ending = true;
-        state.wanted = state.accepted;
-        drop(state);
-        self.wake.notify_all();
-    }
-
-    /// The worker ends now; what waits is dropped and counted.
-    pub(crate) fn abandon(&self) {
-        self.lock().abandon = true;
-        self.wake.notify_all();
-    }
-
-    /// The worker has ended.
-    pub(crate) fn ended(&self) {
-        let mut state = self.lock();
-        state.dropped = state.accepted - state.settled;
-        state.ended = true;
-        state.open = Vec::new();
-        state.in_hand = 0;
-        drop(state);
-        self.progress.notify_all();
+    /// Waits until everything accepted before has reached a level or the time is up, and returns how many lines have not.
+    pub(crate) fn wait(&self, level: Level, until: Instant) -> u64 {
+        self.queue.wait(level, until)
     }
 }
 
-impl State {
-    /// The present, or just after the last time given: two readings of a series never fall together.
-    fn next_time(&mut self) -> Timestamp {
-        let next = Timestamp::from_nanos(self.last_time.as_nanos().saturating_add(1));
-        self.last_time = Timestamp::now().max(next).min(Timestamp::MAX);
-        self.last_time
-    }
-
-    pub(crate) fn waiting_bytes(&self) -> usize {
-        self.open.len() + self.in_hand
-    }
-}
-
-fn full(state: &State) -> Error {
-    let why = state.trouble.as_deref().unwrap_or("the target is slower than the readings come");
-    let message = format!(
-        "the reading was not accepted: {} MiB of readings wait already, because {why}",
-        state.waiting_bytes() >> 20
-    );
-    Error::new(Kind::WriteFailed, message).retryable(true)
+/// The present, or just after the last time given: two readings of a series never fall together.
+fn next_time() -> Timestamp {
+    let now = Timestamp::now().as_nanos();
+    let next = |last: i64| Some(now.max(last.saturating_add(1)).min(Timestamp::MAX.as_nanos()));
+    // The update always gives a value.
+    let last = LAST_TIME.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    Timestamp::from_nanos(next(last.unwrap_or_else(|same| same)).unwrap_or(now))
 }

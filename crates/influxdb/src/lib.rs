@@ -12,7 +12,7 @@
 //! client.write_device_metric("light-living-1", "level", 50.0)?;
 //! client.write_energy_metric("hvac-main", -450.0, Some(12.34))?; // consumption is negative
 //! client.write_phm_metric("pump-2", "vibration_mm_s", 2.1)?;
-//! client.flush(Duration::from_secs(5))?;
+//! client.flush(Level::Durable, Duration::from_secs(5))?;
 //!
 //! let latest = client.latest("energy", &[("device_id", "hvac-main")])?;
 //! assert_eq!(latest.len(), 2); // power_watts and energy_kwh
@@ -51,16 +51,22 @@
 
 mod client;
 mod config;
+mod delivery;
 mod error;
+mod http;
 mod lane;
 mod notify;
+mod outcome;
+mod retry;
+mod sender;
 mod worker;
 
 pub use client::{
-    Aggregate, Client, CloseReport, FlushReport, LatestValue, QuerySeries, SeriesHandle, Stats,
+    Aggregate, Client, CloseReport, FlushReport, Health, LatestValue, QuerySeries, SeriesHandle, Stats,
 };
 pub use config::{Config, Target};
 pub use error::Error;
+pub use graylogic_durable::{Level, SyncPolicy, WhenFull};
 pub use graylogic_line::{EncodeError, FieldRef, FieldValue, Point, Timestamp};
 pub use graylogic_store::{Store, Value};
 pub use notify::{RefusedLine, WriteError, WriteErrorKind};

@@ -1,6 +1,5 @@
 //! Bad news for the caller: collected, merged by kind, and told by a thread of its own, at most ten times a second.
 
-use crate::lane::Lane;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -46,8 +45,12 @@ pub enum WriteErrorKind {
     Rejected,
     /// The target does not take them at present; they wait and are tried again.
     Delayed,
-    /// They were dropped: the client was closed before the target took them.
+    /// They were dropped: the spool was full, or the client was closed before the target took what was only in memory.
     Dropped,
+    /// They were in the spool and cannot be read any more: the disk changed what was written.
+    Damaged,
+    /// The disk of the spool does not take readings at present; they are kept in memory.
+    Degraded,
 }
 
 impl fmt::Display for WriteError {
@@ -56,6 +59,8 @@ impl fmt::Display for WriteError {
             WriteErrorKind::Rejected => "refused",
             WriteErrorKind::Delayed => "delayed",
             WriteErrorKind::Dropped => "dropped",
+            WriteErrorKind::Damaged => "lost to damage",
+            WriteErrorKind::Degraded => "refused by the spool",
         };
         write!(
             f,
@@ -92,6 +97,8 @@ struct State {
     told: u64,
     panics: u64,
     ending: bool,
+    /// Nobody has news any more.
+    ended: bool,
     thread: Option<ThreadId>,
 }
 
@@ -134,6 +141,12 @@ impl Notifier {
         self.lock().thread == Some(std::thread::current().id())
     }
 
+    /// Nobody has news any more: the thread ends when everything is told.
+    pub(crate) fn nobody_left(&self) {
+        self.lock().ended = true;
+        self.wake.notify_all();
+    }
+
     /// Tells what waits without pause, then ends; waits for that until the time is up.
     pub(crate) fn end(&self, until: Instant) -> bool {
         let mut state = self.lock();
@@ -150,19 +163,17 @@ impl Notifier {
     }
 
     /// The notifier's thread.
-    pub(crate) fn run(&self, lane: &Lane) {
+    pub(crate) fn run(&self) {
         let mut last_told = None::<Instant>;
         let mut state = self.lock();
         state.thread = Some(std::thread::current().id());
         loop {
             let nothing = state.waiting.is_empty() || state.callback.is_none();
-            if nothing && state.ending && lane.lock().ended {
+            if nothing && state.ended {
                 break;
             }
             if nothing {
-                // The lane's end is looked for as well: it does not wake this thread.
-                let time = if state.ending { Duration::from_millis(20) } else { Duration::from_secs(3600) };
-                state = self.wake.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             let pause = last_told.map_or(Duration::ZERO, |t| PAUSE.saturating_sub(t.elapsed()));

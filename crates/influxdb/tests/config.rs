@@ -140,8 +140,43 @@ fn a_missing_file_is_named() {
 fn what_cannot_be_connected_says_so() {
     let off = Client::connect(&Config::default().with_enabled(false)).unwrap_err();
     assert!(off.is_disabled() && !off.is_connection_failed());
-    let remote = read("influxdb:\n  url: https://db.example:8086\n  token: hunter2\n").unwrap();
-    let error = Client::connect(&remote).unwrap_err();
-    assert!(error.is_connection_failed() && !error.is_retryable());
-    assert!(error.to_string().contains("https://db.example:8086") && !error.to_string().contains("hunter2"));
+    // Nobody listens on this port of this machine.
+    let remote = "influxdb:\n  url: http://127.0.0.1:9\n  token: hunter2\n  spool: off\n";
+    let error = Client::connect(&read(&format!("{remote}  connect_strict: true\n")).unwrap()).unwrap_err();
+    assert!(error.is_connection_failed() && error.is_retryable(), "{error}");
+    assert!(error.to_string().contains("http://127.0.0.1:9") && !error.to_string().contains("hunter2"));
+    let client = Client::connect(&read(remote).unwrap()).unwrap();
+    assert!(client.health_check(Duration::from_secs(5)).unwrap_err().is_connection_failed());
+    assert!(client.latest("m", &[]).unwrap_err().is_query_failed());
+    client.write_device_metric("d", "m", 1.0).unwrap();
+    let report = client.close(Duration::from_millis(100)).unwrap();
+    assert_eq!((report.delivered, report.dropped, report.spooled), (0, 1, 0), "there was no spool");
+}
+
+#[test]
+fn the_keys_of_the_spool_are_read() {
+    let config = read("influxdb:\n  spool: /var/spool/x\n  spool_sync: 100ms\n  spool_megabytes_max: 5\n  spool_hours_max: 2\n  spool_when_full: drop_newest\n").unwrap();
+    assert_eq!(config.spool_folder(), Some(std::path::Path::new("/var/spool/x")));
+    let shown = format!("{config:?}");
+    for part in ["Every(100ms)", "Some(5000000)", "Some(7200s)", "DropNewest"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    assert_eq!(read("influxdb:\n  spool: off\n").unwrap().spool_folder(), None);
+    for (yaml, expected) in [
+        (
+            "spool_sync: never",
+            "configuration, line 2: influxdb.spool_sync is \"never\"; write each, or a time from 1ms to 60s",
+        ),
+        (
+            "spool_sync: 2h",
+            "configuration, line 2: influxdb.spool_sync is \"2h\"; write each, or a time from 1ms to 60s",
+        ),
+        (
+            "spool_when_full: drop",
+            "configuration, line 2: influxdb.spool_when_full is \"drop\"; write drop_oldest or drop_newest",
+        ),
+        ("spool: \"\"", "configuration, line 2: influxdb.spool is empty; name a folder, or write off"),
+    ] {
+        assert_eq!(read(&format!("influxdb:\n  {yaml}\n")).unwrap_err(), expected);
+    }
 }

@@ -4,7 +4,7 @@
 use graylogic_durable::{
     Call, DirEntry, Disk, DiskFile, DiskLock, Fault, IO_ERROR, NO_SPACE, OpenMode, RealDisk, SimDisk, Space,
 };
-use graylogic_influxdb::{Client, Config, Store, Timestamp, WriteErrorKind};
+use graylogic_influxdb::{Client, Config, Level, Store, Timestamp, WriteErrorKind};
 use graylogic_store::StoreOptions;
 use std::io;
 use std::path::Path;
@@ -31,12 +31,12 @@ fn a_full_disk_delays_and_loses_nothing() {
     let theirs = told.clone();
     client.set_on_error(move |e| theirs.lock().unwrap().push(e.clone()));
     client.write_device_metric_at("d", "m", 0.0, at(0)).unwrap();
-    client.flush(SOON).unwrap();
+    client.flush(Level::Durable, SOON).unwrap();
     disk.set_capacity(Some(0));
     for i in 1..500 {
         client.write_device_metric_at("d", "m", f64::from(i), at(i64::from(i))).unwrap();
     }
-    let error = client.flush(Duration::from_millis(300)).unwrap_err();
+    let error = client.flush(Level::Durable, Duration::from_millis(300)).unwrap_err();
     assert!(error.is_timed_out() && error.is_retryable(), "{error}");
     assert!(error.to_string().contains("No space left"), "{error}");
     assert!(!client.is_connected());
@@ -48,7 +48,7 @@ fn a_full_disk_delays_and_loses_nothing() {
     assert_eq!(stats.accepted, stats.delivered + stats.waiting);
     assert!(stats.waiting > 0);
     disk.set_capacity(None);
-    client.flush(SOON).unwrap();
+    client.flush(Level::Durable, SOON).unwrap();
     assert!(client.is_connected());
     client.health_check(SOON).unwrap();
     let report = client.close(SOON).unwrap();
@@ -64,7 +64,7 @@ fn a_sync_that_fails_once_is_tried_again() {
     let client = client_on(Arc::new(disk.clone()), folder.path());
     client.write_device_metric_at("d", "m", 1.0, at(1)).unwrap();
     disk.fail(Fault { call: Some(Call::Sync), after: 0, times: 2, errno: IO_ERROR });
-    client.flush(SOON).unwrap();
+    client.flush(Level::Durable, SOON).unwrap();
     let after = disk.after_power_cut(3);
     drop(client);
     let store = Store::open(folder.path(), StoreOptions::default().disk(Arc::new(after))).unwrap();
@@ -172,7 +172,7 @@ fn a_disk_that_hangs_holds_up_nobody() {
     let gate = Gate::default();
     let client = client_on(Arc::new(HangingDisk(gate.clone())), folder.path());
     client.write_device_metric_at("d", "m", 0.0, at(0)).unwrap();
-    client.flush(SOON).unwrap();
+    client.flush(Level::Durable, SOON).unwrap();
     gate.set(true);
     client.write_device_metric_at("d", "m", 1.0, at(1)).unwrap();
     std::thread::sleep(Duration::from_millis(50));
@@ -184,9 +184,9 @@ fn a_disk_that_hangs_holds_up_nobody() {
         longest = longest.max(began.elapsed());
     }
     assert!(longest < Duration::from_secs(5), "a write does not wait for the disk: {longest:?}");
-    assert!(client.flush(Duration::from_millis(50)).unwrap_err().is_timed_out());
+    assert!(client.flush(Level::Durable, Duration::from_millis(50)).unwrap_err().is_timed_out());
     gate.set(false);
-    client.flush(SOON).unwrap();
+    client.flush(Level::Durable, SOON).unwrap();
     assert_eq!(client.close(SOON).unwrap().delivered, 10_002);
 }
 

@@ -8,7 +8,7 @@ use crate::output::{answer, answer_json, json_value};
 use crate::recordings::{HOUSE, HOUSE_STEP_SECONDS, HOUSE_ZONE, RECORDINGS, Series};
 use crate::text;
 use graylogic_domain::{DEVICE_ID, ENERGY, MEASUREMENT, POWER_WATTS};
-use graylogic_influxdb::{Client, Config, Target};
+use graylogic_influxdb::{Client, Config, Level, Target};
 use graylogic_line::{FieldRef, Timestamp};
 use graylogic_store::{Latest, Matcher, Selector, Store, TimeRange, Windows};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -40,8 +40,8 @@ pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
         Config::from_yaml("")?.with_target(Target::Embedded(options.data.clone())).with_bucket("telemetry");
     let client = Client::connect(&config)?;
     let imported = import(&client, config.bucket(), json)?;
-    client.store().seal()?;
-    let store = client.store();
+    let store = embedded(&client)?;
+    store.seal()?;
     let days = last_days(store, config.bucket())?;
     let latest = store.latest(&Selector::bucket(config.bucket()))?;
     let stats = store.stats()?;
@@ -130,13 +130,17 @@ fn rate(imported: &Imported) -> f64 {
     if imported.seconds > 0.0 { imported.points as f64 / imported.seconds } else { 0.0 }
 }
 
+fn embedded(client: &Client) -> Result<&graylogic_store::Store, Failure> {
+    client.store().ok_or_else(|| Failure::new("the demo needs the embedded store"))
+}
+
 /// Writes what the store does not have yet, with a bar where somebody looks.
 fn import(client: &Client, bucket: &str, json: bool) -> Result<Imported, Failure> {
     let mut imported = Imported { points: 0, already: 0, seconds: 0.0 };
     let mut missing: Vec<(&str, Series)> = Vec::new();
     for recording in &RECORDINGS {
         for series in recording.read()? {
-            let there = count(client.store(), bucket, &series)?;
+            let there = count(embedded(client)?, bucket, &series)?;
             if there >= series.readings.len() as u64 {
                 imported.already += there;
             } else {
@@ -166,7 +170,7 @@ fn import(client: &Client, bucket: &str, json: bool) -> Result<Imported, Failure
         }
     }
     if total > 0 {
-        client.flush(Duration::from_secs(60))?;
+        client.flush(Level::Durable, Duration::from_secs(60))?;
     }
     imported.seconds = began.elapsed().as_secs_f64();
     imported.points = total as u64;

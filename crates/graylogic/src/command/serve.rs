@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 pub(crate) fn run(options: &Serve, json: bool) -> Result<ExitCode, Failure> {
     let (client, _) = app::connect(&options.place)?;
-    for damage in &client.store().recovery().damage {
-        remark(damage);
+    if let Some(store) = client.store() {
+        store.recovery().damage.iter().for_each(remark);
     }
     app::serve(&client, &options.address, json)?;
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,285 @@
+//! Takes one batch of lines to its end: every line is in the server, or refused for good with the server's words. It
+//! tries for ever, splits what is refused as a whole down to the line, and holds while a setting is wrong.
+
+use crate::config::Config;
+use crate::error::{Error, Kind};
+use crate::http::{Answer, Http, NoAnswer};
+use crate::outcome::{self, Outcome};
+use crate::retry::Backoff;
+use graylogic_durable::Batch;
+use graylogic_line::Timestamp;
+use std::time::Duration;
+
+/// The same lines, refused so often with a fault of the server that is healthy otherwise, are the fault.
+const POISON_AFTER: u32 = 5;
+/// While a setting is wrong, a new token is looked for this often.
+const TOKEN_EVERY: Duration = Duration::from_secs(1);
+
+/// What happens on the way.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The server does not take them at present.
+    Retrying { reason: String, after: Duration },
+    /// The server will not take them until somebody changes a setting.
+    Held { reason: String, setting: &'static str },
+    /// It takes them again.
+    Ok,
+}
+
+/// Lines of a batch that were refused for good; all others are in the server.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    pub(crate) refused: Vec<(usize, String)>,
+}
+
+/// Somebody stopped it: nobody knows of the lines that were on their way.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+/// Delivers batches to one server, and remembers what it learnt of it.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    http: Http,
+    config: Config,
+    backoff: Backoff,
+    gzip: bool,
+    /// The server refused a longer body than this.
+    bytes_max: usize,
+    /// Where the server said that it takes writes.
+    location: Option<String>,
+    troubled: bool,
+}
+
+/// Lines of a batch that go out together, by their places.
+#[derive(Debug)]
+struct Piece {
+    places: Vec<usize>,
+    faults: u32,
+}
+
+/// How a piece goes on after an answer.
+enum Step {
+    Done,
+    Again(Piece),
+    Split(Piece),
+    Stopped,
+}
+
+impl Delivery {
+    pub(crate) fn new(config: &Config, url: &str) -> Result<Self, Error> {
+        let http = Http::new(config, url)?;
+        let seed = Timestamp::now().as_nanos() as u64 ^ u64::from(std::process::id()) << 32;
+        Ok(Self {
+            gzip: !http.is_local(),
+            http,
+            config: config.clone(),
+            backoff: Backoff::new(seed).hurried(config.hurry()),
+            bytes_max: usize::MAX,
+            location: None,
+            troubled: false,
+        })
+    }
+
+    pub(crate) fn http(&self) -> &Http {
+        &self.http
+    }
+
+    /// Delivers the lines of a batch, however long it takes.
+    pub(crate) fn deliver(
+        &mut self,
+        batch: &Batch,
+        events: &mut dyn FnMut(Event),
+    ) -> Result<Delivered, Stopped> {
+        let mut delivered = Delivered::default();
+        let mut pieces = vec![Piece { places: (0..batch.len()).collect(), faults: 0 }];
+        while let Some(piece) = pieces.pop() {
+            if piece.places.is_empty() {
+                continue;
+            }
+            let length: usize = piece.places.iter().map(|&i| batch.line(i).len()).sum();
+            if length > self.bytes_max && piece.places.len() > 1 {
+                split(piece, &mut pieces);
+                continue;
+            }
+            let step = match self.send(batch, &piece) {
+                Ok(answer) => self.after_answer(&answer, batch, piece, length, &mut delivered, events),
+                Err(NoAnswer::Stopped) => Step::Stopped,
+                Err(NoAnswer::Failed(reason)) => self.retry(reason, None, piece, events),
+                Err(NoAnswer::Untrusted(reason)) => self.hold(reason, "url", piece, events),
+            };
+            match step {
+                Step::Done => {}
+                Step::Again(piece) => pieces.push(piece),
+                Step::Split(piece) => split(piece, &mut pieces),
+                Step::Stopped => return Err(Stopped),
+            }
+        }
+        delivered.refused.sort_by_key(|r| r.0);
+        delivered.refused.dedup_by_key(|r| r.0);
+        Ok(delivered)
+    }
+
+    fn send(&self, batch: &Batch, piece: &Piece) -> Result<Answer, NoAnswer> {
+        let mut body = Vec::with_capacity(batch.bytes.len());
+        if piece.places.len() == batch.len() {
+            body.extend_from_slice(&batch.bytes);
+        } else {
+            piece.places.iter().for_each(|&i| body.extend_from_slice(batch.line(i)));
+        }
+        self.http.write(body, self.gzip, self.location.as_deref())
+    }
+
+    fn after_answer(
+        &mut self,
+        answer: &Answer,
+        batch: &Batch,
+        mut piece: Piece,
+        length: usize,
+        delivered: &mut Delivered,
+        events: &mut dyn FnMut(Event),
+    ) -> Step {
+        let now = Timestamp::now().as_nanos() / 1_000_000_000;
+        let outcome = outcome::read(answer, batch, &piece.places, self.gzip, now);
+        let lets_through =
+            !matches!(outcome, Outcome::Retry { .. } | Outcome::Held { .. } | Outcome::Redirect(_));
+        if lets_through {
+            self.backoff.reset();
+            if std::mem::take(&mut self.troubled) {
+                events(Event::Ok);
+            }
+        }
+        match outcome {
+            Outcome::Delivered => Step::Done,
+            Outcome::Refused(named) => {
+                piece.places.retain(|p| named.binary_search_by_key(p, |n| n.0).is_err());
+                delivered.refused.extend(named);
+                Step::Again(piece)
+            }
+            // What the answer names is not all there may be: of a shard, of a list that was cut. Sending the rest again
+            // changes nothing in the server, and tells.
+            Outcome::Partial { named, .. } if !named.is_empty() => {
+                piece.places.retain(|p| named.binary_search_by_key(p, |n| n.0).is_err());
+                delivered.refused.extend(named);
+                Step::Again(piece)
+            }
+            Outcome::Partial { reason, .. } | Outcome::Unnamed(reason) => {
+                refuse_or_split(piece, reason, delivered)
+            }
+            Outcome::TooLarge(reason) => {
+                self.bytes_max = self.bytes_max.min(length.saturating_sub(1)).min(length / 2 + 1).max(1);
+                refuse_or_split(piece, reason, delivered)
+            }
+            Outcome::NotGzip => {
+                self.gzip = false;
+                Step::Again(piece)
+            }
+            Outcome::Held { reason, setting } => self.hold(reason, setting, piece, events),
+            Outcome::Redirect(location) => self.redirected(&location, piece, events),
+            Outcome::Retry { reason, after, server_fault } => {
+                piece.faults = if server_fault { piece.faults + 1 } else { 0 };
+                if piece.faults >= POISON_AFTER && self.is_healthy() {
+                    piece.faults = 0;
+                    let reason = format!("{reason}, {POISON_AFTER} times, while others are taken");
+                    return refuse_or_split(piece, reason, delivered);
+                }
+                self.retry(reason, after, piece, events)
+            }
+        }
+    }
+
+    /// Whether the server says that it is well.
+    fn is_healthy(&self) -> bool {
+        self.http.get("health").is_ok_and(|a| a.status == 200)
+    }
+
+    /// Follows once, to the same server only.
+    fn redirected(&mut self, location: &str, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
+        if self.location.is_none() && self.http.is_same_server(location) {
+            self.location = Some(location.to_owned());
+            return Step::Again(piece);
+        }
+        self.location = None;
+        let shown = location.split(['?', '#']).next().unwrap_or_default();
+        let reason = format!("the server sends writes on to {shown:?}, where this client does not follow");
+        self.hold(reason, "url", piece, events)
+    }
+
+    fn retry(
+        &mut self,
+        reason: String,
+        asked: Option<Duration>,
+        piece: Piece,
+        events: &mut dyn FnMut(Event),
+    ) -> Step {
+        // What was learnt may have been of another server at this address.
+        self.location = None;
+        self.troubled = true;
+        let after = self.backoff.next(asked);
+        events(Event::Retrying { reason, after });
+        if self.http.rest(after) { Step::Stopped } else { Step::Again(piece) }
+    }
+
+    /// Waits for somebody to change a setting; a new token is tried at once.
+    fn hold(
+        &mut self,
+        reason: String,
+        setting: &'static str,
+        piece: Piece,
+        events: &mut dyn FnMut(Event),
+    ) -> Step {
+        self.troubled = true;
+        let mut left = self.backoff.held();
+        events(Event::Held { reason, setting });
+        while !left.is_zero() {
+            let pause = left.min(TOKEN_EVERY);
+            if self.http.rest(pause) {
+                return Step::Stopped;
+            }
+            left -= pause;
+            if self.config.token_now().is_some_and(|token| self.http.set_token(token)) {
+                self.backoff.reset();
+                break;
+            }
+        }
+        Step::Again(piece)
+    }
+}
+
+/// Asks a server whether it takes writes: an empty one proves token, organisation and bucket, and stores nothing.
+pub(crate) fn probe(http: &Http) -> Result<(), Error> {
+    let failed = |why: String| Error::new(Kind::ConnectionFailed, why);
+    let answer = http.write(Vec::new(), false, None).map_err(|e| match e {
+        NoAnswer::Failed(why) => failed(why).retryable(true),
+        NoAnswer::Untrusted(why) => failed(format!("{why}; check influxdb.url")),
+        NoAnswer::Stopped => Error::closed(),
+    })?;
+    match outcome::read(&answer, &Batch::default(), &[], false, 0) {
+        Outcome::Delivered => Ok(()),
+        Outcome::Held { reason, setting } => {
+            Err(failed(format!("{} does not take writes: {reason}; check influxdb.{setting}", http.base())))
+        }
+        // An empty body is no line protocol for some: then everything before it was right.
+        Outcome::Unnamed(_) | Outcome::Refused(_) | Outcome::Partial { .. } => Ok(()),
+        Outcome::Retry { reason, .. } | Outcome::TooLarge(reason) => {
+            Err(failed(format!("{} does not take writes: {reason}", http.base())).retryable(true))
+        }
+        Outcome::NotGzip | Outcome::Redirect(_) => {
+            Err(failed(format!("{} sends writes elsewhere; check influxdb.url", http.base())))
+        }
+    }
+}
+
+fn refuse_or_split(piece: Piece, reason: String, delivered: &mut Delivered) -> Step {
+    if let [only] = piece.places[..] {
+        delivered.refused.push((only, reason));
+        return Step::Done;
+    }
+    Step::Split(piece)
+}
+
+/// The first half goes out first.
+fn split(mut piece: Piece, pieces: &mut Vec<Piece>) {
+    let second = piece.places.split_off(piece.places.len() / 2);
+    pieces.push(Piece { places: second, faults: 0 });
+    pieces.push(Piece { places: piece.places, faults: 0 });
+}

@@ -1,0 +1,317 @@
+//! What a server's answer to a write means for every line of it. Pure; the body counts before the code, because codes
+//! alone lie (InfluxDB 2.0 answered 500 to lines it would never take).
+//!
+//! Sources: InfluxDB 2.8's recorded answers in `fixtures/http/`, the servers' code for 1.8 and 3 Core.
+
+use crate::http::Answer;
+use crate::retry::retry_after;
+use graylogic_durable::Batch;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Longer reasons are cut.
+const REASON_BYTES_MAX: usize = 500;
+
+/// What became of the lines of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The server has them.
+    Delivered,
+    /// Nothing was taken; the same lines may be, later.
+    Retry { reason: String, after: Option<Duration>, server_fault: bool },
+    /// Nothing was taken, because of these lines: places in the request, and the reasons.
+    Refused(Vec<(usize, String)>),
+    /// Everything was taken but these lines; when none is named, some that the answer does not name.
+    Partial { named: Vec<(usize, String)>, reason: String },
+    /// Nothing was taken, because of lines that the answer does not name.
+    Unnamed(String),
+    /// The request is too long.
+    TooLarge(String),
+    /// The server does not read gzip.
+    NotGzip,
+    /// Nothing is taken until somebody changes this setting.
+    Held { reason: String, setting: &'static str },
+    /// The server takes writes at another place.
+    Redirect(String),
+}
+
+/// Reads the answer to a write of these lines, given as places in the batch.
+pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool, now_unix: i64) -> Outcome {
+    let said = Said::of(answer);
+    let reason = || match said.message.is_empty() {
+        true => format!("the server answered {}", answer.status),
+        false => format!("the server answered {}: {}", answer.status, shortened(&said.message)),
+    };
+    let held = |setting| Outcome::Held { reason: reason(), setting };
+    let named = || named(&said, batch, places);
+    if said.message.contains("partial write") && answer.status >= 300 {
+        return Outcome::Partial { named: named(), reason: reason() };
+    }
+    let permanent = ["unable to parse", "field type conflict"].iter().any(|p| said.message.contains(p));
+    let after = || answer.retry_after.as_deref().and_then(|t| retry_after(t, now_unix));
+    match answer.status {
+        // A page is what a proxy answers, or some other program at this address.
+        200..300 if said.is_page => Outcome::Held {
+            reason: format!("the server answered {} with a web page: it is no InfluxDB", answer.status),
+            setting: "url",
+        },
+        200..300 => Outcome::Delivered,
+        307 | 308 if answer.location.is_some() => {
+            Outcome::Redirect(answer.location.clone().unwrap_or_default())
+        }
+        401 => held("token"),
+        403 => held("token"),
+        404 => held(not_found(&said.message)),
+        413 => Outcome::TooLarge(reason()),
+        415 => not_gzip(gzip, reason()),
+        // Bytes changed on their way.
+        400 if said.message.contains("unable to read data") => {
+            Outcome::Retry { reason: reason(), after: after(), server_fault: false }
+        }
+        400 if gzip && !permanent && said.message.to_lowercase().contains("gzip") => Outcome::NotGzip,
+        400 if is_about_org(&said.message) => held("org"),
+        400 | 422 => refused(named(), reason()),
+        500..600 if permanent => refused(named(), reason()),
+        408 | 425 | 429 | 500..600 => Outcome::Retry {
+            reason: reason(),
+            after: after(),
+            // An overloaded server says nothing of the lines.
+            server_fault: !matches!(answer.status, 408 | 425 | 429 | 502..=504),
+        },
+        _ => held("url"),
+    }
+}
+
+fn refused(named: Vec<(usize, String)>, reason: String) -> Outcome {
+    if named.is_empty() { Outcome::Unnamed(reason) } else { Outcome::Refused(named) }
+}
+
+fn not_gzip(gzip: bool, reason: String) -> Outcome {
+    if gzip { Outcome::NotGzip } else { Outcome::Held { reason, setting: "url" } }
+}
+
+fn not_found(message: &str) -> &'static str {
+    let low = message.to_lowercase();
+    if low.contains("bucket") || low.contains("database") {
+        "bucket"
+    } else if low.contains("organization") {
+        "org"
+    } else {
+        "url"
+    }
+}
+
+fn is_about_org(message: &str) -> bool {
+    ["either orgID or org", "id must have a length of 16 bytes", "invalid ID", "organization"]
+        .iter()
+        .any(|text| message.contains(text))
+        && !message.contains("unable to parse")
+}
+
+/// What the body of an answer says.
+struct Said {
+    message: String,
+    /// Lines by their number in the request, from 1, with their text and the reason: InfluxDB 3.
+    numbered: Vec<(usize, String, String)>,
+    is_page: bool,
+}
+
+impl Said {
+    fn of(answer: &Answer) -> Self {
+        let text = String::from_utf8_lossy(&answer.body);
+        let start = text.trim_start().get(..14).unwrap_or_default().to_lowercase();
+        let is_page = answer.content_type.contains("text/html")
+            || start.starts_with("<!doctype html")
+            || start.starts_with("<html");
+        let json: Option<Value> = serde_json::from_slice(&answer.body).ok();
+        let field = |name: &str| json.as_ref()?.get(name)?.as_str().map(str::to_owned);
+        // 2.x and 3's v2 endpoint, then 1.x and 3, then plain text.
+        let message = field("message").or_else(|| field("error"));
+        let message = message.unwrap_or_else(|| if is_page { String::new() } else { text.trim().to_owned() });
+        let data = json.as_ref().and_then(|j| j.get("data")?.as_array().cloned()).unwrap_or_default();
+        let entry = |entry: &Value| {
+            let number = usize::try_from(entry.get("line_number")?.as_u64()?).ok()?;
+            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            Some((number, text("original_line"), text("error_message")))
+        };
+        Self { message, numbered: data.iter().filter_map(entry).collect(), is_page }
+    }
+}
+
+/// The lines that an answer names, in the order of their places, each with its reason.
+fn named(said: &Said, batch: &Batch, places: &[usize]) -> Vec<(usize, String)> {
+    let mut found: Vec<(usize, String)> = Vec::new();
+    for (number, text, reason) in &said.numbered {
+        let place = number.checked_sub(1).and_then(|i| places.get(i)).copied();
+        let line = place.map(|p| quoted_form(batch.line(p)));
+        // A long line may be cut in the answer.
+        if let Some(place) = place
+            && line.is_some_and(|l| l.starts_with(text.trim_end_matches(['…', '.']).as_bytes()))
+        {
+            found.push((place, shortened(reason)));
+        }
+    }
+    if said.message.contains(QUOTE_OPENS) {
+        let mut by_text: HashMap<String, Vec<usize>> = HashMap::new();
+        for &place in places {
+            let text = String::from_utf8_lossy(quoted_form(batch.line(place))).into_owned();
+            by_text.entry(text).or_default().push(place);
+        }
+        for (text, reason) in quotes(&said.message, &by_text) {
+            for &place in by_text.get(text).into_iter().flatten() {
+                found.push((place, format!("unable to parse: {}", shortened(reason))));
+            }
+        }
+    }
+    found.sort_by_key(|f| f.0);
+    found.dedup_by_key(|f| f.0);
+    found
+}
+
+const QUOTE_OPENS: &str = "unable to parse '";
+const QUOTE_ENDS: &str = "': ";
+
+/// A line as servers quote it: without the line end and the white space before it.
+fn quoted_form(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let start = line.iter().position(|b| !b" \t\0".contains(b)).unwrap_or(line.len());
+    &line[start..]
+}
+
+/// The quotes of a message that are lines of the request, with their reasons. A line may hold anything that marks the
+/// end of a quote, so every end is tried.
+fn quotes<'a>(message: &'a str, lines: &HashMap<String, Vec<usize>>) -> Vec<(&'a str, &'a str)> {
+    let longest = lines.keys().map(String::len).max().unwrap_or(0);
+    let mut found = Vec::new();
+    let mut rest = message;
+    while let Some(opens) = rest.find(QUOTE_OPENS) {
+        let from = &rest[opens + QUOTE_OPENS.len()..];
+        let mut end = 0;
+        let mut matched = None;
+        while let Some(next) = from[end..].find(QUOTE_ENDS) {
+            end += next;
+            if end > longest {
+                break;
+            }
+            if lines.contains_key(&from[..end]) {
+                matched = Some(end);
+                break;
+            }
+            end += 1;
+        }
+        match matched {
+            Some(end) => {
+                let reason = &from[end + QUOTE_ENDS.len()..];
+                let reason_ends = reason.find("\nunable to parse '").unwrap_or(reason.len());
+                found.push((&from[..end], &reason[..reason_ends]));
+                rest = &reason[reason_ends..];
+            }
+            None => rest = from,
+        }
+    }
+    found
+}
+
+/// A reason of bounded length.
+fn shortened(text: &str) -> String {
+    let text = text.trim();
+    match text.char_indices().find(|(i, c)| i + c.len_utf8() > REASON_BYTES_MAX) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(lines: &[&str]) -> Batch {
+        let mut batch = Batch::default();
+        for line in lines {
+            batch.bytes.extend_from_slice(line.as_bytes());
+            batch.bytes.push(b'\n');
+            batch.ends.push(batch.bytes.len() as u32);
+        }
+        batch
+    }
+
+    fn check(status: u16, body: &str, lines: &[&str]) -> Outcome {
+        let answer = Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() };
+        let places: Vec<usize> = (0..lines.len()).collect();
+        read(&answer, &batch(lines), &places, false, 0)
+    }
+
+    fn places(outcome: &Outcome) -> Vec<usize> {
+        match outcome {
+            Outcome::Refused(named) | Outcome::Partial { named, .. } => named.iter().map(|n| n.0).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn exactly_the_quoted_lines_are_refused() {
+        let lines =
+            ["m f=1 1", "bad", "m f=x 3", "bad", "m s=\"': unable to parse 'm f=1 1': \" 4", " n f= 5"];
+        let body = |quoted: &[&str]| {
+            let all: Vec<String> =
+                quoted.iter().map(|q| format!("unable to parse '{q}': missing fields")).collect();
+            serde_json::json!({ "code": "invalid", "message": all.join("\n") }).to_string()
+        };
+        for (quoted, expected) in [
+            (vec!["bad"], vec![1, 3]),
+            (vec!["bad", "m f=x 3"], vec![1, 2, 3]),
+            (vec!["n f= 5"], vec![5]),
+            (vec![lines[4]], vec![4]),
+            (vec!["m f=1 1", "nobody sent this"], vec![0]),
+        ] {
+            let outcome = check(400, &body(&quoted), &lines);
+            assert!(matches!(outcome, Outcome::Refused(_)));
+            assert_eq!(places(&outcome), expected, "{quoted:?}");
+        }
+        assert!(matches!(check(400, &body(&["nobody sent this"]), &lines), Outcome::Unnamed(_)));
+        let body_1 = r#"{"error":"partial write: unable to parse 'bad': missing fields dropped=0"}"#;
+        assert_eq!(places(&check(400, body_1, &lines)), [1, 3]);
+        let body_3 = r#"{"error":"partial write of line protocol occurred","data":[{"original_line":"m f=x 3","line_number":3,"error_message":"no"},{"original_line":"other","line_number":1,"error_message":"no"}]}"#;
+        let outcome = check(400, body_3, &lines);
+        assert!(matches!(outcome, Outcome::Partial { .. }));
+        assert_eq!(places(&outcome), [2]);
+    }
+
+    #[test]
+    fn codes_and_bodies_are_told_apart() {
+        let lines = ["m f=1 1"];
+        let conflict = r#"{"code":"x","message":"failure writing points to database: partial write: field type conflict: input field \"f\" on measurement \"m\" is type string, already exists as type float dropped=1"}"#;
+        for status in [400, 422, 500] {
+            assert!(matches!(check(status, conflict, &lines), Outcome::Partial { .. }), "{status}");
+        }
+        let setting = |status, body: &str| match check(status, body, &lines) {
+            Outcome::Held { setting, .. } => setting,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(setting(401, r#"{"code":"unauthorized","message":"unauthorized access"}"#), "token");
+        assert_eq!(setting(403, "{}"), "token");
+        assert_eq!(setting(404, r#"{"message":"bucket \"x\" not found"}"#), "bucket");
+        assert_eq!(setting(404, r#"{"error":"database not found: \"x\""}"#), "bucket");
+        assert_eq!(setting(404, r#"{"message":"organization name \"x\" not found"}"#), "org");
+        assert_eq!(setting(404, "404 page not found"), "url");
+        assert_eq!(setting(400, r#"{"message":"Please provide either orgID or org"}"#), "org");
+        assert_eq!(setting(200, "<!DOCTYPE html><p>Welcome"), "url");
+        assert_eq!(setting(405, ""), "url");
+        assert_eq!(setting(302, ""), "url");
+        assert_eq!(check(204, "", &lines), Outcome::Delivered);
+        assert_eq!(check(200, "{}", &lines), Outcome::Delivered);
+        let faults: Vec<bool> = [408, 425, 429, 500, 501, 502, 503, 504, 599]
+            .into_iter()
+            .map(|status| match check(status, "busy", &lines) {
+                Outcome::Retry { server_fault, .. } => server_fault,
+                other => panic!("{status}: {other:?}"),
+            })
+            .collect();
+        assert_eq!(faults, [false, false, false, true, true, false, false, false, true]);
+        assert!(matches!(check(413, "", &lines), Outcome::TooLarge(_)));
+        assert!(matches!(check(500, "unable to parse points", &lines), Outcome::Unnamed(_)));
+        let checksum = r#"{"message":"unable to read data: gzip: invalid checksum"}"#;
+        assert!(matches!(check(400, checksum, &lines), Outcome::Retry { .. }));
+    }
+}
