@@ -205,6 +205,8 @@ struct State {
     dropped: u64,
     damaged: u64,
     lane: Option<Arc<Lane>>,
+    /// What it held when it was let go.
+    left: Option<LaneStats>,
     /// The number the first accepted line got, or would have got.
     base: u64,
     /// Lines of the lane before this number are settled, and so many after it that went first.
@@ -380,6 +382,8 @@ impl Queue {
         let theirs = shared.clone();
         let writer = move || {
             let _ends = Ends(&theirs, |state| state.writing = false);
+            // Let go of what it holds before anybody is told that the thread has ended.
+            let mut open = open;
             theirs.write_loop(&mut open);
         };
         std::thread::Builder::new().name(format!("{name}-spool")).spawn(writer)?;
@@ -544,12 +548,17 @@ impl Queue {
         self.shared.wake_all();
     }
 
-    /// Waits until all threads of the queue and its sender have ended or the time is up; tells whether they have.
+    /// Waits until all threads of the queue and its sender have ended or the time is up; tells whether they have. Then the
+    /// lane is let go.
     pub fn wait_ended(&self, until: Instant) -> bool {
         let mut state = self.shared.lock();
         while state.writing || state.syncing || state.sending {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
             state = wait_timeout(&self.shared.progress, state, left);
+        }
+        // Somebody else may have the lane now.
+        if let Some(lane) = state.lane.take() {
+            state.left = Some(lane.stats());
         }
         true
     }
@@ -557,7 +566,7 @@ impl Queue {
     /// What the queue holds and has done.
     #[must_use]
     pub fn stats(&self) -> QueueStats {
-        let (mut stats, lane) = {
+        let (mut stats, lane, left) = {
             let state = self.shared.lock();
             let stats = QueueStats {
                 accepted: state.accepted,
@@ -578,9 +587,9 @@ impl Queue {
                 last_sync: state.last_sync,
                 lane: None,
             };
-            (stats, state.lane.clone())
+            (stats, state.lane.clone(), state.left.clone())
         };
-        stats.lane = lane.map(|l| l.stats());
+        stats.lane = lane.map(|l| l.stats()).or(left);
         stats
     }
 

@@ -116,10 +116,13 @@ impl Http {
         let starting = |e: &dyn fmt::Display| {
             Error::new(Kind::ConnectionFailed, format!("prepare requests to {base}: {e}"))
         };
+        // Never so short that a busy machine misses it.
+        let hurried = |time: Duration| (time / config.hurry()).max(Duration::from_millis(250));
+        let (connect_timeout, request_timeout) = (hurried(CONNECT_TIMEOUT), hurried(REQUEST_TIMEOUT));
         let client = Client::builder()
             .user_agent(concat!("graylogic-influxdb/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
+            .connect_timeout(connect_timeout)
+            .timeout(request_timeout)
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(2)
             .build()
@@ -238,7 +241,8 @@ impl Http {
 
     /// Waits, unless somebody stops; tells whether somebody did.
     pub(crate) fn rest(&self, time: Duration) -> bool {
-        self.wait(tokio::time::sleep(time)).is_err()
+        // Made inside of the runtime, which a timer needs.
+        self.wait(async move { tokio::time::sleep(time).await }).is_err()
     }
 
     /// Runs to the end, or until somebody stops.
@@ -261,9 +265,9 @@ impl Http {
             return NoAnswer::Untrusted(format!("{base} is not trusted: {causes}"));
         }
         NoAnswer::Failed(if error.is_timeout() && error.is_connect() {
-            format!("connect to {base}: no connection within {CONNECT_TIMEOUT:?}")
+            format!("connect to {base}: no connection in time")
         } else if error.is_timeout() {
-            format!("{base} did not answer within {REQUEST_TIMEOUT:?}")
+            format!("{base} did not answer in time")
         } else if error.is_connect() {
             format!("connect to {base}: {causes}")
         } else {

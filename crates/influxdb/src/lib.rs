@@ -2,7 +2,7 @@
 //! to be installed, because the default target is a store in a folder.
 //!
 //! ```
-//! use graylogic_influxdb::{Aggregate, Client, Config, Timestamp};
+//! use graylogic_influxdb::{Aggregate, Client, Config, Level, Timestamp};
 //! use std::time::Duration;
 //!
 //! let folder = tempfile::tempdir()?;

@@ -1,0 +1,262 @@
+//! A server that does to its clients what networks, proxies and servers do. It keeps every line it stored, in order, and
+//! every token it was shown.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What is done to one request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Do {
+    /// Judges the lines and stores what is good.
+    Serve,
+    /// Answers with these bytes without storing anything.
+    Answer(String),
+    /// Closes the connection as soon as it is there.
+    Refuse,
+    /// Never reads.
+    NeverRead,
+    /// Reads everything and never answers.
+    NeverAnswer,
+    /// Answers one byte at a time, slower than anyone waits.
+    Drip,
+    /// Resets before, in the middle of, or after the body.
+    ResetBeforeBody,
+    ResetInBody,
+    ResetAfterBody,
+    /// Resets in the middle of the answer.
+    ResetInAnswer,
+    /// Answers with a chunked body that ends early.
+    TruncatedChunks,
+    /// Answers with bytes that are no HTTP.
+    Garbage,
+    /// Serves, then closes the connection without saying so.
+    CloseKeepAlive,
+    /// Stores everything and dies before it answers.
+    StoreThenDie,
+    /// Stores everything and answers when nobody waits any more.
+    AnswerLate,
+    /// An answer with a header that is far too long.
+    HugeHeader,
+    /// An error whose body never ends.
+    EndlessBody,
+    /// An interim answer first.
+    Interim,
+}
+
+/// What lines the server takes.
+pub type Judge = Box<dyn Fn(&[String]) -> Option<String> + Send + Sync>;
+
+#[derive(Default)]
+pub struct Seen {
+    pub stored: Vec<String>,
+    pub tokens: BTreeSet<String>,
+    pub requests: usize,
+    pub lines_per_request: Vec<usize>,
+}
+
+pub struct Hostile {
+    pub at: SocketAddr,
+    pub seen: Arc<Mutex<Seen>>,
+    pub script: Arc<Mutex<VecDeque<Do>>>,
+    pub healthy: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
+}
+
+pub fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+pub fn message(status: &str, message: &str) -> String {
+    let body = format!("{{\"code\":\"x\",\"message\":{}}}", serde_json::Value::from(message));
+    answer(status, "Content-Type: application/json; charset=utf-8\r\n", &body)
+}
+
+impl Hostile {
+    pub fn new(judge: impl Fn(&[String]) -> Option<String> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let hostile = Self {
+            at: listener.local_addr().unwrap(),
+            seen: Arc::default(),
+            script: Arc::default(),
+            healthy: Arc::new(AtomicBool::new(true)),
+            stopped: Arc::default(),
+        };
+        let judge: Arc<Judge> = Arc::new(Box::new(judge));
+        let (seen, script) = (hostile.seen.clone(), hostile.script.clone());
+        let (healthy, stopped) = (hostile.healthy.clone(), hostile.stopped.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                let (seen, script, judge) = (seen.clone(), script.clone(), judge.clone());
+                let healthy = healthy.clone();
+                std::thread::spawn(move || connection(stream, &seen, &script, &**judge, &healthy));
+            }
+        });
+        hostile
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.at)
+    }
+
+    pub fn will(&self, script: impl IntoIterator<Item = Do>) {
+        self.script.lock().unwrap().extend(script);
+    }
+
+    pub fn stored(&self) -> Vec<String> {
+        self.seen.lock().unwrap().stored.clone()
+    }
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let _wakes_it = TcpStream::connect(self.at);
+    }
+}
+
+fn connection(
+    mut stream: TcpStream,
+    seen: &Mutex<Seen>,
+    script: &Mutex<VecDeque<Do>>,
+    judge: &dyn Fn(&[String]) -> Option<String>,
+    healthy: &AtomicBool,
+) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let mut head = String::new();
+        // Only a request is something that anything is done to.
+        match reader.fill_buf() {
+            Ok(bytes) if !bytes.is_empty() => {}
+            _ => return,
+        }
+        let is_get = reader.buffer().starts_with(b"GET");
+        let what = if is_get { Do::Serve } else { script.lock().unwrap().pop_front().unwrap_or(Do::Serve) };
+        match what {
+            Do::Refuse => return,
+            Do::NeverRead => return hold(&stream),
+            _ => {}
+        }
+        while reader.read_line(&mut head).is_ok_and(|n| n > 2) {}
+        let header = |name: &str| {
+            head.lines().find_map(|l| {
+                let (key, value) = l.split_once(':')?;
+                key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+            })
+        };
+        seen.lock().unwrap().tokens.extend(header("authorization"));
+        let length: usize = header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
+        match what {
+            Do::ResetBeforeBody => return reset(&stream),
+            Do::ResetInBody => {
+                let mut some = vec![0; length / 2];
+                let _gone = reader.read_exact(&mut some);
+                return reset(&stream);
+            }
+            _ => {}
+        }
+        let mut body = vec![0; length];
+        if reader.read_exact(&mut body).is_err() {
+            return;
+        }
+        if is_get {
+            let status = if healthy.load(Ordering::Relaxed) { "200 OK" } else { "503 no" };
+            let _gone = stream.write_all(answer(status, "", "{}").as_bytes());
+            continue;
+        }
+        if header("content-encoding").is_some() {
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
+            body = plain;
+        }
+        let lines: Vec<String> = String::from_utf8(body).unwrap().lines().map(str::to_owned).collect();
+        {
+            let mut seen = seen.lock().unwrap();
+            seen.requests += 1;
+            seen.lines_per_request.push(lines.len());
+        }
+        let store = |lines: &[String]| seen.lock().unwrap().stored.extend_from_slice(lines);
+        let reply = match &what {
+            Do::Answer(text) => text.clone(),
+            Do::NeverAnswer => return hold(&stream),
+            Do::Drip => {
+                for byte in message("204 No Content", "").bytes() {
+                    std::thread::sleep(Duration::from_millis(300));
+                    if stream.write_all(&[byte]).is_err() {
+                        return;
+                    }
+                }
+                return;
+            }
+            Do::ResetAfterBody => return reset(&stream),
+            Do::ResetInAnswer => {
+                let _gone = stream.write_all(b"HTTP/1.1 500 Internal Server Error\r\nContent-Le");
+                return reset(&stream);
+            }
+            Do::TruncatedChunks => {
+                let head = "HTTP/1.1 400 Bad Request\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{\"code\":";
+                let _gone = stream.write_all(head.as_bytes());
+                return;
+            }
+            Do::Garbage => {
+                let _gone = stream.write_all(&[0x16, 3, 1, 0, 200, 1, b'\r', b'\n', 0, 0xff]);
+                return;
+            }
+            Do::StoreThenDie => {
+                store(&lines);
+                return reset(&stream);
+            }
+            Do::AnswerLate => {
+                store(&lines);
+                std::thread::sleep(Duration::from_millis(900));
+                let _gone = stream.write_all(answer("204 No Content", "", "").as_bytes());
+                return;
+            }
+            Do::HugeHeader => {
+                let header = format!("X-Long: {}\r\n", "x".repeat(2 << 20));
+                let _gone = stream.write_all(answer("500 no", &header, "").as_bytes());
+                return;
+            }
+            Do::EndlessBody => {
+                let _gone = stream.write_all(b"HTTP/1.1 503 no\r\n\r\n");
+                while stream.write_all(&[b'x'; 65536]).is_ok() {}
+                return;
+            }
+            Do::Interim => {
+                let _gone = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+                serve(&lines, judge, &store)
+            }
+            _ => serve(&lines, judge, &store),
+        };
+        if stream.write_all(reply.as_bytes()).is_err() || what == Do::CloseKeepAlive {
+            return;
+        }
+    }
+}
+
+fn serve(lines: &[String], judge: &dyn Fn(&[String]) -> Option<String>, store: &dyn Fn(&[String])) -> String {
+    match judge(lines) {
+        Some(refusal) => refusal,
+        None => {
+            store(lines);
+            "HTTP/1.1 204 No Content\r\n\r\n".to_owned()
+        }
+    }
+}
+
+fn hold(stream: &TcpStream) {
+    std::thread::sleep(Duration::from_millis(1500));
+    let _gone = stream.shutdown(Shutdown::Both);
+}
+
+/// Closes with what was sent unread, which resets.
+fn reset(stream: &TcpStream) {
+    let _gone = stream.shutdown(Shutdown::Both);
+}
