@@ -33,12 +33,14 @@ impl Totals {
 pub(crate) struct Position {
     /// Lines before this number are settled.
     pub(crate) number: u64,
+    /// Numbers before this one were given, whatever the segments still hold of them.
+    pub(crate) given: u64,
     pub(crate) totals: Totals,
 }
 
 impl Default for Position {
     fn default() -> Self {
-        Self { number: 1, totals: Totals::default() }
+        Self { number: 1, given: 1, totals: Totals::default() }
     }
 }
 
@@ -79,35 +81,29 @@ impl Cursor {
         Ok((cursor, position, trouble))
     }
 
+    /// The file, with room for both slots: so that saving needs none later.
+    pub(crate) fn prepare(&mut self, disk: &Arc<dyn Disk>, folder: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        let path = folder.join(NAME);
+        let file = match disk.open(&path, OpenMode::CreateNew) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => disk.open(&path, OpenMode::ReadWrite)?,
+            opened => opened?,
+        };
+        file.write_at(&[0; FILE_BYTES], 0)?;
+        file.sync()?;
+        disk.sync_dir(folder)?;
+        self.file = Some(file.clone());
+        Ok(file)
+    }
+
     /// Writes a position, durable when it returns; nothing when it was written last.
-    pub(crate) fn save(
-        &mut self,
-        disk: &Arc<dyn Disk>,
-        folder: &Path,
-        number: u64,
-        totals: Totals,
-    ) -> io::Result<()> {
-        let position = Position { number, totals };
+    pub(crate) fn save(&mut self, disk: &Arc<dyn Disk>, folder: &Path, position: Position) -> io::Result<()> {
         if self.saved == Some(position) || (self.saved.is_none() && position == Position::default()) {
             return Ok(());
         }
-        let file = match &self.file {
-            Some(file) => file.clone(),
-            None => {
-                let path = folder.join(NAME);
-                let file = match disk.open(&path, OpenMode::CreateNew) {
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                        disk.open(&path, OpenMode::ReadWrite)?
-                    }
-                    opened => opened?,
-                };
-                file.write_at(&[0; FILE_BYTES], 0)?;
-                file.sync()?;
-                disk.sync_dir(folder)?;
-                self.file = Some(file.clone());
-                file
-            }
-        };
+        let file = self.prepare(disk, folder)?;
         let generation = self.generation.wrapping_add(1);
         let slot = (generation % 2) as usize * SLOT_BYTES;
         file.write_at(&encode(generation, position), slot as u64)?;
@@ -124,7 +120,8 @@ fn encode(generation: u64, position: Position) -> [u8; SLOT_BYTES] {
     slot[..8].copy_from_slice(&MAGIC);
     slot[8..12].copy_from_slice(&VERSION.to_le_bytes());
     let Totals { dead, dropped, damaged } = position.totals;
-    for (i, number) in [generation, position.number, dead, dropped, damaged].into_iter().enumerate() {
+    let numbers = [generation, position.number, dead, dropped, damaged, position.given];
+    for (i, number) in numbers.into_iter().enumerate() {
         slot[16 + 8 * i..24 + 8 * i].copy_from_slice(&number.to_le_bytes());
     }
     let crc = crc32c::crc32c(&slot[..SLOT_BYTES - 4]);
@@ -144,5 +141,5 @@ fn decode(slot: &[u8]) -> Option<(u64, Position)> {
         u64::from_le_bytes(bytes)
     };
     let totals = Totals { dead: number(2), dropped: number(3), damaged: number(4) };
-    good.then(|| (number(0), Position { number: number(1).max(1), totals }))
+    good.then(|| (number(0), Position { number: number(1).max(1), given: number(5).max(1), totals }))
 }

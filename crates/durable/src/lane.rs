@@ -1,11 +1,11 @@
 //! A lane: a queue of lines on disk. Lines are appended at one end, read by any number of readers, acknowledged from the
 //! other end, and parked when nobody wants them. It knows neither targets nor what a line means, and has no threads.
 
-use crate::cursor::{Cursor, Totals};
+use crate::cursor::{Cursor, Position, Totals};
 use crate::dead::{self, DeadLetter, DeadLine};
 use crate::disk::{Disk, DiskLock};
 use crate::error::Error;
-use crate::log::{Damage, Follow, Frame, Log, LogOptions, Step, machine_clock};
+use crate::log::{Damage, Follow, Frame, Log, LogOptions, SegmentInfo, Step, machine_clock};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -300,6 +300,8 @@ struct State {
     totals: Totals,
     /// Bytes of segments, kept while appending, and the limits of the file system when it was asked last.
     limits: Limits,
+    /// Lines that were dropped and that no caller heard of.
+    untold: Option<Dropped>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -319,9 +321,12 @@ impl Lane {
     ) -> Result<(Self, LaneRecovery), Error> {
         let opening = |e| Error::io(format_args!("open the lane in {}", folder.display()), e);
         disk.create_dir_all(folder).map_err(opening)?;
-        let (cursor, position, trouble) = Cursor::open(&disk, folder).map_err(opening)?;
-        let mut log_options =
-            LogOptions::new(LANE_LOG).segment_bytes(options.segment_bytes).first_sequence(position.number);
+        let (mut cursor, position, trouble) = Cursor::open(&disk, folder).map_err(opening)?;
+        // A disk without room for it now may have some later.
+        let _tried_again_when_saved = cursor.prepare(&disk, folder);
+        let mut log_options = LogOptions::new(LANE_LOG)
+            .segment_bytes(options.segment_bytes)
+            .first_sequence(position.number.max(position.given));
         if let Some(clock) = options.clock {
             log_options = log_options.clock(clock);
         }
@@ -350,7 +355,7 @@ impl Lane {
             options,
             log: Arc::new(log),
             dead: Mutex::new(None),
-            state: Mutex::new(State { acknowledged, totals, limits }),
+            state: Mutex::new(State { acknowledged, totals, limits, untold: None }),
             saving: Mutex::new(cursor),
             _lock: lock,
         };
@@ -373,7 +378,7 @@ impl Lane {
         if lines.ends.is_empty() {
             return Ok(Appended { first, dropped: None });
         }
-        let dropped = self.make_room(lines.bytes.len() as u64)?;
+        self.make_room(lines.bytes.len() as u64)?;
         let mut first = None;
         let mut from = 0;
         while from < lines.ends.len() {
@@ -392,6 +397,8 @@ impl Lane {
             first.get_or_insert(number);
             from = to;
         }
+        // Also what earlier calls dropped that failed afterwards.
+        let dropped = self.state().untold.take();
         Ok(Appended { first: first.unwrap_or_default(), dropped })
     }
 
@@ -440,17 +447,25 @@ impl Lane {
     /// # Errors
     /// When the disk refuses; nothing was removed that a saved cursor does not cover.
     pub fn save_cursor(&self) -> Result<(), Error> {
-        let (number, totals) = {
+        let position = {
             let state = self.state();
-            (state.acknowledged, state.totals)
+            Position { number: state.acknowledged, given: self.log.synced(), totals: state.totals }
         };
-        {
+        let save = || {
             let mut cursor = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-            cursor.save(&self.disk, &self.folder, number, totals).map_err(|e| {
+            cursor.save(&self.disk, &self.folder, position).map_err(|e| {
                 Error::io(format_args!("save the cursor of the lane in {}", self.folder.display()), e)
-            })?;
+            })
+        };
+        match save() {
+            Ok(()) => self.log.trim(position.number).map(|_| ()),
+            // Freeing must not need room: what is before the first segment counts as settled without a cursor.
+            Err(error) if error.is_no_space() => {
+                self.log.trim(position.number)?;
+                save()
+            }
+            Err(error) => Err(error),
         }
-        self.log.trim(number).map(|_| ())
     }
 
     /// Keeps lines that the target refused for good among the dead letters, durable when it returns. Acknowledge them
@@ -543,80 +558,77 @@ impl Lane {
     // ---- limits -------------------------------------------------------------------------------------------------
 
     /// Drops what is too old or too much, or says that the lane is full.
-    fn make_room(&self, coming: u64) -> Result<Option<Dropped>, Error> {
+    fn make_room(&self, coming: u64) -> Result<(), Error> {
         let limits = self.limits();
-        let mut dropped: Option<Dropped> = None;
         loop {
             let segments = self.log.segments();
+            let Some(oldest) = segments.first() else { return Ok(()) };
             let bytes: u64 = segments.iter().map(|s| s.bytes).sum();
-            let Some(oldest) = segments.first() else { return Ok(dropped) };
-            let too_old = || {
-                let limit = i64::try_from(self.options.age_max?.as_nanos()).ok()?;
-                let until = segments.get(1)?.created;
-                (until != i64::MAX && self.now().saturating_sub(until) > limit)
-                    .then_some("they waited too long")
+            let much = bytes.saturating_add(coming) > limits.bytes_max;
+            let (why, old) = if self.is_too_old(segments.get(1)) {
+                ("they waited too long", true)
+            } else if much && self.holds_lines() {
+                ("the spool has reached its size", false)
+            } else if limits.tight && self.holds_lines() {
+                ("the disk is nearly full", false)
+            } else {
+                return Ok(());
             };
-            let too_many = || {
-                let much = bytes.saturating_add(coming) > limits.bytes_max && bytes > 0;
-                let what = "the spool has reached its size";
-                (much && self.holds_lines()).then_some(what)
-            };
-            let tight = || {
-                let what = "the disk is nearly full";
-                (limits.tight && self.holds_lines() && dropped.is_none()).then_some(what)
-            };
-            let why = match (too_old(), too_many().or_else(tight)) {
-                (Some(why), _) => why,
-                (None, Some(why)) if self.options.when_full == WhenFull::DropNewest => {
-                    // Segments that are settled make room without loss.
-                    if self.save_cursor().is_ok() && self.log.segments().len() < segments.len() {
-                        continue;
-                    }
-                    let message =
-                        format!("{why}, and drops nothing; mend the target, or give the spool more room");
-                    return Err(Error::plain(io::ErrorKind::QuotaExceeded, message).full());
+            if !old && self.options.when_full == WhenFull::DropNewest {
+                // Segments that are settled make room without loss.
+                if self.save_cursor().is_ok() && self.log.segments().len() < segments.len() {
+                    continue;
                 }
-                (None, Some(why)) => why,
-                (None, None) => return Ok(dropped),
-            };
-            let end = segments.get(1).map_or(self.log.next_sequence(), |s| s.first_sequence);
-            let now_dropped = self.drop_segment(oldest.created, end, segments.len() == 1, why)?;
-            if self.log.segments().len() >= segments.len() && segments.len() == 1 {
-                // The last one is begun anew: there is no more to win.
-                return Ok(join(dropped, now_dropped));
+                let message =
+                    format!("{why}, and drops nothing; mend the target, or give the spool more room");
+                return Err(Error::plain(io::ErrorKind::QuotaExceeded, message).full());
             }
-            dropped = join(dropped, now_dropped);
+            let end = segments.get(1).map_or(self.log.next_sequence(), |s| s.first_sequence);
+            self.drop_segment(oldest.created, end, segments.len() == 1, why)?;
+            let freed = self.log.segments().len() < segments.len();
+            if !freed || segments.len() == 1 || (limits.tight && !much) {
+                // A segment whose last sync failed stays until one succeeds; the last one is begun anew; a disk that
+                // others fill is asked again later. The limit is exceeded meanwhile rather than anything refused.
+                return Ok(());
+            }
         }
+    }
+
+    /// Whether a segment is too old: the next one was begun too long ago.
+    fn is_too_old(&self, next: Option<&SegmentInfo>) -> bool {
+        let limit = self.options.age_max.and_then(|age| i64::try_from(age.as_nanos()).ok());
+        next.zip(limit).is_some_and(|(next, limit)| {
+            next.created != i64::MAX && self.now().saturating_sub(next.created) > limit
+        })
     }
 
     fn holds_lines(&self) -> bool {
         self.log.segments().iter().any(|s| s.bytes > 64)
     }
 
-    fn drop_segment(
-        &self,
-        created: i64,
-        end: u64,
-        only: bool,
-        why: &'static str,
-    ) -> Result<Option<Dropped>, Error> {
-        let dropped = {
+    fn drop_segment(&self, since: i64, end: u64, only: bool, why: &'static str) -> Result<(), Error> {
+        {
             let mut state = self.state();
             let from = state.acknowledged;
             let count = end.saturating_sub(from);
             state.totals.dropped += count;
             state.acknowledged = from.max(end);
-            if count > 0 { Some(Dropped { count, numbers: from..end, since: created, why }) } else { None }
-        };
+            if count > 0 {
+                let dropped = Dropped { count, numbers: from..end, since, why };
+                state.untold = Some(match state.untold.take() {
+                    Some(before) => before.and(&dropped),
+                    None => dropped,
+                });
+            }
+        }
         if only {
             self.log.roll();
         }
-        // Freeing must not need room: a cursor that cannot be saved is behind the segments, which is allowed.
-        let saved = self.save_cursor();
-        if saved.is_err() {
+        // A cursor that cannot be saved is behind the segments, which is allowed.
+        if self.save_cursor().is_err() {
             self.log.trim(end)?;
         }
-        Ok(dropped)
+        Ok(())
     }
 
     /// The limits as the file system has them now; it is asked once a second.
@@ -642,13 +654,9 @@ impl Lane {
     }
 }
 
-fn join(a: Option<Dropped>, b: Option<Dropped>) -> Option<Dropped> {
-    match (a, b) {
-        (Some(a), Some(b)) => {
-            let numbers = a.numbers.start..b.numbers.end;
-            Some(Dropped { count: a.count + b.count, numbers, ..a })
-        }
-        (a, b) => a.or(b),
+impl Dropped {
+    fn and(self, later: &Self) -> Self {
+        Self { count: self.count + later.count, numbers: self.numbers.start..later.numbers.end, ..self }
     }
 }
 

@@ -302,6 +302,7 @@ impl Log {
             next = next.max(end);
             last.end = next;
         }
+        sync_found(&*disk, directory, &segments).map_err(opening)?;
         recovery.segments = segments.len();
         let inner = Inner {
             segments,
@@ -585,7 +586,7 @@ impl Log {
             let end = following.unwrap_or(oldest.end);
             let path = oldest.path.clone();
             let bytes = oldest.bytes;
-            if end > before || (inner.active && following.is_none()) || inner.broken {
+            if end > before || (inner.active && following.is_none()) || (inner.broken && end > inner.synced) {
                 break;
             }
             if following.is_none() {
@@ -1114,6 +1115,14 @@ fn find_segments(
         segments[i - 1].end = segments[i].first;
     }
     Ok(segments)
+}
+
+/// What an earlier process wrote and did not live to sync is promised by the next sync of this one.
+fn sync_found(disk: &dyn Disk, directory: &Path, segments: &[Segment]) -> io::Result<()> {
+    for segment in segments {
+        disk.open(&segment.path, OpenMode::Read)?.sync()?;
+    }
+    if segments.is_empty() { Ok(()) } else { disk.sync_dir(directory) }
 }
 
 fn first_good_sequence(disk: &dyn Disk, path: &Path, log_id: u64) -> io::Result<Option<u64>> {
