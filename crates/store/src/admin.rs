@@ -70,7 +70,7 @@ impl Shared {
         let place = core.catalog.bucket_place(name)?;
         let bucket = &core.catalog.buckets[place];
         let id = bucket.id;
-        let ids: Vec<u32> = bucket.entries.iter().flat_map(|e| &e.fields).map(|f| f.series).collect();
+        let ids: Vec<u32> = bucket.entries.iter().flat_map(|e| e.fields.iter()).map(|f| f.series).collect();
         // Under the lock of memory: a write to the bucket comes before or finds it gone.
         self.file.remove_bucket(id, &ids)?;
         let tails: Vec<&Series> = ids.iter().filter_map(|&id| core.catalog.get(id)).collect();
@@ -99,7 +99,7 @@ impl Shared {
                 let core = self.core();
                 let place = core.catalog.buckets.iter().find(|b| b.id == bucket);
                 place.map_or_else(Vec::new, |b| {
-                    b.entries.iter().flat_map(|e| &e.fields).map(|f| f.series).collect()
+                    b.entries.iter().flat_map(|e| e.fields.iter()).map(|f| f.series).collect()
                 })
             };
             for some in ids.chunks(EXPIRED_PER_COMMIT) {

@@ -3,36 +3,23 @@
 
 use crate::error::{Error, Kind};
 use crate::file::Tombstone;
-use crate::record::{Definition, DefinitionRef, Tag};
+use crate::key::{Key, Packed};
+use crate::record::{Definition, DefinitionRef};
 use crate::selector::{Matcher, Selector};
 use crate::tail::Tail;
 use crate::value::Value;
 use graylogic_line::FieldType;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// Different spellings of a series key (tags in another order) that are remembered per bucket, so that a sender who
 /// shuffles tags cannot fill the memory.
-const SPELLINGS_MAX: usize = 200_000;
-
-/// Measurement and tags of a series, shared by its fields.
-#[derive(Debug)]
-pub(crate) struct Key {
-    pub(crate) bucket: u32,
-    pub(crate) bucket_name: Arc<str>,
-    pub(crate) measurement: Arc<str>,
-    /// In the order of their keys.
-    pub(crate) tags: Box<[Tag]>,
-}
-
-impl Key {
-    pub(crate) fn tag(&self, key: &str) -> &str {
-        let place = self.tags.binary_search_by(|(k, _)| (**k).cmp(key));
-        place.map_or("", |i| &self.tags[i].1)
-    }
-}
+const SPELLINGS_MAX: usize = 50_000;
+/// What a key takes besides its series and its text: its head, its places in tables, what allocation rounds up.
+const KEY_BYTES: usize = 176;
 
 /// What a series is: cheap to clone.
 #[derive(Clone, Debug)]
@@ -53,12 +40,12 @@ impl SeriesInfo {
     /// Name of the measurement.
     #[must_use]
     pub fn measurement(&self) -> &str {
-        &self.key.measurement
+        self.key.measurement()
     }
 
     /// Tags in the order of their keys.
     pub fn tags(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.key.tags.iter().map(|(k, v)| (&**k, &**v))
+        self.key.tags()
     }
 
     /// The value of a tag.
@@ -80,14 +67,15 @@ impl SeriesInfo {
     }
 
     /// The order in which answers list series.
-    fn rank(&self) -> (&str, &[Tag], &str) {
-        (self.measurement(), &self.key.tags, self.field())
+    fn order(&self, other: &Self) -> Ordering {
+        let measurements = self.measurement().cmp(other.measurement());
+        measurements.then_with(|| self.tags().cmp(other.tags())).then_with(|| self.field().cmp(other.field()))
     }
 }
 
 impl PartialEq for SeriesInfo {
     fn eq(&self, other: &Self) -> bool {
-        self.bucket() == other.bucket() && self.rank() == other.rank()
+        self.bucket() == other.bucket() && self.order(other).is_eq()
     }
 }
 
@@ -102,6 +90,31 @@ pub(crate) enum Newest {
     Nothing,
     /// This one.
     At(i64, Value),
+}
+
+/// The deletions of a series: most have none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tombstones(Option<Box<Vec<Tombstone>>>);
+
+impl Tombstones {
+    pub(crate) fn push(&mut self, tombstone: Tombstone) {
+        self.0.get_or_insert_default().push(tombstone);
+    }
+
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&Tombstone) -> bool) {
+        if let Some(all) = &mut self.0 {
+            all.retain(keep);
+        }
+        self.0.take_if(|all| all.is_empty());
+    }
+}
+
+impl std::ops::Deref for Tombstones {
+    type Target = [Tombstone];
+
+    fn deref(&self) -> &[Tombstone] {
+        self.0.as_ref().map_or(&[], |all| all)
+    }
 }
 
 /// A series with what memory holds of it.
@@ -120,16 +133,16 @@ pub(crate) struct Series {
     /// Last time of its chunks; `None`: it has none.
     pub(crate) until: Option<i64>,
     /// Deletions that still hide something.
-    pub(crate) tombstones: Vec<Tombstone>,
+    pub(crate) tombstones: Tombstones,
     /// The tail is sealed when it has this many readings; staggered so that not all series come at once.
-    pub(crate) seal_at: usize,
+    pub(crate) seal_at: u32,
     /// The definition is in the store file.
     pub(crate) in_file: bool,
     /// The last record that carries the definition.
     pub(crate) defined_in: u64,
     pub(crate) newest: Newest,
     /// Counts the commits that changed its chunks: what was read of the file before one says nothing of after.
-    pub(crate) commits: u64,
+    pub(crate) commits: u32,
 }
 
 impl Series {
@@ -154,8 +167,8 @@ impl Series {
             series: self.info.id,
             bucket: self.info.key.bucket,
             field_type: self.info.field_type,
-            measurement: &self.info.key.measurement,
-            tags: &self.info.key.tags,
+            measurement: self.info.measurement(),
+            tags: self.info.key.tags(),
             field: &self.info.field,
         }
     }
@@ -166,8 +179,8 @@ impl Series {
             series: self.info.id,
             bucket: key.bucket,
             field_type: self.info.field_type,
-            measurement: key.measurement.to_string(),
-            tags: key.tags.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            measurement: key.measurement().to_owned(),
+            tags: key.tags().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
             field: self.info.field.to_string(),
         }
     }
@@ -177,8 +190,38 @@ impl Series {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) key: Arc<Key>,
-    /// In the order of their first appearance.
-    pub(crate) fields: Vec<EntryField>,
+    pub(crate) fields: Fields,
+}
+
+/// The fields of a key in the order of their first appearance: most keys have one.
+#[derive(Debug)]
+pub(crate) enum Fields {
+    One(EntryField),
+    Many(Vec<EntryField>),
+}
+
+impl Fields {
+    fn push(&mut self, field: EntryField) {
+        match std::mem::replace(self, Self::Many(Vec::new())) {
+            Self::Many(none) if none.is_empty() => *self = Self::One(field),
+            Self::One(first) => *self = Self::Many(vec![first, field]),
+            Self::Many(mut fields) => {
+                fields.push(field);
+                *self = Self::Many(fields);
+            }
+        }
+    }
+}
+
+impl std::ops::Deref for Fields {
+    type Target = [EntryField];
+
+    fn deref(&self) -> &[EntryField] {
+        match self {
+            Self::One(field) => std::slice::from_ref(field),
+            Self::Many(fields) => fields,
+        }
+    }
 }
 
 /// A field of a key.
@@ -193,12 +236,13 @@ impl Entry {
     /// The series of a field, looked for from the place after the last one found: fields come in the same order.
     #[inline]
     pub(crate) fn field(&self, name: &[u8], hint: &mut usize) -> Option<&EntryField> {
-        let n = self.fields.len();
+        let fields: &[EntryField] = &self.fields;
+        let n = fields.len();
         for i in 0..n {
             let place = if *hint + i < n { *hint + i } else { *hint + i - n };
-            if self.fields[place].name.as_bytes() == name {
+            if fields[place].name.as_bytes() == name {
                 *hint = if place + 1 == n { 0 } else { place + 1 };
-                return Some(&self.fields[place]);
+                return Some(&fields[place]);
             }
         }
         None
@@ -211,24 +255,59 @@ struct Measurement {
     types: HashMap<Arc<str>, FieldType>,
     /// Places in `Bucket::entries`.
     entries: Vec<u32>,
-    /// Tag key, tag value, places in `Bucket::entries`. Keys share their texts with these.
-    postings: HashMap<Arc<str>, HashMap<Arc<str>, Vec<u32>>>,
+    /// By tag key, then by tag value: which keys have it.
+    postings: HashMap<Arc<str>, HashTable<Places>>,
+}
+
+/// Places in `Bucket::entries` of the keys that have a tag, which the first of them names.
+#[derive(Debug)]
+enum Places {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Places {
+    fn all(&self) -> &[u32] {
+        match self {
+            Self::One(place) => std::slice::from_ref(place),
+            Self::Many(places) => places,
+        }
+    }
+
+    /// The value of the tag that these keys have.
+    fn value<'a>(&self, tag: &str, entries: &'a [Entry]) -> &'a str {
+        self.all().first().map_or("", |&place| entries[place as usize].key.tag(tag))
+    }
+
+    fn push(&mut self, place: u32) {
+        match self {
+            Self::One(first) => *self = Self::Many(vec![*first, place]),
+            Self::Many(places) => places.push(place),
+        }
+    }
 }
 
 impl Measurement {
-    /// Notes that a key has this tag, and returns the tag's texts as they are shared.
-    fn post(&mut self, key: &str, value: &str, place: u32) -> Tag {
-        let key: Arc<str> = match self.postings.get_key_value(key) {
-            Some((key, _)) => key.clone(),
-            None => Arc::from(key),
-        };
-        let values = self.postings.entry(key.clone()).or_default();
-        let value = match values.get_key_value(value) {
-            Some((value, _)) => value.clone(),
-            None => Arc::from(value),
-        };
-        values.entry(value.clone()).or_default().push(place);
-        (key, value)
+    /// Notes that the key at a place has this tag.
+    fn post(
+        &mut self,
+        hasher: &DefaultHashBuilder,
+        entries: &[Entry],
+        (tag, value): (&str, &str),
+        place: u32,
+    ) {
+        if !self.postings.contains_key(tag) {
+            self.postings.insert(tag.into(), HashTable::new());
+        }
+        let Some(values) = self.postings.get_mut(tag) else { return };
+        let hash = hasher.hash_one(value);
+        match values.find_mut(hash, |places| places.value(tag, entries) == value) {
+            Some(places) => places.push(place),
+            None => {
+                let again = |places: &Places| hasher.hash_one(places.value(tag, entries));
+                values.insert_unique(hash, Places::One(place), again);
+            }
+        }
     }
 }
 
@@ -245,8 +324,10 @@ pub(crate) struct Bucket {
     /// Keys by their measurement and tags, as places in `entries`.
     by_identity: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    /// Keys by how they were spelt in line protocol.
-    by_spelling: HashMap<Box<[u8]>, u32>,
+    /// Bytes of memory of keys and spellings, about.
+    memory_bytes: usize,
+    /// Keys by how they were spelt in line protocol, where that is not how they are packed.
+    by_spelling: HashTable<(Box<[u8]>, u32)>,
     measurements: BTreeMap<Arc<str>, Measurement>,
 }
 
@@ -260,7 +341,8 @@ impl Bucket {
             entries: Vec::new(),
             by_identity: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            by_spelling: HashMap::new(),
+            memory_bytes: 0,
+            by_spelling: HashTable::new(),
             measurements: BTreeMap::new(),
         }
     }
@@ -268,54 +350,58 @@ impl Bucket {
     /// The key that was spelt so before.
     #[inline]
     pub(crate) fn spelt(&self, spelling: &[u8]) -> Option<u32> {
-        self.by_spelling.get(spelling).copied()
+        let hash = self.hasher.hash_one(spelling);
+        let same = |place: &u32| self.entries[*place as usize].key.packed().is_spelt(spelling);
+        self.by_identity
+            .find(hash, same)
+            .or_else(|| self.by_spelling.find(hash, |s| *s.0 == *spelling).map(|s| &s.1))
+            .copied()
     }
 
     /// The key with this measurement and these tags (in the order of their keys), made when it is new.
     pub(crate) fn key(&mut self, measurement: &str, tags: &[(&str, &str)]) -> u32 {
         debug_assert!(tags.windows(2).all(|w| w[0].0 < w[1].0), "tags come in the order of their keys");
-        if let Some(place) = self.find(measurement, tags) {
+        let text = Packed::new(measurement, tags);
+        if let Some(place) = self.find(&text) {
             return place;
         }
         let place = u32::try_from(self.entries.len()).expect("fewer than 2^32 keys fit into memory");
-        let name = match self.measurements.get_key_value(measurement) {
-            Some((name, _)) => name.clone(),
-            None => Arc::from(measurement),
-        };
-        let of_measurement = self.measurements.entry(name.clone()).or_default();
-        of_measurement.entries.push(place);
-        let tags: Box<[Tag]> = tags.iter().map(|(k, v)| of_measurement.post(k, v, place)).collect();
-        let hash = self.hash(measurement, tags.iter().map(|(k, v)| (&**k, &**v)));
-        let key = Arc::new(Key { bucket: self.id, bucket_name: self.name.clone(), measurement: name, tags });
-        self.entries.push(Entry { key, fields: Vec::new() });
-        let Self { by_identity, entries, hasher, .. } = self;
-        by_identity.insert_unique(hash, place, |&place| {
-            let key = &entries[place as usize].key;
-            hash_of(hasher, &key.measurement, key.tags.iter().map(|(k, v)| (&**k, &**v)))
-        });
+        let hash = self.hasher.hash_one(text.bytes());
+        self.memory_bytes += KEY_BYTES + text.bytes().len();
+        let key = Arc::new(Key::new(self.id, self.name.clone(), text));
+        let Self { by_identity, entries, hasher, measurements, .. } = self;
+        entries.push(Entry { key, fields: Fields::Many(Vec::new()) });
+        if !measurements.contains_key(measurement) {
+            measurements.insert(measurement.into(), Measurement::default());
+        }
+        if let Some(of_measurement) = measurements.get_mut(measurement) {
+            of_measurement.entries.push(place);
+            tags.iter().for_each(|tag| of_measurement.post(hasher, entries, *tag, place));
+        }
+        let again = |place: &u32| hasher.hash_one(entries[*place as usize].key.packed().bytes());
+        by_identity.insert_unique(hash, place, again);
         place
     }
 
-    fn hash<'a>(&self, measurement: &str, tags: impl Iterator<Item = (&'a str, &'a str)>) -> u64 {
-        hash_of(&self.hasher, measurement, tags)
-    }
-
-    /// The key with this measurement and these tags.
-    fn find(&self, measurement: &str, tags: &[(&str, &str)]) -> Option<u32> {
-        let same = |place: &u32| {
-            let key = &self.entries[*place as usize].key;
-            &*key.measurement == measurement
-                && key.tags.iter().map(|(k, v)| (&**k, &**v)).eq(tags.iter().copied())
-        };
-        self.by_identity.find(self.hash(measurement, tags.iter().copied()), same).copied()
+    /// The key that is packed so.
+    fn find(&self, text: &Packed) -> Option<u32> {
+        let same = |place: &u32| self.entries[*place as usize].key.packed() == text;
+        self.by_identity.find(self.hasher.hash_one(text.bytes()), same).copied()
     }
 
     /// Remembers how a key was spelt.
     pub(crate) fn learn_spelling(&mut self, spelling: &[u8], place: u32) {
+        if self.spelt(spelling).is_some() {
+            return;
+        }
         if self.by_spelling.len() >= SPELLINGS_MAX {
+            self.memory_bytes -= self.by_spelling.iter().map(|s| spelling_bytes(&s.0)).sum::<usize>();
             self.by_spelling.clear();
         }
-        self.by_spelling.insert(spelling.into(), place);
+        self.memory_bytes += spelling_bytes(spelling);
+        let Self { by_spelling, hasher, .. } = self;
+        let hash = hasher.hash_one(spelling);
+        by_spelling.insert_unique(hash, (spelling.into(), place), |s| hasher.hash_one(&*s.0));
     }
 
     /// How many keys a measurement has.
@@ -331,7 +417,7 @@ impl Bucket {
 
     /// Whether a key is known by its measurement and tags, in the order of their keys.
     pub(crate) fn knows(&self, measurement: &str, tags: &[(&str, &str)]) -> bool {
-        self.find(measurement, tags).is_some()
+        self.find(&Packed::new(measurement, tags)).is_some()
     }
 
     /// The type a field of a measurement has, once it has one.
@@ -357,15 +443,14 @@ impl Bucket {
 
     fn select_in(&self, measurement: &Measurement, tags: &[(String, Matcher)], places: &mut Vec<u32>) {
         // The rarest value asked for names the candidates; what is left is tested one by one.
-        let nothing: &[u32] = &[];
+        let posted = |key: &str, value: &str| {
+            let same = |p: &Places| p.value(key, &self.entries) == value;
+            measurement.postings.get(key)?.find(self.hasher.hash_one(value), same)
+        };
         let equal = tags.iter().filter_map(|(key, matcher)| match matcher {
-            Matcher::Equal(value) if !value.is_empty() => Some(
-                measurement
-                    .postings
-                    .get(key.as_str())
-                    .and_then(|v| v.get(value.as_str()))
-                    .map_or(nothing, |p| p),
-            ),
+            Matcher::Equal(value) if !value.is_empty() => {
+                Some(posted(key, value).map_or(&[][..], Places::all))
+            }
             _ => None,
         });
         let candidates = equal.min_by_key(|p| p.len()).unwrap_or(&measurement.entries);
@@ -384,15 +469,8 @@ impl Bucket {
     }
 }
 
-fn hash_of<'a>(
-    hasher: &DefaultHashBuilder,
-    measurement: &str,
-    tags: impl Iterator<Item = (&'a str, &'a str)>,
-) -> u64 {
-    let mut state = hasher.build_hasher();
-    measurement.hash(&mut state);
-    tags.for_each(|tag| tag.hash(&mut state));
-    state.finish()
+fn spelling_bytes(spelling: &[u8]) -> usize {
+    48 + spelling.len()
 }
 
 /// All buckets and series.
@@ -417,6 +495,12 @@ impl Catalog {
         })
     }
 
+    /// Bytes of memory the catalog takes, about; tails aside.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let keys: usize = self.buckets.iter().map(|b| b.memory_bytes).sum();
+        keys + self.series.len() * size_of::<Option<Series>>()
+    }
+
     pub(crate) fn next_bucket_id(&self) -> u32 {
         self.buckets.iter().map(|b| b.id).max().map_or(1, |id| id + 1)
     }
@@ -430,14 +514,8 @@ impl Catalog {
         }
         bucket.name = name.into();
         for entry in &mut bucket.entries {
-            let old = &entry.key;
-            entry.key = Arc::new(Key {
-                bucket: old.bucket,
-                bucket_name: bucket.name.clone(),
-                measurement: old.measurement.clone(),
-                tags: old.tags.clone(),
-            });
-            for field in &entry.fields {
+            entry.key = Arc::new(entry.key.renamed(bucket.name.clone()));
+            for field in entry.fields.iter() {
                 if let Some(series) = &mut series[field.series as usize] {
                     series.info.key = entry.key.clone();
                 }
@@ -448,7 +526,7 @@ impl Catalog {
     /// Forgets a bucket and its series, and returns their numbers.
     pub(crate) fn remove_bucket(&mut self, place: usize) -> Vec<u32> {
         let bucket = self.buckets.remove(place);
-        let ids: Vec<u32> = bucket.entries.iter().flat_map(|e| &e.fields).map(|f| f.series).collect();
+        let ids: Vec<u32> = bucket.entries.iter().flat_map(|e| e.fields.iter()).map(|f| f.series).collect();
         for &id in &ids {
             self.series[id as usize] = None;
         }
@@ -486,7 +564,7 @@ impl Catalog {
         let entry = &mut bucket.entries[key as usize];
         let measurement = bucket
             .measurements
-            .get_mut(&entry.key.measurement)
+            .get_mut(entry.key.measurement())
             .expect("the measurement of a key was made with it");
         let name = match measurement.types.get_key_value(field) {
             Some((name, _)) => name.clone(),
@@ -496,15 +574,13 @@ impl Catalog {
                 name
             }
         };
-        // Most keys have one field or few.
-        entry.fields.reserve_exact(1);
         entry.fields.push(EntryField { name: name.clone(), series: id, field_type });
         let info = SeriesInfo { id, key: entry.key.clone(), field: name, field_type };
         if self.series.len() <= id as usize {
             self.series.resize_with(id as usize + 1, || None);
         }
         // First seal points spread over half to whole chunks by a hash of the number.
-        let spread = (u64::from(id).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as usize;
+        let spread = (u64::from(id).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54) as u32;
         self.series[id as usize] = Some(Series {
             info,
             tail: Tail::new(field_type),
@@ -513,7 +589,7 @@ impl Catalog {
             span: 0,
             fresh: None,
             until: None,
-            tombstones: Vec::new(),
+            tombstones: Tombstones::default(),
             seal_at: 1024 + spread,
             in_file: false,
             defined_in: 0,
@@ -560,7 +636,7 @@ impl Catalog {
         let bucket = &self.buckets[self.bucket_place(&selector.bucket)?];
         let mut found = Vec::new();
         for place in bucket.select(selector) {
-            for field in &bucket.entries[place as usize].fields {
+            for field in bucket.entries[place as usize].fields.iter() {
                 if selector.field.as_ref().is_none_or(|m| m.matches(&field.name))
                     && let Some(series) = self.get(field.series)
                     && series.has_readings()
@@ -569,7 +645,7 @@ impl Catalog {
                 }
             }
         }
-        found.sort_unstable_by(|a, b| a.rank().cmp(&b.rank()));
+        found.sort_unstable_by(SeriesInfo::order);
         Ok(found)
     }
 }

@@ -95,7 +95,7 @@ impl Shared {
                 fresh: series.fresh,
                 until: series.until,
             };
-            (series.info.clone(), state, series.span, series.tombstones.clone(), series.oldest_in_memory())
+            (series.info.clone(), state, series.span, series.tombstones.to_vec(), series.oldest_in_memory())
         };
         let ripe = liftable(&tombstones, in_memory);
         let Some(until) = state.until else {

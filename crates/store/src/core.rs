@@ -31,8 +31,8 @@ pub(crate) struct Shared {
     pub(crate) room: Condvar,
     pub(crate) sync_each: bool,
     pub(crate) sync_interval: Duration,
-    pub(crate) tail_bytes_max: usize,
-    pub(crate) sealing_bytes_max: usize,
+    /// Memory for tails and what is known of series.
+    pub(crate) memory_bytes: usize,
     pub(crate) series_max: usize,
     /// What time it is, for retention.
     pub(crate) clock: Clock,
@@ -175,6 +175,11 @@ impl Core {
         }
     }
 
+    /// Bytes that tails may take of a budget: what is known of series is taken out of it, down to half.
+    pub(crate) fn tail_bytes_max(&self, budget: usize) -> usize {
+        budget.saturating_sub(self.catalog.memory_bytes() / 2).max(budget / 2)
+    }
+
     /// Sends the tail of a series on its way into chunks.
     pub(crate) fn detach(&mut self, id: u32) {
         let series = self.catalog.series_mut(id);
@@ -245,4 +250,4 @@ impl Core {
 }
 
 /// A tail becomes a chunk at this length.
-const SEAL_READINGS: usize = 2048;
+const SEAL_READINGS: u32 = 2048;

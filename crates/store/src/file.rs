@@ -146,7 +146,6 @@ pub(crate) struct Tombstone {
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     pub(crate) buckets: Vec<StoredBucket>,
-    pub(crate) series: Vec<StoredSeries>,
     pub(crate) tombstones: Vec<Tombstone>,
     /// Numbers of series that were removed with their bucket; the log may still speak of them.
     pub(crate) removed: Vec<u32>,
@@ -285,11 +284,38 @@ impl StoreFile {
         })
     }
 
-    /// The catalog.
+    /// The catalog without its series.
     pub(crate) fn load(&self) -> Result<Loaded, Error> {
         let guard = lock(&self.writer);
         let connection = guard.as_ref().ok_or_else(Error::closed)?;
         load(connection).map_err(|e| Error::sqlite("read the catalog", &self.path, e))
+    }
+
+    /// Hands on each series, or a sentence for a row that is not what was written: one at a time, because all of them
+    /// would be more than what the catalog keeps of them.
+    pub(crate) fn each_series(
+        &self,
+        mut found: impl FnMut(Result<StoredSeries, String>),
+    ) -> Result<(), Error> {
+        let guard = lock(&self.writer);
+        let connection = guard.as_ref().ok_or_else(Error::closed)?;
+        let mut read = || -> Result<(), rusqlite::Error> {
+            let mut statement = connection.prepare(&format!("{SERIES_COLUMNS} ORDER BY series.id"))?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                match series_row(connection, row) {
+                    Ok(Some(series)) => found(Ok(series)),
+                    Ok(None) | Err(_) => {
+                        let id: i64 = row.get(0)?;
+                        found(Err(format!(
+                            "series {id}: its row in the catalog is damaged; its readings are not shown"
+                        )));
+                    }
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|e| Error::sqlite("read the catalog", &self.path, e))
     }
 
     /// Makes a bucket durable.
@@ -934,19 +960,6 @@ fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
         .query_row("SELECT value FROM counter WHERE name = 'written'", [], |r| r.get::<_, i64>(0))
         .or_else(|e| if matches!(e, rusqlite::Error::QueryReturnedNoRows) { Ok(0) } else { Err(e) })?;
     loaded.written = u64::try_from(written).unwrap_or(0);
-    let mut statement = connection.prepare(&format!("{SERIES_COLUMNS} ORDER BY series.id"))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        match series_row(connection, row) {
-            Ok(Some(series)) => loaded.series.push(series),
-            Ok(None) | Err(_) => {
-                let id: i64 = row.get(0)?;
-                loaded.damage.push(format!(
-                    "series {id}: its row in the catalog is damaged; its readings are not shown"
-                ));
-            }
-        }
-    }
     Ok(loaded)
 }
 

@@ -66,6 +66,7 @@ mod compact;
 mod core;
 mod error;
 mod file;
+mod key;
 mod record;
 mod rollup;
 mod salvage;

@@ -2,15 +2,12 @@
 //! safe in the store file yet, so that every record can be understood alone. `docs/format.md` has every byte.
 
 use crate::bytes::{Malformed, Reader, put_bytes, put_varint, put_zigzag, unzigzag, zigzag};
+use crate::key::Tags;
 use graylogic_line::FieldType;
-use std::sync::Arc;
 
 const VERSION: u8 = 1;
 /// Most definitions or rows that a record may say it has: damage cannot ask for more memory than this.
 const ENTRIES_MAX: usize = 1 << 24;
-
-/// A tag: key and value.
-pub(crate) type Tag = (Arc<str>, Arc<str>);
 
 /// One reading on its way into the store. `bits` is the value: the bits of a float or integer, 0 or 1, or the index of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +93,7 @@ pub(crate) struct DefinitionRef<'a> {
     pub(crate) bucket: u32,
     pub(crate) field_type: FieldType,
     pub(crate) measurement: &'a str,
-    pub(crate) tags: &'a [Tag],
+    pub(crate) tags: Tags<'a>,
     pub(crate) field: &'a str,
 }
 
@@ -153,6 +150,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Record, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::{Key, Packed};
 
     fn sample() -> (Vec<Definition>, Vec<Row>, Vec<String>) {
         let definition = |series, field: &str, field_type| Definition {
@@ -179,16 +177,17 @@ mod tests {
 
     fn encoded() -> Vec<u8> {
         let (definitions, rows, texts) = sample();
-        let tags: Vec<Vec<Tag>> = definitions
-            .iter()
-            .map(|d| d.tags.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect())
-            .collect();
-        let refs = definitions.iter().zip(&tags).map(|(d, tags)| DefinitionRef {
+        let key = |d: &Definition| {
+            let tags: Vec<(&str, &str)> = d.tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            Key::new(d.bucket, "".into(), Packed::new(&d.measurement, &tags))
+        };
+        let keys: Vec<Key> = definitions.iter().map(key).collect();
+        let refs = definitions.iter().zip(&keys).map(|(d, key)| DefinitionRef {
             series: d.series,
             bucket: d.bucket,
             field_type: d.field_type,
             measurement: &d.measurement,
-            tags,
+            tags: key.tags(),
             field: &d.field,
         });
         let mut out = Vec::new();

@@ -260,7 +260,7 @@ impl Shared {
             }
             let bucket = core.catalog.buckets.iter().find(|b| b.id == info.key.bucket);
             let oldest_visible = bucket.filter(|b| b.retention > 0).map(|b| now.saturating_sub(b.retention));
-            Held { sources, span: series.span, tombstones: series.tombstones.clone(), oldest_visible }
+            Held { sources, span: series.span, tombstones: series.tombstones.to_vec(), oldest_visible }
         };
         Ok(series.iter().map(of).collect())
     }

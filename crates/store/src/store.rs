@@ -9,7 +9,6 @@ use crate::rollup::HOUR;
 use crate::salvage::Salvaged;
 use crate::scan::Scan;
 use crate::selector::Selector;
-use crate::tail::Tail;
 use crate::value::Value;
 use crate::window::{TimeRange, Window, Windows};
 use crate::worker::Workers;
@@ -28,7 +27,7 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 /// One batch is one record; its row form is at most about twice its text.
 const RECORD_BYTES_MAX: u32 = 128 << 20;
 /// So much of the log may wait for a sync, and is kept in memory meanwhile.
-const UNSYNCED_BYTES_MAX: usize = 4 << 20;
+const UNSYNCED_BYTES_MAX: usize = 2 << 20;
 
 /// When a write is safe from a power cut. Whatever is set, it is safe from the end of the process when the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +75,8 @@ impl StoreOptions {
         self
     }
 
-    /// Memory for readings that are not in chunks yet; half as much again may be on its way into chunks. At least 1 MiB.
+    /// Memory for readings that are not in chunks yet, at least 1 MiB; a third as much again may be on its way into chunks.
+    /// Many series take memory of their own, about 0.45 kB each; up to half of this is given up for them.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes.max(1 << 20);
@@ -279,10 +279,13 @@ impl Store {
             catalog.buckets.push(Bucket::new(bucket.id, &bucket.name, bucket.retention));
         }
         let mut sealed_max = 0;
-        for stored in &loaded.series {
-            sealed_max = sealed_max.max(stored.sealed);
-            match catalog.define(&stored.definition) {
-                Ok(id) => {
+        file.each_series(|stored| {
+            let defined = stored.and_then(|stored| {
+                sealed_max = sealed_max.max(stored.sealed);
+                catalog.define(&stored.definition).map(|id| (stored, id))
+            });
+            match defined {
+                Ok((stored, id)) => {
                     let series = catalog.series_mut(id);
                     (series.sealed, series.span, series.in_file) = (stored.sealed, stored.span, true);
                     (series.fresh, series.until) = (stored.fresh, stored.until);
@@ -292,7 +295,7 @@ impl Store {
                 }
                 Err(why) => recovery.damage.push(why),
             }
-        }
+        })?;
         catalog.removed.extend(loaded.removed);
         for tombstone in &loaded.tombstones {
             sealed_max = sealed_max.max(tombstone.sequence.saturating_sub(1));
@@ -325,8 +328,7 @@ impl Store {
                 Sync::EachWrite => Duration::from_secs(1),
                 Sync::Every(interval) => interval,
             },
-            tail_bytes_max: options.memory_bytes,
-            sealing_bytes_max: options.memory_bytes / 2,
+            memory_bytes: options.memory_bytes,
             series_max: options.series_max,
             clock: options.clock,
             written_before: (loaded.written, process_written()),
@@ -511,7 +513,8 @@ impl Store {
         let of = |b: &Bucket| {
             let with_readings =
                 |id: u32| core.catalog.get(id).is_some_and(crate::catalog::Series::has_readings);
-            let series = b.entries.iter().flat_map(|e| &e.fields).filter(|f| with_readings(f.series)).count();
+            let series =
+                b.entries.iter().flat_map(|e| e.fields.iter()).filter(|f| with_readings(f.series)).count();
             let retention = (b.retention > 0).then(|| Duration::from_nanos(b.retention as u64));
             BucketInfo { id: b.id, name: b.name.to_string(), retention, series }
         };
@@ -789,8 +792,8 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
             match core.catalog.get_mut(id) {
                 Some(series) if series.info.field_type == row.field_type => {
                     if sequence > series.sealed {
-                        series.tail.push(row, &texts, sequence);
-                        core.tail_bytes += Tail::reading_bytes(row.field_type);
+                        let bytes = series.tail.push(row, &texts, sequence);
+                        core.tail_bytes += bytes;
                         core.tail_readings += 1;
                         recovery.replayed_values += 1;
                     }
@@ -798,7 +801,6 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
                 _ => homeless += u64::from(!core.catalog.removed.contains(&id)),
             }
         }
-        core.tail_bytes += texts.iter().map(|t| t.len()).sum::<usize>();
         if homeless > 0 {
             recovery.lost_values += homeless;
             let what = format!(
@@ -814,7 +816,7 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
         .series
         .iter()
         .flatten()
-        .filter(|s| s.tail.len() >= s.seal_at || s.must_part_before(u64::MAX))
+        .filter(|s| s.tail.len() >= s.seal_at as usize || s.must_part_before(u64::MAX))
         .map(|s| s.info.id)
         .collect();
     full.into_iter().for_each(|id| core.detach(id));

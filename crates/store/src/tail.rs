@@ -14,9 +14,18 @@ pub(crate) struct Tail {
     pub(crate) first_sequence: u64,
     /// Record of the latest reading here.
     pub(crate) last_sequence: u64,
+    /// Readings there is room for, and bytes of texts.
+    room: u32,
+    text_bytes: u32,
     /// Whether times ascend strictly, which they do but for late and repeated readings.
     pub(crate) ascending: bool,
 }
+
+/// Room for this many readings is the least that is made, and the most that is made beyond what is there.
+const ROOM_MIN: u32 = 8;
+const ROOM_MAX: u32 = 512;
+/// What a tail with any reading takes besides them: the heads of two pieces of memory.
+const HEAD_BYTES: usize = 32;
 
 impl Tail {
     pub(crate) fn new(field_type: FieldType) -> Self {
@@ -25,6 +34,8 @@ impl Tail {
             values: Values::empty(field_type),
             first_sequence: 0,
             last_sequence: 0,
+            room: 0,
+            text_bytes: 0,
             ascending: true,
         }
     }
@@ -37,9 +48,14 @@ impl Tail {
         self.times.is_empty()
     }
 
-    /// Takes a reading in. The row is of the type of the series; that was checked before it went to the log.
+    /// Takes a reading in and returns how many bytes of memory it took. The row is of the type of the series; that was
+    /// checked before it went to the log.
     #[inline]
-    pub(crate) fn push(&mut self, row: &Row, texts: &[Arc<str>], sequence: u64) {
+    pub(crate) fn push(&mut self, row: &Row, texts: &[Arc<str>], sequence: u64) -> usize {
+        let before = self.memory_bytes();
+        if self.times.len() == self.room as usize {
+            self.grow();
+        }
         match self.times.last() {
             None => self.first_sequence = sequence,
             Some(&last) => self.ascending &= last < row.time,
@@ -51,26 +67,44 @@ impl Tail {
             Values::Integer(v) => v.push(row.bits as i64),
             Values::Unsigned(v) => v.push(row.bits),
             Values::Boolean(v) => v.push(row.bits != 0),
-            Values::String(v) => v.push(texts[row.bits as usize].clone()),
+            Values::String(v) => {
+                // A text is no longer than 1 MiB, and a tail with that much in it is on its way into chunks.
+                self.text_bytes = self.text_bytes.saturating_add(texts[row.bits as usize].len() as u32);
+                v.push(texts[row.bits as usize].clone());
+            }
         }
+        self.memory_bytes() - before
     }
 
-    /// Bytes of memory one reading takes here, texts aside.
-    pub(crate) fn reading_bytes(field_type: FieldType) -> usize {
-        8 + match field_type {
-            FieldType::Float | FieldType::Integer | FieldType::Unsigned => 8,
-            FieldType::Boolean => 1,
-            FieldType::String => size_of::<Arc<str>>() + 16,
+    /// Makes room for half as many readings again: doubling would leave a third of the memory of many short tails empty.
+    #[cold]
+    fn grow(&mut self) {
+        let room = (self.room / 2).clamp(ROOM_MIN, ROOM_MAX);
+        let more = room as usize;
+        self.times.reserve_exact(more);
+        match &mut self.values {
+            Values::Float(v) => v.reserve_exact(more),
+            Values::Integer(v) => v.reserve_exact(more),
+            Values::Unsigned(v) => v.reserve_exact(more),
+            Values::Boolean(v) => v.reserve_exact(more),
+            Values::String(v) => v.reserve_exact(more),
         }
+        self.room += room;
     }
 
-    /// Bytes of memory the readings take here.
+    /// Bytes of memory the tail takes, room that is not used yet included.
+    #[inline]
     pub(crate) fn memory_bytes(&self) -> usize {
-        let texts = match &self.values {
-            Values::String(v) => v.iter().map(|t| t.len()).sum(),
-            _ => 0,
+        if self.room == 0 {
+            return 0;
+        }
+        let reading = match &self.values {
+            Values::Float(_) | Values::Integer(_) | Values::Unsigned(_) => 16,
+            Values::Boolean(_) => 9,
+            // The text's own head, too.
+            Values::String(_) => 8 + size_of::<Arc<str>>() + 16,
         };
-        self.len() * Self::reading_bytes(self.values.field_type()) + texts
+        HEAD_BYTES + self.room as usize * reading + self.text_bytes as usize
     }
 
     /// The newest reading; of several with the same time the one that came last.

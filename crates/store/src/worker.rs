@@ -9,12 +9,15 @@ use crate::core::{Core, Job, Shared, Source, Trouble, lock};
 use crate::error::Error;
 use crate::file::{Commit, NewChunk, SealedState};
 use crate::window::Summary;
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// So many tails go into chunks in one commit.
 const JOBS_PER_COMMIT: usize = 128;
+/// And so many definitions of series beside those of the tails.
+const DEFINITIONS_PER_COMMIT: usize = 5000;
 /// How often the compactor looks for work.
 const COMPACTION_TICK: Duration = Duration::from_secs(10);
 /// How often the sealer looks after the log and series without being woken.
@@ -116,9 +119,11 @@ fn compact_loop(shared: &Shared) {
 
 fn seal_loop(shared: &Shared) {
     let mut looked = Instant::now();
+    // Series that are not in the file yet are written down with every record that has readings of them.
+    let mut more = false;
     loop {
         let mut core = shared.core();
-        while !core.closed && core.jobs.is_empty() && looked.elapsed() < TICK {
+        while !core.closed && core.jobs.is_empty() && !more && looked.elapsed() < TICK {
             let left = TICK.saturating_sub(looked.elapsed());
             core = shared.wake.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -132,6 +137,7 @@ fn seal_loop(shared: &Shared) {
             shared.relieve_log();
         }
         let failed = outcome.is_err();
+        more = !failed && shared.core().catalog.undefined.len() >= DEFINITIONS_PER_COMMIT;
         shared.note_trouble(Source::Seal, outcome.err());
         if failed {
             // Disk trouble does not go away at once; the readings are in the log meanwhile.
@@ -173,7 +179,10 @@ impl Shared {
         let (jobs, definitions, states) = {
             let core = self.core();
             let jobs: Vec<Arc<Job>> = core.jobs.iter().take(JOBS_PER_COMMIT).cloned().collect();
-            let series = core.catalog.undefined.iter().filter_map(|&id| core.catalog.get(id));
+            // Those of the jobs, and as many others as are quickly written: each takes memory of its own until then.
+            let undefined = core.catalog.undefined.iter().copied().take(DEFINITIONS_PER_COMMIT);
+            let ids: BTreeSet<u32> = jobs.iter().map(|job| job.series).chain(undefined).collect();
+            let series = ids.iter().filter_map(|&id| core.catalog.get(id)).filter(|s| !s.in_file);
             let definitions: Vec<_> = series.map(crate::catalog::Series::owned_definition).collect();
             let state = |job: &Arc<Job>| {
                 let series = core.catalog.get(job.series);

@@ -273,7 +273,7 @@ impl Shared {
     /// The core, once there is room in memory for more readings.
     fn room(&self) -> Result<std::sync::MutexGuard<'_, Core>, Error> {
         let mut core = self.open_core()?;
-        while core.sealing_bytes > self.sealing_bytes_max {
+        while core.sealing_bytes > core.tail_bytes_max(self.memory_bytes) / 3 {
             if let Some((_, trouble)) = &core.trouble {
                 return Err(trouble.refusal());
             }
@@ -320,21 +320,20 @@ impl Shared {
         let mut bytes = 0;
         for row in &rows.rows {
             let series = core.catalog.series_mut(row.series);
-            series.tail.push(row, &rows.texts, sequence);
-            bytes += crate::tail::Tail::reading_bytes(row.field_type);
-            if series.tail.len() == series.seal_at {
+            bytes += series.tail.push(row, &rows.texts, sequence);
+            if series.tail.len() == series.seal_at as usize {
                 full.push(row.series);
             }
         }
-        bytes += rows.texts.iter().map(|t| t.len()).sum::<usize>();
         core.tail_bytes += bytes;
         core.tail_readings += rows.rows.len() as u64;
         // Only now: a record is sealed for a series as a whole or not at all.
         for id in full {
             core.detach(id);
         }
-        if core.tail_bytes > self.tail_bytes_max {
-            core.detach_largest(self.tail_bytes_max * 3 / 4);
+        let tail_bytes_max = core.tail_bytes_max(self.memory_bytes);
+        if core.tail_bytes > tail_bytes_max {
+            core.detach_largest(tail_bytes_max * 3 / 4);
         }
         if !core.jobs.is_empty() {
             self.wake.notify_one();
