@@ -38,6 +38,7 @@ mod frame;
 mod lane;
 mod log;
 mod memory;
+mod overlay;
 mod queue;
 mod sim;
 mod spool;
@@ -51,6 +52,7 @@ pub use lane::{
 };
 pub use log::{Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed};
 pub use memory::MemoryDisk;
+pub use overlay::OverlayDisk;
 pub use queue::{
     DurableBy, Level, News, Outbox, Queue, QueueOptions, QueueStats, Refused, SyncPolicy, Taken, Want, Work,
 };

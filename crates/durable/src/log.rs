@@ -1191,8 +1191,11 @@ fn copy_damaged(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> 
     disk.create_dir_all(&folder)?;
     let to = free_name(disk, &folder, name)?;
     let file = disk.open(&to, OpenMode::CreateNew)?;
-    file.write_at(bytes, 0)?;
-    file.sync()?;
+    if let Err(error) = file.write_at(bytes, 0).and_then(|()| file.sync()) {
+        // A disk without room is tried again and again: nothing is left behind each time.
+        let _left_behind = disk.remove(&to);
+        return Err(error);
+    }
     disk.sync_dir(&folder)?;
     Ok(to)
 }

@@ -279,6 +279,9 @@ pub(crate) struct Bench {
     /// A tenth of the data.
     #[arg(long)]
     pub(crate) quick: bool,
+    /// Days of the data of `bench store`; each takes 600 MB meanwhile.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub(crate) days: u32,
     /// Folder for the data of `bench store` (about 4 GB, removed afterwards); the system's for temporary files without it.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,

@@ -39,8 +39,10 @@ pub(crate) struct Shared {
     /// Bytes written before this store was opened, and what the process had written then.
     pub(crate) written_before: (u64, u64),
     pub(crate) directory: PathBuf,
-    /// Held while the store is open, so that no other process opens it.
+    /// Held while the store is open, so that no other process opens it. There is none on a disk that takes no byte.
     pub(crate) folder: Mutex<Option<Box<dyn DiskLock>>>,
+    /// Why the store takes no writes, when it was opened for questions only.
+    pub(crate) read_only: Option<Trouble>,
 }
 
 /// Tells the time.

@@ -37,6 +37,10 @@ pub(crate) enum Kind {
     Closed,
 }
 
+fn is_shm_size(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+}
+
 impl Error {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
@@ -88,12 +92,15 @@ impl Error {
         use rusqlite::ErrorCode as C;
         let kind = match error.sqlite_error_code() {
             Some(C::DiskFull) => Kind::NoSpace,
+            // The file that connections share their view by cannot be made.
+            Some(C::SystemIoFailure) if is_shm_size(&error) => Kind::NoSpace,
             Some(C::ReadOnly | C::PermissionDenied | C::CannotOpen) => Kind::ReadOnly,
             Some(C::DatabaseCorrupt | C::NotADatabase) => Kind::Corrupt,
             Some(C::DatabaseBusy | C::DatabaseLocked) => Kind::Locked,
             _ => Kind::Io,
         };
-        Self::new(kind, format!("{doing} in {}: {error}", path.display())).with_source(error)
+        let why = if is_shm_size(&error) { " (no room on the disk)" } else { "" };
+        Self::new(kind, format!("{doing} in {}: {error}{why}", path.display())).with_source(error)
     }
 
     /// True when another process has this store open. Remedy: stop it, or talk to it instead.
@@ -112,6 +119,12 @@ impl Error {
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.kind == Kind::ReadOnly
+    }
+
+    /// True when the file system as a whole does not: then nobody else writes either.
+    pub(crate) fn is_read_only_disk(&self) -> bool {
+        let source = self.source.as_ref().and_then(|s| s.downcast_ref::<std::io::Error>());
+        source.is_some_and(|e| e.kind() == std::io::ErrorKind::ReadOnlyFilesystem)
     }
 
     /// True when bytes read back are not what was written.

@@ -108,6 +108,18 @@ pub(crate) struct StoreFile {
     /// The weeks that have chunks, so that a question about all of time looks only where something is.
     periods: Mutex<BTreeSet<i64>>,
     next_chunk: Mutex<i64>,
+    access: Access,
+}
+
+/// What a connection may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Everything: there is one.
+    Write,
+    /// Read beside it.
+    Read,
+    /// Read from a disk that takes no byte: without the file that connections share their view by, and without locks.
+    ReadOnlyDisk,
 }
 
 /// What the file says of a series.
@@ -250,14 +262,23 @@ pub(crate) struct Totals {
 impl StoreFile {
     /// Opens the file, or makes it.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_for(path, Access::Write)
+    }
+
+    /// Opens a file that is there for questions, on a disk that takes no byte. Nobody else may change it meanwhile.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self, Error> {
+        Self::open_for(path, Access::ReadOnlyDisk)
+    }
+
+    fn open_for(path: &Path, access: Access) -> Result<Self, Error> {
         let opening = |e| Error::sqlite("open the store file", path, e);
-        let writer = connect(path, true).map_err(opening)?;
+        let writer = connect(path, access).map_err(opening)?;
         let version: i32 = writer.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(opening)?;
         let application: i32 =
             writer.query_row("PRAGMA application_id", [], |r| r.get(0)).map_err(opening)?;
         let tables: i64 =
             writer.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(opening)?;
-        if tables == 0 {
+        if tables == 0 && access == Access::Write {
             create(&writer).map_err(opening)?;
         } else if application != APPLICATION_ID {
             let message = format!(
@@ -281,7 +302,17 @@ impl StoreFile {
             readers: Mutex::new(Vec::new()),
             periods: Mutex::new(periods),
             next_chunk: Mutex::new(last.unwrap_or(0) + 1),
+            access,
         })
+    }
+
+    /// Opens a file for questions anew: somebody may have taken its write-ahead log in.
+    pub(crate) fn reopen(&self) -> Result<(), Error> {
+        let connection = connect(&self.path, self.access)
+            .map_err(|e| Error::sqlite("open the store file", &self.path, e))?;
+        *lock(&self.writer) = Some(connection);
+        lock(&self.readers).clear();
+        Ok(())
     }
 
     /// The catalog without its series.
@@ -545,7 +576,10 @@ impl StoreFile {
         let connection = match pooled {
             Some(connection) => connection,
             None if lock(&self.writer).is_none() => return Err(Error::closed()),
-            None => connect(&self.path, false).map_err(opening)?,
+            None => {
+                let access = if self.access == Access::Write { Access::Read } else { self.access };
+                connect(&self.path, access).map_err(opening)?
+            }
         };
         connection.execute_batch("BEGIN").map_err(opening)?;
         // The first read fixes what is seen.
@@ -576,7 +610,7 @@ impl StoreFile {
 
     /// Writes what SQLite's own log holds into the file and empties it.
     pub(crate) fn checkpoint(&self) -> Result<(), Error> {
-        match lock(&self.writer).as_ref() {
+        match lock(&self.writer).as_ref().filter(|_| self.access == Access::Write) {
             Some(connection) => connection
                 .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
                 .map_err(|e| Error::sqlite("checkpoint the store file", &self.path, e)),
@@ -588,9 +622,11 @@ impl StoreFile {
     pub(crate) fn close(&self) -> Result<(), Error> {
         lock(&self.readers).clear();
         let Some(connection) = lock(&self.writer).take() else { return Ok(()) };
-        connection
-            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")
-            .and_then(|()| connection.close().map_err(|(_, e)| e))
+        let done = match self.access {
+            Access::Write => connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
+            _ => Ok(()),
+        };
+        done.and_then(|()| connection.close().map_err(|(_, e)| e))
             .map_err(|e| Error::sqlite("close the store file", &self.path, e))
     }
 
@@ -886,25 +922,61 @@ fn period(time: i64) -> i64 {
     time.div_euclid(PERIOD_NANOS)
 }
 
-fn connect(path: &Path, writer: bool) -> Result<Connection, rusqlite::Error> {
-    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    if writer {
-        flags |= OpenFlags::SQLITE_OPEN_CREATE;
-    }
-    let connection = Connection::open_with_flags(path, flags)?;
+fn connect(path: &Path, access: Access) -> Result<Connection, rusqlite::Error> {
+    let (no_mutex, read_write) = (OpenFlags::SQLITE_OPEN_NO_MUTEX, OpenFlags::SQLITE_OPEN_READ_WRITE);
+    let connection = match access {
+        Access::Write => {
+            Connection::open_with_flags(path, read_write | no_mutex | OpenFlags::SQLITE_OPEN_CREATE)
+        }
+        Access::Read => Connection::open_with_flags(path, read_write | no_mutex),
+        Access::ReadOnlyDisk => {
+            let read = OpenFlags::SQLITE_OPEN_READ_ONLY | no_mutex;
+            if wal_bytes(path) == 0 {
+                // Nothing but the file itself counts.
+                Connection::open_with_flags(immutable_uri(path), read | OpenFlags::SQLITE_OPEN_URI)
+            } else {
+                Connection::open_with_flags_and_vfs(path, read, c"unix-none")
+            }
+        }
+    }?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(32);
-    if writer {
+    connection.execute_batch(match access {
         // The first two only take effect in a new file.
-        connection.execute_batch(
+        Access::Write => {
             "PRAGMA page_size = 16384; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA journal_size_limit = 8388608;
-             PRAGMA cache_size = -4096;",
-        )?;
-    } else {
-        connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -2048;")?;
-    }
+             PRAGMA cache_size = -4096;"
+        }
+        Access::Read => "PRAGMA query_only = ON; PRAGMA cache_size = -2048;",
+        // Alone: then SQLite keeps in its memory what it otherwise shares in a file.
+        Access::ReadOnlyDisk => {
+            "PRAGMA locking_mode = EXCLUSIVE; PRAGMA query_only = ON; PRAGMA cache_size = -2048;"
+        }
+    })?;
     Ok(connection)
+}
+
+/// Bytes in the write-ahead log of a file.
+fn wal_bytes(path: &Path) -> u64 {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    std::fs::metadata(name).map_or(0, |m| m.len())
+}
+
+/// The address of a file that nobody changes (https://sqlite.org/uri.html).
+fn immutable_uri(path: &Path) -> String {
+    use std::fmt::Write as _;
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            let _never_fails = write!(uri, "%{byte:02x}");
+        }
+    }
+    uri + "?immutable=1"
 }
 
 fn create(connection: &Connection) -> Result<(), rusqlite::Error> {

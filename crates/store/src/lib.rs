@@ -52,7 +52,6 @@
 //! damage makes a wrong value, and opening deletes nothing.
 //!
 //! # Not supported
-//! - opening a store on a disk that is read-only or has not one free page (an open one goes on answering);
 //! - backup while the store is open: copy the folder after [`Store::close`];
 //! - several processes on one folder, and network file systems without a working `fdatasync` or `flock`;
 //! - batches above 32 MiB of line protocol.

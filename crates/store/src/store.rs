@@ -1,7 +1,7 @@
 //! The store as its users see it: open, write, ask, close. What happens inside is in `write.rs`, `scan.rs`, `worker.rs`.
 
 use crate::catalog::{Bucket, Catalog, Newest, SeriesInfo};
-use crate::core::{Clock, Core, Shared, lock, process_written};
+use crate::core::{Clock, Core, Shared, Source, Trouble, lock, process_written};
 use crate::error::{Error, Kind};
 use crate::file::StoreFile;
 use crate::record;
@@ -13,11 +13,11 @@ use crate::value::Value;
 use crate::window::{TimeRange, Window, Windows};
 use crate::worker::Workers;
 use crate::write::{WriteOptions, WriteReport};
-use graylogic_durable::{Disk, DiskLock, Log, LogOptions, RealDisk};
+use graylogic_durable::{Disk, DiskLock, Log, LogOptions, OpenMode, OverlayDisk, RealDisk};
 use graylogic_line::Timestamp;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Log identity in the headers of the hot log's segments: "store".
@@ -28,6 +28,14 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 const RECORD_BYTES_MAX: u32 = 128 << 20;
 /// So much of the log may wait for a sync, and is kept in memory meanwhile.
 const UNSYNCED_BYTES_MAX: usize = 2 << 20;
+
+/// Changes that reading the log of a disk that takes no byte may need: a torn tail is in one segment, and whatever the
+/// record after it needs.
+const OVERLAY_BYTES_MAX: u64 = 256 << 20;
+/// With so much room a store can be opened.
+const PROBE_BYTES: usize = 256 << 10;
+/// A disk that took no byte is tried again after this time.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// When a write is safe from a power cut. Whatever is set, it is safe from the end of the process when the call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,6 +258,11 @@ pub struct Store {
 /// Ends the workers when the last clone of a store goes.
 struct Handle {
     shared: Arc<Shared>,
+    /// The same store, when it was opened on a disk that took no byte and takes them now.
+    writable: OnceLock<Arc<Shared>>,
+    /// When that was tried last.
+    tried: Mutex<Instant>,
+    options: StoreOptions,
     workers: Mutex<Option<Workers>>,
     recovery: Recovery,
 }
@@ -257,90 +270,34 @@ struct Handle {
 impl Store {
     /// Opens the store in a folder, or makes one, and reads what the hot log holds.
     ///
-    /// Damage found is set aside and described in [`Store::recovery`]; it does not keep the store from opening.
+    /// Damage found is set aside and described in [`Store::recovery`]; it does not keep the store from opening. Nor does
+    /// a disk that is read-only or full: questions are answered, writes are refused with the reason, and the store takes
+    /// them again by itself when the disk does.
     ///
     /// # Errors
     /// [`Error::is_locked`] when another process has it open, [`Error::is_read_only`] when the folder cannot be
-    /// written, [`Error::is_no_space`] when there is no room to begin, [`Error::is_invalid`] when the file in the
+    /// written, [`Error::is_no_space`] when there is no room to make a store, [`Error::is_invalid`] when the file in the
     /// folder is not a store, [`Error::is_corruption`] when SQLite cannot read it at all.
     pub fn open(directory: impl AsRef<Path>, options: StoreOptions) -> Result<Self, Error> {
         let began = Instant::now();
         let directory = directory.as_ref();
-        let opening = |e| Error::io(format_args!("open the store in {}", directory.display()), e);
-        options.disk.create_dir_all(directory).map_err(opening)?;
-        // SQLite is on the real disk even when the log is on a simulated one.
-        std::fs::create_dir_all(directory).map_err(opening)?;
-        let folder = lock_folder(&*options.disk, directory)?;
-        let file = StoreFile::open(&directory.join("store.sqlite"))?;
-        let loaded = file.load()?;
-        let mut recovery = Recovery { damage: loaded.damage, ..Recovery::default() };
-        let mut catalog = Catalog::default();
-        for bucket in &loaded.buckets {
-            catalog.buckets.push(Bucket::new(bucket.id, &bucket.name, bucket.retention));
-        }
-        let mut sealed_max = 0;
-        file.each_series(|stored| {
-            let defined = stored.and_then(|stored| {
-                sealed_max = sealed_max.max(stored.sealed);
-                catalog.define(&stored.definition).map(|id| (stored, id))
-            });
-            match defined {
-                Ok((stored, id)) => {
-                    let series = catalog.series_mut(id);
-                    (series.sealed, series.span, series.in_file) = (stored.sealed, stored.span, true);
-                    (series.fresh, series.until) = (stored.fresh, stored.until);
-                    if stored.until.is_some() {
-                        series.newest = Newest::Unknown;
-                    }
-                }
-                Err(why) => recovery.damage.push(why),
-            }
-        })?;
-        catalog.removed.extend(loaded.removed);
-        for tombstone in &loaded.tombstones {
-            sealed_max = sealed_max.max(tombstone.sequence.saturating_sub(1));
-            if let Some(series) = catalog.get_mut(tombstone.series) {
-                series.tombstones.push(*tombstone);
-            }
-        }
-        // A number that chunks or deletions are known by must not be given again, even if the log lost it in a power
-        // cut.
-        let log_options = LogOptions::new(LOG_ID)
-            .segment_bytes(SEGMENT_BYTES)
-            .payload_bytes_max(RECORD_BYTES_MAX)
-            .unsynced_bytes_max(UNSYNCED_BYTES_MAX)
-            .first_sequence(sealed_max + 1);
-        let (log, found) = Log::open(options.disk.clone(), &directory.join("log"), log_options)
-            .map_err(|e| Error::log(format_args!("open the store in {}", directory.display()), e))?;
-        recovery.damage.extend(found.damage.iter().map(|d| format!("hot log: {d}")));
-        recovery.lost_values += found.damage.iter().map(graylogic_durable::Damage::lost_count).sum::<u64>();
-        let mut core = Core::new(catalog);
-        replay(&mut core, &log, &mut recovery)?;
-        let shared = Arc::new(Shared {
-            core: Mutex::new(core),
-            log,
-            file,
-            sealer: Mutex::new(()),
-            wake: Condvar::new(),
-            room: Condvar::new(),
-            sync_each: options.sync == Sync::EachWrite,
-            sync_interval: match options.sync {
-                Sync::EachWrite => Duration::from_secs(1),
-                Sync::Every(interval) => interval,
-            },
-            memory_bytes: options.memory_bytes,
-            series_max: options.series_max,
-            clock: options.clock,
-            written_before: (loaded.written, process_written()),
-            directory: directory.to_owned(),
-            folder: Mutex::new(Some(folder)),
-        });
-        let workers = if options.workers { Some(Workers::start(&shared)?) } else { None };
+        let opened =
+            begin(directory, &options, None).or_else(|refused| refused.without_writing(directory, &options));
+        let (shared, workers, mut recovery) = opened?;
         recovery.duration = began.elapsed();
         for damage in &recovery.damage {
             tracing::warn!(%damage, "the store is damaged");
         }
-        Ok(Self { handle: Arc::new(Handle { shared, workers: Mutex::new(workers), recovery }) })
+        Ok(Self {
+            handle: Arc::new(Handle {
+                shared,
+                writable: OnceLock::new(),
+                tried: Mutex::new(Instant::now()),
+                options,
+                workers: Mutex::new(workers),
+                recovery,
+            }),
+        })
     }
 
     /// Copies everything that is still good in the store file of one folder, and the hot log, into another folder, which
@@ -353,7 +310,12 @@ impl Store {
     }
 
     fn shared(&self) -> &Arc<Shared> {
-        &self.handle.shared
+        self.handle.current()
+    }
+
+    /// The store, if it takes writes.
+    fn writable(&self) -> Result<&Arc<Shared>, Error> {
+        self.handle.writable()
     }
 
     /// What opening found.
@@ -369,7 +331,7 @@ impl Store {
     /// control characters, or a failure of the disk.
     pub fn create_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
         check_bucket_name(name)?;
-        let mut core = self.shared().open_core()?;
+        let mut core = self.writable()?.open_core()?;
         if core.catalog.bucket_place(name).is_ok() {
             return Err(Error::new(
                 Kind::Exists,
@@ -377,7 +339,7 @@ impl Store {
             ));
         }
         let id = core.catalog.next_bucket_id();
-        self.shared().file.insert_bucket(id, name, 0)?;
+        self.writable()?.file.insert_bucket(id, name, 0)?;
         core.catalog.buckets.push(Bucket::new(id, name, 0));
         Ok(BucketInfo { id, name: name.to_owned(), retention: None, series: 0 })
     }
@@ -423,7 +385,7 @@ impl Store {
         name: &str,
         change: impl FnOnce(&mut crate::file::StoredBucket),
     ) -> Result<BucketInfo, Error> {
-        let mut core = self.shared().open_core()?;
+        let mut core = self.writable()?.open_core()?;
         let place = core.catalog.bucket_place(name)?;
         let bucket = &core.catalog.buckets[place];
         let mut stored = crate::file::StoredBucket {
@@ -432,7 +394,7 @@ impl Store {
             retention: bucket.retention,
         };
         change(&mut stored);
-        self.shared().file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        self.writable()?.file.update_bucket(stored.id, &stored.name, stored.retention)?;
         core.catalog.buckets[place].retention = stored.retention;
         core.catalog.rename_bucket(place, &stored.name);
         drop(core);
@@ -445,7 +407,7 @@ impl Store {
     /// # Errors
     /// [`Error::is_not_found`], or a failure of the disk; then the bucket is still there.
     pub fn remove_bucket(&self, name: &str) -> Result<(), Error> {
-        self.shared().remove_bucket(name)
+        self.writable()?.remove_bucket(name)
     }
 
     /// Deletes the readings with `start <= time < stop` of every series a selector means, and says how many series.
@@ -456,7 +418,7 @@ impl Store {
     /// # Errors
     /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk: then nothing was deleted.
     pub fn delete(&self, selector: &Selector, range: TimeRange) -> Result<usize, Error> {
-        self.shared().delete(selector, range)
+        self.writable()?.delete(selector, range)
     }
 
     /// Compacts everything, open days too: after an import, or before copying the folder. The background does the same
@@ -478,7 +440,7 @@ impl Store {
     /// # Errors
     /// A failure of the disk; what was done stays done.
     pub fn maintain(&self) -> Result<(), Error> {
-        let shared = self.shared();
+        let shared = self.writable()?;
         shared.expire()?;
         shared.compact_due(false)
     }
@@ -496,13 +458,14 @@ impl Store {
     /// # Errors
     /// As [`Store::create_bucket`].
     pub fn ensure_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
-        match self.create_bucket(name) {
-            Err(e) if e.is_exists() => Ok(self
-                .buckets()
-                .into_iter()
-                .find(|b| b.name == name)
-                .unwrap_or_else(|| unreachable!("buckets do not vanish while the store is open"))),
-            other => other,
+        // Looked for first: a store that takes no writes at present has its buckets all the same.
+        let known = |store: &Self| store.buckets().into_iter().find(|b| b.name == name);
+        match known(self) {
+            Some(bucket) => Ok(bucket),
+            None => match self.create_bucket(name) {
+                Err(e) if e.is_exists() => known(self).ok_or(e),
+                other => other,
+            },
         }
     }
 
@@ -536,7 +499,7 @@ impl Store {
         body: &[u8],
         options: &WriteOptions,
     ) -> Result<WriteReport, Error> {
-        self.shared().write_lines(bucket, body, options)
+        self.writable()?.write_lines(bucket, body, options)
     }
 
     /// Returns when everything accepted so far survives a power cut.
@@ -553,8 +516,9 @@ impl Store {
     /// # Errors
     /// A failure of the disk; the readings stay where they were.
     pub fn seal(&self) -> Result<(), Error> {
-        self.shared().seal_everything()?;
-        self.shared().file.checkpoint()
+        let shared = self.writable()?;
+        shared.seal_everything()?;
+        shared.file.checkpoint()
     }
 
     /// The series a selector means, in the order of measurement, tags, field.
@@ -639,28 +603,68 @@ impl Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("directory", &self.handle.shared.directory).finish_non_exhaustive()
+        f.debug_struct("Store").field("directory", &self.shared().directory).finish_non_exhaustive()
     }
 }
 
 impl Handle {
-    fn close(&self) -> Result<(), Error> {
-        {
-            let mut core = self.shared.core();
-            if core.closed {
-                return Ok(());
-            }
-            core.closed = true;
+    fn current(&self) -> &Arc<Shared> {
+        self.writable.get().unwrap_or(&self.shared)
+    }
+
+    fn writable(&self) -> Result<&Arc<Shared>, Error> {
+        let current = self.current();
+        let Some(trouble) = &current.read_only else { return Ok(current) };
+        let mut tried = lock(&self.tried);
+        if let Some(shared) = self.writable.get() {
+            return Ok(shared);
         }
-        self.shared.wake.notify_all();
-        self.shared.room.notify_all();
+        if current.core().closed {
+            return Err(Error::closed());
+        }
+        if tried.elapsed() < TRY_AGAIN {
+            return Err(trouble.refusal());
+        }
+        *tried = Instant::now();
+        // Looked at from outside first: to open the file for writing and then to fail would disturb questions.
+        if let Err(error) = probe(&*self.options.disk, &current.directory) {
+            return Err(Trouble::of(&error).refusal());
+        }
+        // Two ways to look at the file that do not know of each other must not be open together; questions that come
+        // meanwhile are refused. The lock of the folder goes with it: nobody else comes in between.
+        current.file.close()?;
+        let folder = lock(&current.folder).take();
+        match begin(&current.directory, &self.options, folder) {
+            Ok((shared, workers, _)) => {
+                tracing::info!(folder = %shared.directory.display(), "the disk takes readings again");
+                *lock(&self.workers) = workers;
+                let writable = self.writable.get_or_init(|| shared);
+                // Its memory is not kept for the life of the process.
+                let _had_nothing_to_write = current.close();
+                *current.core() = Core { closed: true, ..Core::new(Catalog::default()) };
+                Ok(writable)
+            }
+            Err(refused) => {
+                *lock(&current.folder) = refused.folder;
+                current.file.reopen()?;
+                Err(Trouble::of(&refused.error).refusal())
+            }
+        }
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        // No store becomes writable while it is closed.
+        let _tried = lock(&self.tried);
+        let shared = self.current();
+        if std::mem::replace(&mut shared.core().closed, true) {
+            return Ok(());
+        }
+        shared.wake.notify_all();
+        shared.room.notify_all();
         if let Some(workers) = lock(&self.workers).take() {
             workers.join();
         }
-        let synced = self.shared.sync("close the store");
-        let closed = self.shared.file.close();
-        lock(&self.shared.folder).take();
-        synced.and(closed)
+        shared.close()
     }
 }
 
@@ -672,7 +676,165 @@ impl Drop for Handle {
     }
 }
 
+/// A store that could not be opened, and the lock of its folder if it could be had.
+struct NotOpened {
+    error: Error,
+    folder: Option<Box<dyn DiskLock>>,
+}
+
+impl From<Error> for NotOpened {
+    fn from(error: Error) -> Self {
+        Self { error, folder: None }
+    }
+}
+
+type Opened = (Arc<Shared>, Option<Workers>, Recovery);
+
+impl NotOpened {
+    /// Opens the store for questions, if all that is wrong is that its disk takes no byte.
+    fn without_writing(self, directory: &Path, options: &StoreOptions) -> Result<Opened, Error> {
+        let file = directory.join("store.sqlite");
+        if !(self.error.is_no_space() || self.error.is_read_only_disk()) || !file.is_file() {
+            return Err(self.error);
+        }
+        tracing::error!(error = %self.error, "the store is open for questions only, until its disk takes readings");
+        let options = StoreOptions {
+            disk: Arc::new(OverlayDisk::new(options.disk.clone(), OVERLAY_BYTES_MAX)),
+            workers: false,
+            ..options.clone()
+        };
+        let trouble = Trouble::of(&self.error);
+        read_in(directory, &options, StoreFile::open_read_only(&file)?, self.folder, Some(trouble))
+            .map_err(|refused| refused.error)
+    }
+}
+
+/// Whether a disk takes as many bytes as opening a store may need.
+fn probe(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
+    let path = directory.join("probe");
+    let probing = |e| Error::io(format_args!("write {}", path.display()), e);
+    let _left_behind_by_an_earlier_try = disk.remove(&path);
+    let file = disk.open(&path, OpenMode::CreateNew).map_err(probing)?;
+    let written = file.write_at(&[0; PROBE_BYTES], 0).and_then(|()| file.sync());
+    disk.remove(&path).and(written).map_err(probing)
+}
+
+/// Opens the store in a folder, or makes one.
+fn begin(
+    directory: &Path,
+    options: &StoreOptions,
+    folder: Option<Box<dyn DiskLock>>,
+) -> Result<Opened, NotOpened> {
+    let opening = |e| Error::io(format_args!("open the store in {}", directory.display()), e);
+    options.disk.create_dir_all(directory).map_err(opening)?;
+    // SQLite is on the real disk even when the log is on a simulated one.
+    std::fs::create_dir_all(directory).map_err(opening)?;
+    let folder = match folder {
+        Some(folder) => folder,
+        None => lock_folder(&*options.disk, directory)?,
+    };
+    match StoreFile::open(&directory.join("store.sqlite")) {
+        Ok(file) => read_in(directory, options, file, Some(folder), None),
+        Err(error) => Err(NotOpened { error, folder: Some(folder) }),
+    }
+}
+
+/// Reads catalog and log into memory, and starts the workers.
+fn read_in(
+    directory: &Path,
+    options: &StoreOptions,
+    file: StoreFile,
+    folder: Option<Box<dyn DiskLock>>,
+    read_only: Option<Trouble>,
+) -> Result<Opened, NotOpened> {
+    let mut recovery = Recovery::default();
+    let read = (|| -> Result<_, Error> {
+        let loaded = file.load()?;
+        recovery.damage = loaded.damage;
+        let mut catalog = Catalog::default();
+        for bucket in &loaded.buckets {
+            catalog.buckets.push(Bucket::new(bucket.id, &bucket.name, bucket.retention));
+        }
+        let mut sealed_max = 0;
+        file.each_series(|stored| {
+            let defined = stored.and_then(|stored| {
+                sealed_max = sealed_max.max(stored.sealed);
+                catalog.define(&stored.definition).map(|id| (stored, id))
+            });
+            match defined {
+                Ok((stored, id)) => {
+                    let series = catalog.series_mut(id);
+                    (series.sealed, series.span, series.in_file) = (stored.sealed, stored.span, true);
+                    (series.fresh, series.until) = (stored.fresh, stored.until);
+                    if stored.until.is_some() {
+                        series.newest = Newest::Unknown;
+                    }
+                }
+                Err(why) => recovery.damage.push(why),
+            }
+        })?;
+        catalog.removed.extend(loaded.removed);
+        for tombstone in &loaded.tombstones {
+            sealed_max = sealed_max.max(tombstone.sequence.saturating_sub(1));
+            if let Some(series) = catalog.get_mut(tombstone.series) {
+                series.tombstones.push(*tombstone);
+            }
+        }
+        // A number that chunks or deletions are known by must not be given again, even if the log lost it in a power
+        // cut.
+        let log_options = LogOptions::new(LOG_ID)
+            .segment_bytes(SEGMENT_BYTES)
+            .payload_bytes_max(RECORD_BYTES_MAX)
+            .unsynced_bytes_max(UNSYNCED_BYTES_MAX)
+            .first_sequence(sealed_max + 1);
+        let (log, found) = Log::open(options.disk.clone(), &directory.join("log"), log_options)
+            .map_err(|e| Error::log(format_args!("open the store in {}", directory.display()), e))?;
+        recovery.damage.extend(found.damage.iter().map(|d| format!("hot log: {d}")));
+        recovery.lost_values += found.damage.iter().map(graylogic_durable::Damage::lost_count).sum::<u64>();
+        let mut core = Core::new(catalog);
+        replay(&mut core, &log, &mut recovery)?;
+        Ok((core, log, loaded.written))
+    })();
+    let (mut core, log, written) = match read {
+        Ok(read) => read,
+        Err(error) => return Err(NotOpened { error, folder }),
+    };
+    if let Some(trouble) = &read_only {
+        core.trouble = Some((Source::Sync, trouble.clone()));
+    }
+    let shared = Arc::new(Shared {
+        core: Mutex::new(core),
+        log,
+        file,
+        sealer: Mutex::new(()),
+        wake: Condvar::new(),
+        room: Condvar::new(),
+        sync_each: options.sync == Sync::EachWrite,
+        sync_interval: match options.sync {
+            Sync::EachWrite => Duration::from_secs(1),
+            Sync::Every(interval) => interval,
+        },
+        memory_bytes: options.memory_bytes,
+        series_max: options.series_max,
+        clock: options.clock.clone(),
+        written_before: (written, process_written()),
+        directory: directory.to_owned(),
+        folder: Mutex::new(folder),
+        read_only,
+    });
+    let workers = if options.workers { Some(Workers::start(&shared)?) } else { None };
+    Ok((shared, workers, recovery))
+}
+
 impl Shared {
+    /// Frees what an open store holds; its threads have ended.
+    fn close(&self) -> Result<(), Error> {
+        let synced = self.sync("close the store");
+        let closed = self.file.close();
+        lock(&self.folder).take();
+        synced.and(closed)
+    }
+
     fn stats(&self) -> Result<Stats, Error> {
         if self.open_core()?.totals.is_none() {
             // No commit meanwhile: what it moves from memory into the file would be counted twice.

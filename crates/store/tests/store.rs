@@ -3,11 +3,12 @@
 
 use graylogic_line::{Precision, Timestamp};
 use graylogic_store::{
-    BadLine, Matcher, RejectKind, Selector, Store, StoreOptions, Sync, TimeRange, Value, Values, Windows,
-    WriteOptions,
+    BadLine, Matcher, RejectKind, Selector, State, Store, StoreOptions, Sync, TimeRange, Value, Values,
+    Windows, WriteOptions,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: i64 = 1_000_000_000;
@@ -607,4 +608,73 @@ fn values_whose_sums_are_infinite_are_no_damage() {
     assert_eq!(store.verify().unwrap().damage, Vec::<String>::new());
     let hour = Windows::every(Duration::from_secs(3600)).unwrap();
     assert_eq!(store.windows(&all(), TimeRange::all(), &hour).unwrap()[0].windows[0].summary.count, 2000);
+}
+
+/// A disk that takes no byte, as a card that has worn out or filled up does not.
+#[test]
+fn a_store_on_a_disk_that_takes_no_byte_answers_and_takes_readings_again_when_the_disk_does() {
+    use graylogic_durable::{Call, Fault, NO_SPACE, READ_ONLY, SimDisk};
+    for (errno, call) in [(READ_ONLY, Call::Lock), (NO_SPACE, Call::Write)] {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SimDisk::new();
+        let options = || StoreOptions::default().disk(Arc::new(disk.clone())).without_workers();
+        let store = Store::open(folder.path(), options()).unwrap();
+        store.create_bucket("b").unwrap();
+        write(&store, &format!("m f=1 {SECOND}\n"));
+        store.seal().unwrap();
+        write(&store, &format!("m f=2 {}\nm f=3 {}\n", 2 * SECOND, 3 * SECOND));
+        store.close().unwrap();
+        // The last record is torn: reading it wants to cut it.
+        let last =
+            disk.files().into_iter().filter(|p| p.extension().is_some_and(|e| e == "seg")).max().unwrap();
+        let mut bytes = disk.bytes(&last).unwrap();
+        bytes.extend_from_slice(&[1, 2, 3]);
+        disk.set_bytes(&last, bytes);
+        let before: Vec<_> = disk.files().iter().map(|p| disk.bytes(p)).collect();
+
+        disk.fail(Fault { call: Some(call), after: 0, times: u64::MAX, errno });
+        let store = Store::open(folder.path(), options()).unwrap();
+        assert_eq!(dump(&store, &all(), TimeRange::all()).len(), 3, "everything is there");
+        assert!(matches!(store.stats().unwrap().state, State::Degraded(_)));
+        for _ in 0..2 {
+            let error = store.write_lines("b", b"m f=4 4000000000", &WriteOptions::now()).unwrap_err();
+            assert!(error.is_no_space() || error.is_read_only(), "{error:?}");
+            assert!(error.to_string().contains("takes no readings until"), "{error}");
+            assert!(store.create_bucket("c").is_err() && store.delete(&all(), TimeRange::all()).is_err());
+            assert_eq!(store.ensure_bucket("b").unwrap().name, "b");
+            std::thread::sleep(Duration::from_millis(1100));
+        }
+        assert_eq!(dump(&store, &all(), TimeRange::all()).len(), 3);
+        let after: Vec<_> = disk.files().iter().map(|p| disk.bytes(p)).collect();
+        assert_eq!(before, after, "nothing was changed");
+
+        disk.heal();
+        std::thread::sleep(Duration::from_millis(1100));
+        write(&store, &format!("m f=4 {}\n", 4 * SECOND));
+        assert_eq!(store.stats().unwrap().state, State::Ok);
+        assert_eq!(dump(&store, &all(), TimeRange::all()).len(), 4);
+        store.close().unwrap();
+        let store = Store::open(folder.path(), options()).unwrap();
+        assert_eq!(dump(&store, &all(), TimeRange::all()).len(), 4);
+    }
+}
+
+#[test]
+fn many_series_do_not_take_more_memory_than_the_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let budget = 4 << 20;
+    let store = Store::open(folder.path(), StoreOptions::default().memory_bytes(budget)).unwrap();
+    store.create_bucket("b").unwrap();
+    for tick in 0..12i64 {
+        for from in (0..20_000).step_by(2000) {
+            let body: String = (from..from + 2000)
+                .map(|i| format!("m,device=d{i},room=r{} f={i} {}\n", i / 10, (tick * 10 + 1) * SECOND))
+                .collect();
+            write(&store, &body);
+            // One batch more than a third above the budget.
+            let held = store.stats().unwrap().memory_bytes;
+            assert!(held <= budget * 4 / 3 + 2000 * 200, "{held} bytes at tick {tick}");
+        }
+    }
+    assert_eq!(store.stats().unwrap().values, 240_000);
 }

@@ -5,8 +5,8 @@ use std::io::Write as _;
 
 /// Series of the data set.
 pub(crate) const SERIES: usize = 500;
-/// Ticks of its seven days.
-pub(crate) const TICKS: usize = 60_480;
+/// Ticks of a day.
+pub(crate) const TICKS_PER_DAY: usize = 8640;
 
 /// Writes the data set line by line.
 pub(crate) struct DataSet {

@@ -1,6 +1,6 @@
 //! The store on the data set: how fast it takes lines in, how small they become, how fast it answers.
 
-use super::dataset::{DataSet, SERIES, TICKS};
+use super::dataset::{DataSet, SERIES, TICKS_PER_DAY};
 use super::machine::{
     BATCH_LINES, Batches, ask, cpu_seconds, folder_bytes, peak_bytes, reset_peak, written_bytes,
 };
@@ -22,13 +22,15 @@ use std::time::{Duration, Instant};
 const WRITERS: usize = 4;
 
 pub(crate) fn run(options: &Bench, json: bool) -> Result<ExitCode, Failure> {
-    let ticks = if options.quick { TICKS / 10 } else { TICKS };
-    let points = ticks * SERIES;
+    let ticks = options.days as usize * TICKS_PER_DAY;
+    let points = if options.quick { ticks / 10 } else { ticks } * SERIES;
     let place = Place::new(options.dir.as_deref())?;
     remark(format_args!("writing {} lines to {}", text::count(points as u64), place.path.display()));
     let lines = place.path.join("lines");
     generate(&lines, points)?;
-    let store = measure_store(&place.path, &lines, points)?;
+    let many = many_series(&place.path)?;
+    let mut store = measure_store(&place.path, &lines, points)?;
+    store.insert("memory_50000_series_mb".into(), many.into());
     remark("the same as rows of a plain SQLite table, a tenth of them");
     let rows = rows::measure(&place.path, &lines, points / 10)?;
     drop(place);
@@ -64,6 +66,44 @@ impl Drop for Place {
     fn drop(&mut self) {
         let _left_behind = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Most memory in megabytes while 50,000 series are written at full speed, 40 readings each.
+fn many_series(folder: &Path) -> Result<f64, Failure> {
+    const SERIES: usize = 50_000;
+    let place = folder.join("many");
+    reset_peak();
+    let store = Store::open(&place, StoreOptions::default())?;
+    store.create_bucket("bench")?;
+    let mut batch = Vec::new();
+    for tick in 0..40 {
+        for from in (0..SERIES).step_by(BATCH_LINES) {
+            batch.clear();
+            for i in from..from + BATCH_LINES {
+                let value = f64::from(200 + (i as i32 * 7 + tick * 13) % 50) / 10.0;
+                let (room, millis) = (i / 10, 1_699_920_000_000 + i64::from(tick) * 10_000);
+                writeln!(
+                    batch,
+                    "environment,device=temp-{i:05},room=r{room:04} temperature_c={value} {millis}000000"
+                )
+                .map_err(|e| Failure::because("write a line", e))?;
+            }
+            store.write_lines("bench", &batch, &WriteOptions::now())?;
+        }
+    }
+    let peak = peak_bytes();
+    store.close()?;
+    let _removed_with_the_others_otherwise = fs::remove_dir_all(&place);
+    Ok(peak as f64 / 1e6)
+}
+
+/// Gigabytes of 3,000 series for a year: readings for 30 days, their hours for all of it. Whatever is not bytes of
+/// readings counts as bytes of hours.
+fn year_gb(bytes: f64, chunk_bytes: f64, points: f64) -> f64 {
+    const SERIES: f64 = 3000.0;
+    let per_day = TICKS_PER_DAY as f64 / points;
+    let (all, hours) = (bytes * per_day, (bytes - chunk_bytes) * per_day);
+    SERIES * (30.0 * all + 335.0 * hours) / 1e9
 }
 
 fn generate(path: &Path, points: usize) -> Result<(), Failure> {
@@ -110,8 +150,11 @@ fn measure_store(folder: &Path, lines: &Path, points: usize) -> Result<Map<Strin
     store.compact()?;
     figures.insert("compact_points_per_s".into(), json!(n / began.elapsed().as_secs_f64()));
     store.close()?;
-    figures.insert("compacted_bytes_per_point".into(), json!(folder_bytes(&place) as f64 / n));
+    let compacted = folder_bytes(&place) as f64;
+    figures.insert("compacted_bytes_per_point".into(), json!(compacted / n));
     let store = Store::open(&place, StoreOptions::default())?;
+    let chunk_bytes = store.stats()?.chunk_bytes as f64;
+    figures.insert("year_3000_series_gb".into(), json!(year_gb(compacted, chunk_bytes, n)));
     questions_compacted(&store, &mut figures)?;
     // What an end without warning leaves to be read again: a second of the stream on top.
     let mut batches = Batches::open(lines, points.min(1_000_000))?;
