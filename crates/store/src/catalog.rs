@@ -94,7 +94,10 @@ pub(crate) enum Newest {
 
 /// The deletions of a series: most have none.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tombstones(Option<Box<Vec<Tombstone>>>);
+pub(crate) struct Tombstones(
+    #[expect(clippy::box_collection, reason = "one word instead of three in each of many series")]
+    Option<Box<Vec<Tombstone>>>,
+);
 
 impl Tombstones {
     pub(crate) fn push(&mut self, tombstone: Tombstone) {
