@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn every_name_comes_back_and_only_plain_ones_are_compared_as_they_are_spelt() {
-        let cases: [(&str, &[(&str, &str)], Option<&str>); 8] = [
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
+        let cases: [Case<'_>; 8] = [
             ("m", &[], Some("m")),
             ("energy", &[("device", "hvac-1"), ("room", "r 1")], None),
             ("energy", &[("device", "hvac-1"), ("room", "Küche")], Some("energy,device=hvac-1,room=Küche")),
