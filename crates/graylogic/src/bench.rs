@@ -1,4 +1,4 @@
-//! `graylogic bench`: measures the line protocol and the store on this machine. Figures are medians or totals of one
+//! `graylogic bench`: measures the line protocol, the store and the spool on this machine. Figures are medians or totals of one
 //! run; compare them within a run, not between machines.
 
 use crate::cli::{Bench, What};
@@ -9,12 +9,14 @@ mod dataset;
 mod line;
 mod machine;
 mod rows;
+mod spool;
 mod store;
 
 pub(crate) fn run(options: &Bench, json: bool) -> Result<ExitCode, Failure> {
     match options.what {
         What::Line => line::run(json),
         What::Store => store::run(options, json),
+        What::Spool => spool::run(options, json),
     }
 }
 

@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Verify(Place),
     /// Save what is good in a damaged store into a new folder; exit code 3 when something could not be saved.
     Salvage(Salvage),
-    /// Measure the line protocol or the store on this machine.
+    /// Measure the line protocol, the store or the spool on this machine.
     Bench(Bench),
 }
 
@@ -282,6 +282,9 @@ pub(crate) struct Bench {
     /// Days of the data of `bench store`; each takes 600 MB meanwhile.
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=60))]
     pub(crate) days: u32,
+    /// Opens a backlog and says what that took: `bench spool` starts itself with it.
+    #[arg(long, hide = true)]
+    pub(crate) open: Option<PathBuf>,
     /// Folder for the data of `bench store` (about 4 GB, removed afterwards); the system's for temporary files without it.
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
@@ -291,4 +294,5 @@ pub(crate) struct Bench {
 pub(crate) enum What {
     Line,
     Store,
+    Spool,
 }

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Lines of a batch.
@@ -38,6 +38,27 @@ impl Batches {
         batch.resize(u32::from_le_bytes(length) as usize, 0);
         self.input.read_exact(batch).map_err(failed)?;
         Ok(true)
+    }
+}
+
+/// A folder that is removed at the end.
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn new(parent: Option<&Path>) -> Result<Self, Failure> {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        let path = parent.join(format!("graylogic-bench-{}", std::process::id()));
+        fs::create_dir_all(&path)
+            .map_err(|e| Failure::because(format_args!("make {}", path.display()), e))?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _left_behind = fs::remove_dir_all(&self.path);
     }
 }
 

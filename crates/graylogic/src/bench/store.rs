@@ -2,7 +2,7 @@
 
 use super::dataset::{DataSet, SERIES, TICKS_PER_DAY};
 use super::machine::{
-    BATCH_LINES, Batches, ask, cpu_seconds, folder_bytes, peak_bytes, reset_peak, written_bytes,
+    BATCH_LINES, Batches, Place, ask, cpu_seconds, folder_bytes, peak_bytes, reset_peak, written_bytes,
 };
 use super::{median, rows};
 use crate::cli::Bench;
@@ -13,7 +13,7 @@ use graylogic_store::{Matcher, Selector, Store, StoreOptions, Sync, TimeRange, W
 use serde_json::{Map, Value, json};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -45,27 +45,6 @@ pub(crate) fn run(options: &Bench, json: bool) -> Result<ExitCode, Failure> {
         answer(text::table(&["figure", "store", "SQLite rows"], &table).trim_end());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A folder that is removed at the end.
-struct Place {
-    path: PathBuf,
-}
-
-impl Place {
-    fn new(parent: Option<&Path>) -> Result<Self, Failure> {
-        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
-        let path = parent.join(format!("graylogic-bench-{}", std::process::id()));
-        fs::create_dir_all(&path)
-            .map_err(|e| Failure::because(format_args!("make {}", path.display()), e))?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _left_behind = fs::remove_dir_all(&self.path);
-    }
 }
 
 /// Most memory in megabytes while 50,000 series are written at full speed, 40 readings each.
