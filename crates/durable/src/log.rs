@@ -2,7 +2,7 @@
 //! It knows nothing of what a payload means. Everything is synchronous; there are no threads here.
 
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::Error;
+use crate::error::{Error, is_no_space};
 use crate::frame::{
     FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame, padded, payload_crc,
     torn_header,
@@ -278,8 +278,8 @@ pub struct Log {
 impl Log {
     /// Opens the log in a folder, or makes one.
     ///
-    /// It never fails because of what the files hold. A torn tail is copied to `damaged/` and cut; a file that is no
-    /// segment of this log is moved there. Only the last segment is read whole; others are looked into by
+    /// It never fails because of what the files hold. A torn tail is copied to `damaged/` and cut, or left in its place when the
+    /// disk is full; a file that is no segment of this log is moved there. Only the last segment is read whole; others are looked into by
     /// [`Log::replay`].
     ///
     /// # Errors
@@ -1151,17 +1151,25 @@ fn cut_torn_tail(
         let lost = torn.and_then(|h| Some(next..h.end_sequence()?)).unwrap_or(0..0);
         next = next.max(lost.end);
         let copy_name = format!("{}-{at:x}.torn", last.name());
-        let kept_in = copy_damaged(disk, directory, &copy_name, &bytes[at..])?;
-        let file = disk.open(&last.path, OpenMode::ReadWrite)?;
-        file.truncate(at as u64)?;
-        file.sync()?;
-        last.bytes = at as u64;
+        let kept_in = match copy_damaged(disk, directory, &copy_name, &bytes[at..]) {
+            Ok(path) => {
+                let file = disk.open(&last.path, OpenMode::ReadWrite)?;
+                file.truncate(at as u64)?;
+                file.sync()?;
+                last.bytes = at as u64;
+                Some(path)
+            }
+            // A full disk has no room for a copy, and opens all the same: the tail stays where it is, readers pass it, and
+            // new frames go to a new segment.
+            Err(e) if is_no_space(e.kind()) => None,
+            Err(e) => return Err(e),
+        };
         recovery.damage.push(Damage {
             segment: last.name(),
             offset: at as u64,
             bytes: (bytes.len() - at) as u64,
             lost,
-            kept_in: Some(kept_in),
+            kept_in,
         });
     }
     Ok(next)
@@ -1191,8 +1199,11 @@ fn copy_damaged(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> 
     disk.create_dir_all(&folder)?;
     let to = free_name(disk, &folder, name)?;
     let file = disk.open(&to, OpenMode::CreateNew)?;
-    file.write_at(bytes, 0)?;
-    file.sync()?;
+    if let Err(error) = file.write_at(bytes, 0).and_then(|()| file.sync()) {
+        // Half a copy helps nobody, and the next start would make another.
+        let _left_behind = disk.remove(&to);
+        return Err(error);
+    }
     disk.sync_dir(&folder)?;
     Ok(to)
 }

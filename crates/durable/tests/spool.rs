@@ -257,6 +257,56 @@ fn a_lane_that_fills_says_so_once_and_how_much_room_is_left() {
     }
 }
 
+#[test]
+fn a_full_disk_with_a_torn_tail_opens_and_drains() {
+    let sim = SimDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let options = LaneOptions::default().compression(false).keep_free(0);
+    let (lane, _) = open(&disk, Path::new("/s"), options.clone());
+    lane.append(&lines(1..101)).unwrap();
+    lane.append(&lines(101..201)).unwrap();
+    drop(lane);
+    // A kill in the middle of the write that filled the disk.
+    let path = sim.files().into_iter().find(|p| p.extension().is_some_and(|e| e == "seg")).unwrap();
+    let whole = sim.bytes(&path).unwrap();
+    sim.set_bytes(&path, whole[..whole.len() - 1000].to_vec());
+    let used: usize = sim.files().iter().filter_map(|p| sim.bytes(p)).map(|b| b.len()).sum();
+    sim.set_capacity(Some(used as u64 + 100));
+    for _ in 0..3 {
+        let files = sim.files();
+        let (lane, recovery) = open(&disk, Path::new("/s"), options.clone());
+        assert_eq!(recovery.damage[0].lost, 101..201, "{recovery:?}");
+        assert_eq!(recovery.damage[0].kept_in, None);
+        assert_eq!(read_until_lost(&lane), 101);
+        drop(lane);
+        assert_eq!(sim.files(), files, "starting again and again leaves nothing behind");
+    }
+    let (lane, _) = open(&disk, Path::new("/s"), options.clone());
+    lane.acknowledge(u64::MAX);
+    lane.save_cursor().unwrap();
+    sim.set_capacity(None);
+    lane.append(&lines(201..301)).unwrap();
+    assert_eq!(read(&lane, 201, 100, 1 << 20), 301);
+    drop(lane);
+    let (lane, _) = open(&disk, Path::new("/s"), options);
+    assert_eq!(read(&lane, 201, 100, 1 << 20), 301);
+}
+
+/// Where a lane says that lines are lost, from which on it gives no more.
+fn read_until_lost(lane: &Lane) -> u64 {
+    let mut reader = lane.reader(1);
+    loop {
+        match reader.next(1000, 1 << 20).unwrap() {
+            Next::Lines(_) => {}
+            Next::Lost(damage) => {
+                assert!(matches!(reader.next(1, 1), Ok(Next::End)));
+                return damage.lost.start;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 // ---- queues -----------------------------------------------------------------------------------------------------
 
 fn conserved(stats: &QueueStats) {
