@@ -467,13 +467,18 @@ impl Lane {
             from = to;
         }
         // Also what earlier calls dropped that failed afterwards.
-        let dropped = self.state().untold.take();
+        let dropped = self.take_dropped();
         Ok(Appended {
             first: first.unwrap_or_default(),
             count: from,
             dropped,
             nearly_full: self.watch_filling(),
         })
+    }
+
+    /// What calls of [`Lane::append`] dropped that failed afterwards, when no later one has told of it.
+    pub fn take_dropped(&self) -> Option<Dropped> {
+        self.state().untold.take()
     }
 
     fn append_frame(&self, bytes: &[u8], start: usize, ends: &[u32]) -> Result<u64, Error> {
@@ -666,8 +671,13 @@ impl Lane {
                 return Ok(());
             };
             if !old && self.options.when_full != WhenFull::DropOldest {
-                // Segments that are settled make room without loss.
-                if self.save_cursor().is_ok() && self.log.segments().len() < segments.len() {
+                // Segments that are settled make room without loss, also the last one when nothing waits in it.
+                if self.acknowledged() >= self.log.next_sequence() {
+                    self.log.roll();
+                }
+                if self.save_cursor().is_ok()
+                    && self.log.segments().first().map(|s| s.first_sequence) > Some(oldest.first_sequence)
+                {
                     continue;
                 }
                 let message =

@@ -878,10 +878,14 @@ impl Follow {
             let file = &self.open.as_ref().expect("a segment is open while it is read").1;
             let mut filled = 0;
             while filled < wanted {
-                let read = file.read_at(&mut self.piece[filled..], self.offset + filled as u64);
-                match read.map_err(|e| Error::io(format_args!("read segment {}", place.path.display()), e))? {
-                    0 => break,
-                    read => filled += read,
+                match file.read_at(&mut self.piece[filled..], self.offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(e) => {
+                        // What was not read is not zeros: the next call reads it again.
+                        self.piece.clear();
+                        return Err(Error::io(format_args!("read segment {}", place.path.display()), e));
+                    }
                 }
             }
             // A file that is shorter than it should be reads as zeros, which are no frame.

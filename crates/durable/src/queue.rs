@@ -816,6 +816,7 @@ impl Shared {
             while let Some(lines) = self.first_piece() {
                 match lane.append(&lines) {
                     Ok(appended) => {
+                        self.dropped(appended.dropped.as_ref());
                         self.appended(&lane, &appended);
                         if let Some(dropped) = appended.dropped {
                             (self.tell)(News::Dropped(dropped));
@@ -828,6 +829,11 @@ impl Shared {
                         }
                     }
                     Err(error) => {
+                        // The lines may go from memory now, and nothing more be appended.
+                        if let Some(dropped) = lane.take_dropped() {
+                            self.dropped(Some(&dropped));
+                            (self.tell)(News::Dropped(dropped));
+                        }
                         self.not_appended(error.is_full().then(|| error.to_string()));
                         if !error.is_full() {
                             self.degrade(error.to_string());
@@ -888,12 +894,16 @@ impl Shared {
         Some(piece.lines.clone())
     }
 
+    fn dropped(&self, dropped: Option<&Dropped>) {
+        let Some(dropped) = dropped else { return };
+        let mut state = self.lock();
+        state.dropped += dropped.count;
+        state.acknowledged += dropped.count;
+    }
+
     /// The first piece is in the lane now, or as much of it as the disk took.
     fn appended(&self, lane: &Lane, went: &Appended) {
         let mut state = self.lock();
-        let dropped = went.dropped.as_ref().map_or(0, |d| d.count);
-        state.dropped += dropped;
-        state.acknowledged += dropped;
         let Some(mut piece) = state.pieces.pop_front() else { return };
         let count = went.count as u64;
         state.spooled += count;
@@ -1031,7 +1041,7 @@ impl Shared {
 
     fn next(&self, outbox: &mut Outbox, want: &Want) -> Work {
         loop {
-            let (lane, hurry) = {
+            let (lane, end, hurry) = {
                 let state = self.lock();
                 if state.abandon {
                     return Work::End;
@@ -1043,11 +1053,11 @@ impl Shared {
                 {
                     return Work::SyncTarget(settled);
                 }
-                (state.lane.clone(), state.closing || state.delivered_wanted > settled)
+                (state.lane.clone(), state.end, state.closing || state.delivered_wanted > settled)
             };
             let mut pause = Duration::from_secs(3600);
             if let Some(lane) = &lane {
-                match outbox.read(lane, want, hurry) {
+                match outbox.read(lane, end, want, hurry) {
                     Read::Work(Work::Lost(damage)) => {
                         self.lost(outbox, lane, &damage);
                         return Work::Lost(damage);
@@ -1065,7 +1075,7 @@ impl Shared {
             if state.abandon {
                 return Work::End;
             }
-            let drained = lane.as_ref().is_none_or(|l| outbox.position() >= l.next_number());
+            let drained = state.lane.is_none() || outbox.position() >= state.end;
             if drained && let Some(taken) = state.piece_for(want) {
                 return Work::Batch(taken);
             }
@@ -1073,7 +1083,7 @@ impl Shared {
                 return Work::End;
             }
             // Nothing arrived since it was looked.
-            if lane.as_ref().is_none_or(|l| l.next_number() == outbox.seen) {
+            if lane.is_none() || state.end == outbox.seen {
                 let _woken = wait_timeout(&self.arrived, state, pause);
             }
         }
@@ -1208,24 +1218,33 @@ impl Outbox {
         self.main.as_ref().map_or(0, LaneReader::position)
     }
 
-    fn read(&mut self, lane: &Lane, want: &Want, hurry: bool) -> Read {
-        self.seen = lane.next_number();
-        let main = self.main.get_or_insert_with(|| lane.reader(lane.acknowledged()));
+    /// Reads lines before the number `end`: of those behind it the queue does not know yet whether they were settled in memory.
+    fn read(&mut self, lane: &Lane, end: u64, want: &Want, hurry: bool) -> Read {
+        self.seen = end;
+        let acknowledged = lane.acknowledged();
+        // Lines that were settled in memory before they were in the lane are not sent again, nor are dropped ones.
+        let main = match &mut self.main {
+            Some(main) if main.position() >= acknowledged => main,
+            behind => behind.insert(lane.reader(acknowledged)),
+        };
+        let before = |position: u64| usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX);
         let mut lines_max = want.lines_max.max(1);
         let pause;
         if let Some(live) = &mut self.live {
-            let due = due(self.seen - live.reader.position(), &mut live.since, want, hurry);
+            let due = due(before(live.reader.position()), &mut live.since, want, hurry);
             let turn_of_backlog = self.requests % BACKLOG_SHARE == BACKLOG_SHARE - 1;
             if due == Some(Duration::ZERO) && !turn_of_backlog {
                 self.requests += 1;
                 live.since = Some(Instant::now());
+                let lines_max = lines_max.min(before(live.reader.position()));
                 return taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live);
             }
             pause = due;
             let backlog = live.start.saturating_sub(main.position());
             lines_max = lines_max.min(usize::try_from(backlog).unwrap_or(usize::MAX));
         } else {
-            pause = due(self.seen - main.position().min(self.seen), &mut self.since, want, hurry);
+            pause = due(before(main.position()), &mut self.since, want, hurry);
+            lines_max = lines_max.min(before(main.position()));
             match pause {
                 Some(Duration::ZERO) => self.since = Some(Instant::now()),
                 Some(time) => return Read::Wait(time),
@@ -1255,13 +1274,13 @@ impl Outbox {
 
 /// How long lines may wait for a full batch: not at all when there are enough, or somebody is in a hurry; `None` when there
 /// is none.
-fn due(available: u64, since: &mut Option<Instant>, want: &Want, hurry: bool) -> Option<Duration> {
+fn due(available: usize, since: &mut Option<Instant>, want: &Want, hurry: bool) -> Option<Duration> {
     if available == 0 {
         *since = None;
         return None;
     }
     let since = *since.get_or_insert_with(Instant::now);
-    let enough = hurry || available >= want.lines_max as u64;
+    let enough = hurry || available >= want.lines_max;
     Some(if enough { Duration::ZERO } else { want.interval.saturating_sub(since.elapsed()) })
 }
 

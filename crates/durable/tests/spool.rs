@@ -258,6 +258,32 @@ fn a_lane_that_fills_says_so_once_and_how_much_room_is_left() {
 }
 
 #[test]
+fn a_read_that_fails_is_tried_again_and_nothing_is_lost() {
+    for after in 0..6 {
+        let sim = SimDisk::new();
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let options = LaneOptions::default().segment_bytes(2000).compression(false).keep_free(0);
+        let (lane, _) = open(&disk, Path::new("/s"), options);
+        (0..4).for_each(|i| drop(lane.append(&lines(i * 100 + 1..i * 100 + 101)).unwrap()));
+        sim.fail(Fault { call: Some(Call::Read), after, times: 1, errno: IO_ERROR });
+        let mut reader = lane.reader(1);
+        let (mut position, mut failed) = (1, 0);
+        while position < 401 {
+            match reader.next(30, 1000) {
+                Ok(Next::Lines(batch)) => {
+                    assert_eq!((batch.first, batch.line(0)), (position, &line(position)[..]));
+                    position += batch.len() as u64;
+                }
+                Ok(other) => panic!("after {after} reads: {other:?}"),
+                Err(_) => failed += 1,
+            }
+        }
+        // Behind lines that were read it is tried again without a word.
+        assert!(failed <= 1 && (failed == 1 || after > 0), "after {after} reads: {failed} failed");
+    }
+}
+
+#[test]
 fn a_full_disk_with_a_torn_tail_opens_and_drains() {
     let sim = SimDisk::new();
     let disk: Arc<dyn Disk> = Arc::new(sim.clone());
@@ -305,6 +331,19 @@ fn read_until_lost(lane: &Lane) -> u64 {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_lane_whose_lines_are_all_settled_takes_more_than_its_size() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let options = LaneOptions::default().compression(false).keep_free(0).bytes_max(5000);
+    let (lane, _) = open(&disk, Path::new("/s"), options.when_full(WhenFull::Block));
+    lane.append(&lines(1..100)).unwrap();
+    assert!(lane.append(&lines(100..400)).is_err_and(|e| e.is_full()));
+    lane.acknowledge(100);
+    // Otherwise nothing could ever be taken from who offers it, and nobody would send anything to make room.
+    assert_eq!(lane.append(&lines(100..400)).unwrap().count, 300);
+    assert_eq!(read(&lane, 100, 100, 1 << 20), 400);
 }
 
 // ---- queues -----------------------------------------------------------------------------------------------------
