@@ -236,9 +236,9 @@ impl Disk for RealDisk {
         let mut known = String::new();
         let _unreadable = file.read_to_string(&mut known);
         if known != own {
-            let mut note =
-                || file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(own.as_bytes()));
-            let _a_full_disk_holds_a_lock_all_the_same = note();
+            // A full disk has no room for it: the spool must open all the same, or nothing would ever free any.
+            let _only_for_people =
+                file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(own.as_bytes()));
         }
         Ok(Box::new(RealLock(file)))
     }

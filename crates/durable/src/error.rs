@@ -40,10 +40,7 @@ impl Error {
     /// True when the file system has no room.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
-        matches!(
-            self.kind,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-        )
+        is_no_space(self.kind)
     }
 
     /// True when the folder or file system does not allow writing.
@@ -75,6 +72,10 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         !self.is_invalid() && !self.is_corruption()
     }
+}
+
+pub(crate) fn is_no_space(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 impl fmt::Display for Error {

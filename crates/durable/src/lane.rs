@@ -5,6 +5,7 @@ use crate::cursor::{Cursor, Position, Totals};
 use crate::dead::{self, DeadLetter, DeadLine};
 use crate::disk::{Disk, DiskLock};
 use crate::error::Error;
+use crate::filling::Filling;
 use crate::log::{Damage, Follow, Frame, Log, LogOptions, SegmentInfo, Step, machine_clock};
 use std::fmt;
 use std::io;
@@ -20,11 +21,16 @@ const DEAD: &str = "dead";
 /// A frame is begun anew after so many bytes of lines.
 const FRAME_BYTES: usize = 64 << 10;
 /// The longest line there may be.
-const LINE_BYTES_MAX: usize = 8 << 20;
+pub(crate) const LINE_BYTES_MAX: usize = 8 << 20;
 /// The file system is asked for its room at most this often.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
 /// Level of the compression: the fastest that keeps what it promises, see `graylogic bench spool`.
 const ZSTD_LEVEL: i32 = 1;
+
+/// Of lines that are dropped so many measurements are named, as far as so many bytes of each segment have them; a long name is cut.
+const MEASUREMENTS_MAX: usize = 10;
+const NAMED_BYTES: usize = 1 << 20;
+const NAME_BYTES_MAX: usize = 200;
 
 /// Flags of a frame.
 const COMPRESSED: u16 = 1;
@@ -38,6 +44,9 @@ pub enum WhenFull {
     DropOldest,
     /// It takes no more: [`Error::is_full`].
     DropNewest,
+    /// It takes no more, and callers that may wait do so until there is room: see [`Queue::when_room`](crate::Queue::when_room).
+    /// Those that may not are refused.
+    Block,
 }
 
 /// Settings of a lane.
@@ -148,6 +157,13 @@ impl Lines {
         self.ends.clear();
     }
 
+    /// The lines from a place on.
+    pub(crate) fn after(&self, i: usize) -> Self {
+        let start = self.start(i);
+        let ends = self.ends[i..].iter().map(|e| e - start as u32).collect();
+        Self { bytes: self.bytes[start..].to_vec(), ends }
+    }
+
     fn start(&self, i: usize) -> usize {
         if i == 0 { 0 } else { self.ends[i - 1] as usize }
     }
@@ -218,8 +234,36 @@ pub struct LaneRecovery {
 pub struct Appended {
     /// The number of the first of them.
     pub first: u64,
+    /// How many of them, from the first on: all of them unless the disk refused in the middle.
+    pub count: usize,
     /// What made room for them.
     pub dropped: Option<Dropped>,
+    /// The lane is nearly full since this append. Told once, and again when it was half empty in between.
+    pub nearly_full: Option<NearlyFull>,
+}
+
+/// A lane that has used four fifths of the room it may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NearlyFull {
+    /// Bytes of lines that wait.
+    pub waiting_bytes: u64,
+    /// So many more may wait.
+    pub bytes_left: u64,
+    /// At the rate of the last minutes it is full after this time.
+    pub full_in: Option<Duration>,
+}
+
+impl fmt::Display for NearlyFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (waiting, left) = (self.waiting_bytes / 1_000_000, self.bytes_left / 1_000_000);
+        write!(f, "{waiting} MB wait in the spool and there is room for {left} MB more")?;
+        match self.full_in {
+            Some(time) => write!(f, ", which is full in {:.1} hours", time.as_secs_f64() / 3600.0)?,
+            None => write!(f, ", and it does not grow")?,
+        }
+        write!(f, "; mend the target, or give the spool more room")
+    }
 }
 
 /// Lines that were dropped because a limit was reached.
@@ -230,16 +274,25 @@ pub struct Dropped {
     pub count: u64,
     /// The number of the first, and the number after the last.
     pub numbers: std::ops::Range<u64>,
-    /// The oldest of them was appended about then, in nanoseconds since the epoch.
+    /// The oldest of them was appended then or later, in nanoseconds since the epoch by the clock of the lane; `i64::MAX`
+    /// when nobody knows.
     pub since: i64,
+    /// The newest of them was appended then or earlier.
+    pub until: i64,
+    /// Measurements of them, up to ten, as far as the first MiB of each segment names them.
+    pub measurements: Vec<String>,
     /// Which limit.
     pub why: &'static str,
 }
 
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { count, numbers, why, .. } = self;
-        write!(f, "{count} lines, numbers {} to {}, were dropped: {why}", numbers.start, numbers.end - 1)
+        let Self { count, numbers, measurements, why, .. } = self;
+        write!(f, "{count} lines, numbers {} to {}", numbers.start, numbers.end - 1)?;
+        if !measurements.is_empty() {
+            write!(f, ", of {}", measurements.join(", "))?;
+        }
+        write!(f, ", were dropped: {why}")
     }
 }
 
@@ -263,6 +316,15 @@ pub struct LaneStats {
     pub bytes: u64,
     /// Most bytes of segments.
     pub bytes_max: u64,
+    /// Bytes of segments that hold waiting lines; of the first of them its share.
+    pub waiting_bytes: u64,
+    /// So many more may wait: as the limit has it, and as the file system has room to spare.
+    pub bytes_left: u64,
+    /// Four fifths of the room are used.
+    pub nearly_full: bool,
+    /// At the rate at which `waiting_bytes` grew in the last five minutes the lane is full after this time; `None` when it does
+    /// not grow, and in the first ten seconds.
+    pub full_in: Option<Duration>,
     /// Segments.
     pub segments: usize,
     /// The number of the first line that waits, and the number the next line gets.
@@ -302,6 +364,9 @@ struct State {
     limits: Limits,
     /// Lines that were dropped and that no caller heard of.
     untold: Option<Dropped>,
+    filling: Filling,
+    /// It was told that the lane is nearly full.
+    warned: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -309,6 +374,8 @@ struct Limits {
     bytes_max: u64,
     /// The file system has less room than it should keep.
     tight: bool,
+    /// What it had to spare.
+    spare: u64,
     asked: Option<Instant>,
 }
 
@@ -348,17 +415,19 @@ impl Lane {
                 acknowledged - 1
             ));
         }
-        let limits = Limits { bytes_max: u64::MAX, tight: false, asked: None };
+        let limits = Limits { bytes_max: u64::MAX, tight: false, spare: u64::MAX, asked: None };
+        let (filling, warned) = (Filling::default(), false);
         let lane = Self {
             disk,
             folder: folder.to_owned(),
             options,
             log: Arc::new(log),
             dead: Mutex::new(None),
-            state: Mutex::new(State { acknowledged, totals, limits, untold: None }),
+            state: Mutex::new(State { acknowledged, totals, limits, untold: None, filling, warned }),
             saving: Mutex::new(cursor),
             _lock: lock,
         };
+        lane.limits();
         Ok((lane, found))
     }
 
@@ -367,16 +436,16 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends lines and returns where they went.
+    /// Appends lines, as many as the disk takes, and returns where they went. When it refuses in the middle, [`Appended::count`]
+    /// says how many are in the lane; the rest is for another call.
     ///
     /// # Errors
-    /// [`Error::is_full`] when the lane takes no more; [`Error::is_invalid`] for a line above 8 MiB; otherwise the disk
-    /// refused. Then nothing is promised of these lines: some of them may be in the lane all the same, and appending them
-    /// again makes them come twice.
+    /// [`Error::is_full`] when the lane takes no more; [`Error::is_invalid`] when the first line is above 8 MiB; otherwise the
+    /// disk refused. Then none of these lines is read back, but for what a crash may find on the disk.
     pub fn append(&self, lines: &Lines) -> Result<Appended, Error> {
-        let first = self.log.next_sequence();
+        let next = self.log.next_sequence();
         if lines.ends.is_empty() {
-            return Ok(Appended { first, dropped: None });
+            return Ok(Appended { first: next, count: 0, dropped: None, nearly_full: None });
         }
         self.make_room(lines.bytes.len() as u64)?;
         let mut first = None;
@@ -385,21 +454,40 @@ impl Lane {
             let start = lines.start(from);
             let fits = lines.ends[from..].partition_point(|&e| e as usize - start <= FRAME_BYTES);
             let to = from + fits.max(1);
-            let bytes = &lines.bytes[start..lines.ends[to - 1] as usize];
-            if bytes.len() > LINE_BYTES_MAX {
-                let message = format!("append to the spool: a line of {} bytes; shorten it", bytes.len());
-                return Err(Error::plain(io::ErrorKind::InvalidInput, message));
+            match self.append_frame(
+                &lines.bytes[start..lines.ends[to - 1] as usize],
+                start,
+                &lines.ends[from..to],
+            ) {
+                Ok(number) => first = first.or(Some(number)),
+                // The caller meets the error with the rest.
+                Err(_) if first.is_some() => break,
+                Err(error) => return Err(error),
             }
-            let (flags, payload) =
-                encode_frame(bytes, start, &lines.ends[from..to], self.options.compression);
-            let number =
-                self.log.append_with((to - from) as u32, flags, |out| out.extend_from_slice(&payload))?;
-            first.get_or_insert(number);
             from = to;
         }
         // Also what earlier calls dropped that failed afterwards.
-        let dropped = self.state().untold.take();
-        Ok(Appended { first: first.unwrap_or_default(), dropped })
+        let dropped = self.take_dropped();
+        Ok(Appended {
+            first: first.unwrap_or_default(),
+            count: from,
+            dropped,
+            nearly_full: self.watch_filling(),
+        })
+    }
+
+    /// What calls of [`Lane::append`] dropped that failed afterwards, when no later one has told of it.
+    pub fn take_dropped(&self) -> Option<Dropped> {
+        self.state().untold.take()
+    }
+
+    fn append_frame(&self, bytes: &[u8], start: usize, ends: &[u32]) -> Result<u64, Error> {
+        if bytes.len() > LINE_BYTES_MAX {
+            let message = format!("append to the spool: a line of {} bytes; shorten it", bytes.len());
+            return Err(Error::plain(io::ErrorKind::InvalidInput, message));
+        }
+        let (flags, payload) = encode_frame(bytes, start, ends, self.options.compression);
+        self.log.append_with(ends.len() as u32, flags, |out| out.extend_from_slice(&payload))
     }
 
     /// Returns when everything appended before the call survives a power cut, with the first number that may not.
@@ -430,11 +518,14 @@ impl Lane {
     }
 
     /// Says that the lines before a number are settled: delivered, or parked. Only forwards; in memory until
-    /// [`Lane::save_cursor`].
-    pub fn acknowledge(&self, before: u64) {
+    /// [`Lane::save_cursor`]. Returns how many of them were not settled before: those that were dropped meanwhile are
+    /// counted there.
+    pub fn acknowledge(&self, before: u64) -> u64 {
         let next = self.log.next_sequence();
         let mut state = self.state();
-        state.acknowledged = state.acknowledged.max(before.min(next));
+        let from = state.acknowledged;
+        state.acknowledged = from.max(before.min(next));
+        state.acknowledged - from
     }
 
     /// Says that so many lines before the acknowledged number were lost to damage.
@@ -523,7 +614,8 @@ impl Lane {
     pub fn stats(&self) -> LaneStats {
         let segments = self.log.segments();
         let next = self.log.next_sequence();
-        let state = self.state();
+        let mut state = self.state();
+        let level = state.level(&segments);
         let totals = state.totals;
         let settled = state.acknowledged - 1;
         let oldest = segments
@@ -540,6 +632,10 @@ impl Lane {
             waiting: next - state.acknowledged,
             bytes: segments.iter().map(|s| s.bytes).sum(),
             bytes_max: state.limits.bytes_max,
+            waiting_bytes: level.waiting_bytes,
+            bytes_left: level.bytes_left,
+            nearly_full: is_nearly_full(&level),
+            full_in: level.full_in,
             segments: segments.len(),
             first: state.acknowledged,
             next,
@@ -574,9 +670,14 @@ impl Lane {
             } else {
                 return Ok(());
             };
-            if !old && self.options.when_full == WhenFull::DropNewest {
-                // Segments that are settled make room without loss.
-                if self.save_cursor().is_ok() && self.log.segments().len() < segments.len() {
+            if !old && self.options.when_full != WhenFull::DropOldest {
+                // Segments that are settled make room without loss, also the last one when nothing waits in it.
+                if self.acknowledged() >= self.log.next_sequence() {
+                    self.log.roll();
+                }
+                if self.save_cursor().is_ok()
+                    && self.log.segments().first().map(|s| s.first_sequence) > Some(oldest.first_sequence)
+                {
                     continue;
                 }
                 let message =
@@ -584,7 +685,8 @@ impl Lane {
                 return Err(Error::plain(io::ErrorKind::QuotaExceeded, message).full());
             }
             let end = segments.get(1).map_or(self.log.next_sequence(), |s| s.first_sequence);
-            self.drop_segment(oldest.created, end, segments.len() == 1, why)?;
+            let until = segments.get(1).map_or_else(|| self.now(), |s| s.created);
+            self.drop_segment((oldest.created, until), end, segments.len() == 1, why)?;
             let freed = self.log.segments().len() < segments.len();
             if !freed || segments.len() == 1 || (limits.tight && !much) {
                 // A segment whose last sync failed stays until one succeeds; the last one is begun anew; a disk that
@@ -606,7 +708,14 @@ impl Lane {
         self.log.segments().iter().any(|s| s.bytes > 64)
     }
 
-    fn drop_segment(&self, since: i64, end: u64, only: bool, why: &'static str) -> Result<(), Error> {
+    fn drop_segment(
+        &self,
+        (since, until): (i64, i64),
+        end: u64,
+        only: bool,
+        why: &'static str,
+    ) -> Result<(), Error> {
+        let measurements = self.measurements(self.acknowledged(), end);
         {
             let mut state = self.state();
             let from = state.acknowledged;
@@ -614,9 +723,9 @@ impl Lane {
             state.totals.dropped += count;
             state.acknowledged = from.max(end);
             if count > 0 {
-                let dropped = Dropped { count, numbers: from..end, since, why };
+                let dropped = Dropped { count, numbers: from..end, since, until, measurements, why };
                 state.untold = Some(match state.untold.take() {
-                    Some(before) => before.and(&dropped),
+                    Some(before) => before.and(dropped),
                     None => dropped,
                 });
             }
@@ -631,6 +740,42 @@ impl Lane {
         Ok(())
     }
 
+    /// What the lines of a segment that goes are about. A segment that cannot be read goes all the same.
+    fn measurements(&self, from: u64, end: u64) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut reader = self.reader(from);
+        let mut bytes = 0;
+        // A step is a frame, or a place that is damaged.
+        for _step in 0..NAMED_BYTES / FRAME_BYTES {
+            if reader.position() >= end || names.len() == MEASUREMENTS_MAX || bytes >= NAMED_BYTES {
+                break;
+            }
+            match reader.next(usize::MAX, FRAME_BYTES) {
+                Ok(Next::Lines(batch)) => {
+                    bytes += batch.bytes.len();
+                    let lines = (0..batch.len()).take_while(|&i| batch.first + (i as u64) < end);
+                    lines.for_each(|i| add_name(&mut names, measurement(batch.line(i))));
+                }
+                Ok(Next::Lost(_)) => {}
+                Ok(Next::End) | Err(_) => break,
+            }
+        }
+        names
+    }
+
+    /// Whether the lane is nearly full since now.
+    fn watch_filling(&self) -> Option<NearlyFull> {
+        let segments = self.log.segments();
+        let mut state = self.state();
+        let level = state.level(&segments);
+        if level.waiting_bytes < level.bytes_left {
+            state.warned = false;
+        }
+        let news = is_nearly_full(&level) && !state.warned;
+        state.warned |= news;
+        news.then_some(level)
+    }
+
     /// The limits as the file system has them now; it is asked once a second.
     fn limits(&self) -> Limits {
         let mut limits = self.state().limits;
@@ -643,6 +788,7 @@ impl Lane {
                 let keep_free =
                     self.options.keep_free.unwrap_or_else(|| (space.total_bytes / 20).max(512 << 20));
                 limits.tight = space.available_bytes < keep_free;
+                limits.spare = space.available_bytes.saturating_sub(keep_free);
                 let most = (10 << 30).min(space.total_bytes / 10);
                 limits.bytes_max = self.options.bytes_max.unwrap_or(most);
             }
@@ -654,10 +800,56 @@ impl Lane {
     }
 }
 
-impl Dropped {
-    fn and(self, later: &Self) -> Self {
-        Self { count: self.count + later.count, numbers: self.numbers.start..later.numbers.end, ..self }
+impl State {
+    fn level(&mut self, segments: &[SegmentInfo]) -> NearlyFull {
+        let waiting = |s: &SegmentInfo| {
+            let all = s.end_sequence.saturating_sub(s.first_sequence).max(1);
+            let rest = s.end_sequence.saturating_sub(self.acknowledged.max(s.first_sequence));
+            (u128::from(s.bytes) * u128::from(rest) / u128::from(all)) as u64
+        };
+        let waiting_bytes = segments.iter().map(waiting).sum();
+        let bytes_left = self.limits.bytes_max.saturating_sub(waiting_bytes).min(self.limits.spare);
+        let now = Instant::now();
+        self.filling.add(now, waiting_bytes);
+        NearlyFull {
+            waiting_bytes,
+            bytes_left,
+            full_in: self.filling.full_in(now, waiting_bytes, bytes_left),
+        }
     }
+}
+
+fn is_nearly_full(level: &NearlyFull) -> bool {
+    level.waiting_bytes / 4 >= level.bytes_left
+}
+
+impl Dropped {
+    fn and(mut self, later: Self) -> Self {
+        later.measurements.into_iter().for_each(|name| add_name(&mut self.measurements, name));
+        let numbers = self.numbers.start..later.numbers.end;
+        let (since, until) = (self.since.min(later.since), self.until.max(later.until));
+        Self { count: self.count + later.count, numbers, since, until, ..self }
+    }
+}
+
+fn add_name(names: &mut Vec<String>, name: String) {
+    if names.len() < MEASUREMENTS_MAX && !names.contains(&name) {
+        names.push(name);
+    }
+}
+
+/// The measurement of a line: what is before the first comma or space that no backslash stands before.
+fn measurement(line: &[u8]) -> String {
+    let mut name = Vec::new();
+    let mut bytes = line.iter().copied().peekable();
+    while let Some(byte) = bytes.next().filter(|b| !b", \n".contains(b)) {
+        let escaped = (byte == b'\\').then(|| bytes.next_if(|b| b", =".contains(b))).flatten();
+        name.push(escaped.unwrap_or(byte));
+        if name.len() == NAME_BYTES_MAX {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&name).into_owned()
 }
 
 impl fmt::Debug for Lane {

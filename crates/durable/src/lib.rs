@@ -34,6 +34,7 @@ mod cursor;
 mod dead;
 mod disk;
 mod error;
+mod filling;
 mod frame;
 mod lane;
 mod log;
@@ -48,7 +49,8 @@ pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use error::Error;
 pub use frame::FRAME_HEADER_BYTES;
 pub use lane::{
-    Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, Next, WhenFull,
+    Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, NearlyFull,
+    Next, WhenFull,
 };
 pub use log::{Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed};
 pub use memory::MemoryDisk;

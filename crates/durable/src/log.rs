@@ -2,7 +2,7 @@
 //! It knows nothing of what a payload means. Everything is synchronous; there are no threads here.
 
 use crate::disk::{Disk, DiskFile, OpenMode};
-use crate::error::Error;
+use crate::error::{Error, is_no_space};
 use crate::frame::{
     FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame, padded, payload_crc,
     torn_header,
@@ -278,8 +278,8 @@ pub struct Log {
 impl Log {
     /// Opens the log in a folder, or makes one.
     ///
-    /// It never fails because of what the files hold. A torn tail is copied to `damaged/` and cut; a file that is no
-    /// segment of this log is moved there. Only the last segment is read whole; others are looked into by
+    /// It never fails because of what the files hold. A torn tail is copied to `damaged/` and cut, or left in its place when the
+    /// disk is full; a file that is no segment of this log is moved there. Only the last segment is read whole; others are looked into by
     /// [`Log::replay`].
     ///
     /// # Errors
@@ -878,10 +878,14 @@ impl Follow {
             let file = &self.open.as_ref().expect("a segment is open while it is read").1;
             let mut filled = 0;
             while filled < wanted {
-                let read = file.read_at(&mut self.piece[filled..], self.offset + filled as u64);
-                match read.map_err(|e| Error::io(format_args!("read segment {}", place.path.display()), e))? {
-                    0 => break,
-                    read => filled += read,
+                match file.read_at(&mut self.piece[filled..], self.offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(read) => filled += read,
+                    Err(e) => {
+                        // What was not read is not zeros: the next call reads it again.
+                        self.piece.clear();
+                        return Err(Error::io(format_args!("read segment {}", place.path.display()), e));
+                    }
                 }
             }
             // A file that is shorter than it should be reads as zeros, which are no frame.
@@ -1151,17 +1155,25 @@ fn cut_torn_tail(
         let lost = torn.and_then(|h| Some(next..h.end_sequence()?)).unwrap_or(0..0);
         next = next.max(lost.end);
         let copy_name = format!("{}-{at:x}.torn", last.name());
-        let kept_in = copy_damaged(disk, directory, &copy_name, &bytes[at..])?;
-        let file = disk.open(&last.path, OpenMode::ReadWrite)?;
-        file.truncate(at as u64)?;
-        file.sync()?;
-        last.bytes = at as u64;
+        let kept_in = match copy_damaged(disk, directory, &copy_name, &bytes[at..]) {
+            Ok(path) => {
+                let file = disk.open(&last.path, OpenMode::ReadWrite)?;
+                file.truncate(at as u64)?;
+                file.sync()?;
+                last.bytes = at as u64;
+                Some(path)
+            }
+            // A full disk has no room for a copy, and opens all the same: the tail stays where it is, readers pass it, and
+            // new frames go to a new segment.
+            Err(e) if is_no_space(e.kind()) => None,
+            Err(e) => return Err(e),
+        };
         recovery.damage.push(Damage {
             segment: last.name(),
             offset: at as u64,
             bytes: (bytes.len() - at) as u64,
             lost,
-            kept_in: Some(kept_in),
+            kept_in,
         });
     }
     Ok(next)
@@ -1192,7 +1204,7 @@ fn copy_damaged(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> 
     let to = free_name(disk, &folder, name)?;
     let file = disk.open(&to, OpenMode::CreateNew)?;
     if let Err(error) = file.write_at(bytes, 0).and_then(|()| file.sync()) {
-        // A disk without room is tried again and again: nothing is left behind each time.
+        // Half a copy helps nobody, and the next start would make another.
         let _left_behind = disk.remove(&to);
         return Err(error);
     }

@@ -4,7 +4,10 @@
 
 use crate::dead::DeadLine;
 use crate::error::Error;
-use crate::lane::{Batch, Dropped, Lane, LaneReader, LaneRecovery, LaneStats, Lines, Next};
+use crate::lane::{
+    Appended, Batch, Dropped, LINE_BYTES_MAX, Lane, LaneReader, LaneRecovery, LaneStats, Lines, NearlyFull,
+    Next,
+};
 use crate::log::{Damage, machine_clock};
 use std::collections::VecDeque;
 use std::fmt;
@@ -138,6 +141,8 @@ pub enum Refused<E> {
     Invalid(E),
     /// Too much waits already, because of this.
     Full(String),
+    /// No lane takes a line of so many bytes.
+    TooLong(usize),
     /// The queue is closed.
     Closed,
 }
@@ -154,6 +159,8 @@ pub enum News {
     Recovered,
     /// The lane was full, and its oldest lines made room.
     Dropped(Dropped),
+    /// The lane has used four fifths of its room. Told once, and again when it was half empty in between.
+    NearlyFull(NearlyFull),
 }
 
 type OpenLane = Box<dyn FnMut() -> Result<(Lane, LaneRecovery), Error> + Send>;
@@ -220,6 +227,9 @@ struct State {
     room: bool,
     last_sync: Duration,
     waiters: Vec<Waiter>,
+    room_waiters: Vec<RoomWaiter>,
+    /// Lines of a piece in the hands of the sender.
+    flying: Option<Flying>,
     /// No more lines are taken; threads end when their work is done, or at once.
     closing: bool,
     abandon: bool,
@@ -238,6 +248,18 @@ struct Piece {
     /// The writer is appending it at this moment.
     busy: bool,
 }
+
+/// Lines that the sender has from memory, and what became of their piece meanwhile.
+struct Flying {
+    /// Counts of lines accepted before the first, and before the end.
+    first: u64,
+    end: u64,
+    /// So many of them are in the lane now, before this number.
+    in_lane: u64,
+    before: u64,
+}
+
+type RoomWaiter = Box<dyn FnOnce(bool) + Send>;
 
 struct Waiter {
     level: Level,
@@ -303,8 +325,8 @@ pub struct Taken {
 enum Origin {
     Lane,
     Live,
-    /// Of the piece with this first line.
-    Memory(u64),
+    /// From a piece.
+    Memory,
 }
 
 /// What a queue holds and has done since it was started.
@@ -411,7 +433,7 @@ impl Queue {
         if state.closing {
             return Err(Refused::Closed);
         }
-        if state.memory_bytes() >= self.shared.options.memory_bytes_max {
+        if !self.shared.has_room(&state) {
             state.refused_full += 1;
             return Err(Refused::Full(state.why_full()));
         }
@@ -422,6 +444,11 @@ impl Queue {
             return Err(Refused::Invalid(error));
         }
         let bytes = state.open.bytes.len();
+        if bytes - before > LINE_BYTES_MAX {
+            state.open.bytes.truncate(before);
+            state.refused_invalid += 1;
+            return Err(Refused::TooLong(bytes - before));
+        }
         state.open.ends.push(bytes as u32);
         state.accepted += 1;
         let accepted = state.accepted;
@@ -461,6 +488,20 @@ impl Queue {
         }
         self.shared.want(&mut state, level, lines);
         state.waiters.push(Waiter { level, lines, then: Box::new(then) });
+    }
+
+    /// Calls `then` when the queue takes lines, with `true`, or when it is closed, with `false`; from a thread of the queue, or at
+    /// once. For callers that may wait after [`Refused::Full`], as [`WhenFull::Block`](crate::WhenFull::Block) has it. Others
+    /// may be first: who is refused again waits again.
+    pub fn when_room(&self, then: impl FnOnce(bool) + Send + 'static) {
+        let mut state = self.shared.lock();
+        let room = self.shared.has_room(&state);
+        if room || state.closing {
+            let open = !state.closing;
+            drop(state);
+            return then(open);
+        }
+        state.room_waiters.push(Box::new(then));
     }
 
     /// The next thing a sender has to do; waits for it.
@@ -676,6 +717,10 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn has_room(&self, state: &State) -> bool {
+        state.memory_bytes() < self.options.memory_bytes_max
+    }
+
     fn wake_all(&self) {
         self.gathered.notify_all();
         self.sync_due.notify_all();
@@ -708,9 +753,13 @@ impl Shared {
                 i += 1;
             }
         }
+        let open = !state.closing;
+        let room = !open || self.has_room(&state);
+        let waited = if room { std::mem::take(&mut state.room_waiters) } else { Vec::new() };
         drop(state);
         self.progress.notify_all();
         reached.into_iter().for_each(|(then, yes)| then(yes));
+        waited.into_iter().for_each(|then| then(open));
     }
 
     // ---- the thread that appends --------------------------------------------------------------------------------
@@ -767,17 +816,24 @@ impl Shared {
             while let Some(lines) = self.first_piece() {
                 match lane.append(&lines) {
                     Ok(appended) => {
-                        self.appended(
-                            &lane,
-                            appended.first,
-                            appended.dropped.as_ref().map_or(0, |d| d.count),
-                        );
+                        self.dropped(appended.dropped.as_ref());
+                        self.appended(&lane, &appended);
                         if let Some(dropped) = appended.dropped {
                             (self.tell)(News::Dropped(dropped));
                         }
-                        self.recovered();
+                        if let Some(level) = appended.nearly_full {
+                            (self.tell)(News::NearlyFull(level));
+                        }
+                        if appended.count == lines.ends.len() {
+                            self.recovered();
+                        }
                     }
                     Err(error) => {
+                        // The lines may go from memory now, and nothing more be appended.
+                        if let Some(dropped) = lane.take_dropped() {
+                            self.dropped(Some(&dropped));
+                            (self.tell)(News::Dropped(dropped));
+                        }
                         self.not_appended(error.is_full().then(|| error.to_string()));
                         if !error.is_full() {
                             self.degrade(error.to_string());
@@ -838,24 +894,45 @@ impl Shared {
         Some(piece.lines.clone())
     }
 
-    /// The first piece is in the lane now.
-    fn appended(&self, lane: &Lane, first: u64, dropped: u64) {
+    fn dropped(&self, dropped: Option<&Dropped>) {
+        let Some(dropped) = dropped else { return };
         let mut state = self.lock();
-        if dropped > 0 {
-            state.dropped += dropped;
-            state.acknowledged = state.acknowledged.max(lane.acknowledged());
-        }
-        let Some(piece) = state.pieces.pop_front() else { return };
-        let count = piece.lines.ends.len() as u64;
-        state.pieces_bytes -= piece.lines.bytes.len();
+        state.dropped += dropped.count;
+        state.acknowledged += dropped.count;
+    }
+
+    /// The first piece is in the lane now, or as much of it as the disk took.
+    fn appended(&self, lane: &Lane, went: &Appended) {
+        let mut state = self.lock();
+        let Some(mut piece) = state.pieces.pop_front() else { return };
+        let count = went.count as u64;
         state.spooled += count;
-        state.end = first + count;
-        if piece.settled > 0 {
-            // The sender had them from memory, after everything before them.
-            state.acknowledged = first + piece.settled as u64;
-            lane.acknowledge(state.acknowledged);
+        state.end = went.first + count;
+        let settled = piece.settled.min(went.count);
+        if settled > 0 {
+            // The sender had them from memory, after everything before them. They were counted then.
+            state.acknowledge(lane, went.first + settled as u64);
         }
-        if let Ok(mut lines) = Arc::try_unwrap(piece.lines)
+        if let Some(flying) = &mut state.flying {
+            let end = flying.end.min(piece.first + count);
+            let overlap = end.saturating_sub(flying.first.max(piece.first));
+            if overlap > 0 {
+                flying.in_lane += overlap;
+                flying.before = went.first + (end - piece.first);
+            }
+        }
+        state.pieces_bytes -= piece.lines.bytes.len();
+        if went.count < piece.lines.ends.len() {
+            piece = Piece {
+                first: piece.first + count,
+                lines: Arc::new(piece.lines.after(went.count)),
+                settled: piece.settled - settled,
+                busy: false,
+            };
+            state.pieces_bytes += piece.lines.bytes.len();
+            state.pieces.push_front(piece);
+            state.drop_settled_pieces();
+        } else if let Ok(mut lines) = Arc::try_unwrap(piece.lines)
             && lines.bytes.capacity() <= SPARE_BYTES_MAX
         {
             lines.clear();
@@ -874,6 +951,7 @@ impl Shared {
             piece.busy = false;
         }
         state.drop_settled_pieces();
+        self.progressed(state);
     }
 
     /// A pause after a failure, ended early by what cannot wait.
@@ -963,7 +1041,7 @@ impl Shared {
 
     fn next(&self, outbox: &mut Outbox, want: &Want) -> Work {
         loop {
-            let (lane, hurry) = {
+            let (lane, end, hurry) = {
                 let state = self.lock();
                 if state.abandon {
                     return Work::End;
@@ -975,11 +1053,11 @@ impl Shared {
                 {
                     return Work::SyncTarget(settled);
                 }
-                (state.lane.clone(), state.closing || state.delivered_wanted > settled)
+                (state.lane.clone(), state.end, state.closing || state.delivered_wanted > settled)
             };
             let mut pause = Duration::from_secs(3600);
             if let Some(lane) = &lane {
-                match outbox.read(lane, want, hurry) {
+                match outbox.read(lane, end, want, hurry) {
                     Read::Work(Work::Lost(damage)) => {
                         self.lost(outbox, lane, &damage);
                         return Work::Lost(damage);
@@ -993,11 +1071,11 @@ impl Shared {
                     }
                 }
             }
-            let state = self.lock();
+            let mut state = self.lock();
             if state.abandon {
                 return Work::End;
             }
-            let drained = lane.as_ref().is_none_or(|l| outbox.position() >= l.next_number());
+            let drained = state.lane.is_none() || outbox.position() >= state.end;
             if drained && let Some(taken) = state.piece_for(want) {
                 return Work::Batch(taken);
             }
@@ -1005,7 +1083,7 @@ impl Shared {
                 return Work::End;
             }
             // Nothing arrived since it was looked.
-            if lane.as_ref().is_none_or(|l| l.next_number() == outbox.seen) {
+            if lane.is_none() || state.end == outbox.seen {
                 let _woken = wait_timeout(&self.arrived, state, pause);
             }
         }
@@ -1014,19 +1092,17 @@ impl Shared {
     /// Everything before lost lines is settled: one batch at a time is on its way.
     fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &Damage) {
         let mut state = self.lock();
-        let before = state.acknowledged;
-        if outbox.live.as_ref().is_none_or(|l| damage.lost.start < l.start) {
-            state.acknowledge(lane, damage.lost.end);
-            state.damaged += state.acknowledged - before;
-            lane.count_damaged(state.acknowledged - before);
+        let damaged = if outbox.live.as_ref().is_none_or(|l| damage.lost.start < l.start) {
+            state.acknowledge(lane, damage.lost.end)
         } else {
-            state.damaged += damage.lost_count();
-            lane.count_damaged(damage.lost_count());
             state.ahead += damage.lost_count();
             if let Some(live) = &mut outbox.live {
                 live.settled = damage.lost.end;
             }
-        }
+            damage.lost_count()
+        };
+        state.damaged += damaged;
+        lane.count_damaged(damaged);
         outbox.join(lane, &mut state);
         self.progressed(state);
     }
@@ -1042,19 +1118,23 @@ impl Shared {
         let lines = taken.batch.ends.len() as u64;
         let end = taken.batch.first + lines;
         let mut state = self.lock();
-        state.delivered += lines - refused.len() as u64;
-        state.rejected += refused.len() as u64;
-        match (taken.origin, &lane) {
+        let settled = match (taken.origin, &lane) {
             (Origin::Lane, Some(lane)) => state.acknowledge(lane, end),
             (Origin::Live, _) => {
                 state.ahead += lines;
                 if let Some(live) = &mut outbox.live {
                     live.settled = end;
                 }
+                lines
             }
-            (Origin::Memory(first), _) => state.settle_in_memory(first, taken.batch.ends.len()),
-            (Origin::Lane, None) => {}
-        }
+            (Origin::Memory, lane) => state.settle_in_memory(lane.as_deref(), lines),
+            (Origin::Lane, None) => 0,
+        };
+        // Lines that a full lane dropped while they were on their way were counted there; they are the first ones.
+        let counted = (lines - settled.min(lines)) as usize;
+        let rejected = refused.iter().filter(|(i, _)| (counted..lines as usize).contains(i)).count() as u64;
+        state.rejected += rejected;
+        state.delivered += settled - rejected;
         if let Some(lane) = &lane {
             outbox.join(lane, &mut state);
         }
@@ -1069,25 +1149,23 @@ impl Shared {
 }
 
 impl State {
-    fn acknowledge(&mut self, lane: &Lane, before: u64) {
-        lane.acknowledge(before);
-        self.acknowledged = self.acknowledged.max(before);
+    /// How many lines were not settled before. Those that the lane dropped count when it tells of them.
+    fn acknowledge(&mut self, lane: &Lane, before: u64) -> u64 {
+        let settled = lane.acknowledge(before);
+        self.acknowledged += settled;
+        settled
     }
 
-    fn settle_in_memory(&mut self, first: u64, lines: usize) {
-        match self.pieces.iter_mut().find(|p| p.first == first) {
-            Some(piece) => {
-                piece.settled += lines;
-                self.drop_settled_pieces();
-            }
-            None => {
-                // The disk took the piece meanwhile: it holds what was delivered just now.
-                if let Some(lane) = self.lane.clone() {
-                    let before = self.acknowledged + lines as u64;
-                    self.acknowledge(&lane, before);
-                }
-            }
+    fn settle_in_memory(&mut self, lane: Option<&Lane>, lines: u64) -> u64 {
+        let Some(flying) = self.flying.take() else { return 0 };
+        // The disk took some of the piece meanwhile, or all: it holds what was delivered just now.
+        let in_lane = lane.filter(|_| flying.in_lane > 0).map_or(0, |l| self.acknowledge(l, flying.before));
+        let rest = lines - flying.in_lane.min(lines);
+        if let Some(piece) = self.pieces.front_mut() {
+            piece.settled += rest as usize;
+            self.drop_settled_pieces();
         }
+        in_lane + rest
     }
 }
 
@@ -1107,7 +1185,7 @@ impl State {
     }
 
     /// Lines that the disk does not take, for the sender.
-    fn piece_for(&self, want: &Want) -> Option<Taken> {
+    fn piece_for(&mut self, want: &Want) -> Option<Taken> {
         self.degraded.as_ref()?;
         let piece = self.pieces.front()?;
         let from = piece.settled;
@@ -1120,7 +1198,9 @@ impl State {
         }
         let ends: Vec<u32> = piece.lines.ends[from..to].iter().map(|e| e - start).collect();
         let bytes = piece.lines.bytes[start as usize..piece.lines.ends[to - 1] as usize].to_vec();
-        Some(Taken { batch: Batch { first: 0, bytes, ends }, origin: Origin::Memory(piece.first) })
+        let (first, end) = (piece.first + from as u64, piece.first + to as u64);
+        self.flying = Some(Flying { first, end, in_lane: 0, before: 0 });
+        Some(Taken { batch: Batch { first: 0, bytes, ends }, origin: Origin::Memory })
     }
 }
 
@@ -1138,24 +1218,33 @@ impl Outbox {
         self.main.as_ref().map_or(0, LaneReader::position)
     }
 
-    fn read(&mut self, lane: &Lane, want: &Want, hurry: bool) -> Read {
-        self.seen = lane.next_number();
-        let main = self.main.get_or_insert_with(|| lane.reader(lane.acknowledged()));
+    /// Reads lines before the number `end`: of those behind it the queue does not know yet whether they were settled in memory.
+    fn read(&mut self, lane: &Lane, end: u64, want: &Want, hurry: bool) -> Read {
+        self.seen = end;
+        let acknowledged = lane.acknowledged();
+        // Lines that were settled in memory before they were in the lane are not sent again, nor are dropped ones.
+        let main = match &mut self.main {
+            Some(main) if main.position() >= acknowledged => main,
+            behind => behind.insert(lane.reader(acknowledged)),
+        };
+        let before = |position: u64| usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX);
         let mut lines_max = want.lines_max.max(1);
         let pause;
         if let Some(live) = &mut self.live {
-            let due = due(self.seen - live.reader.position(), &mut live.since, want, hurry);
+            let due = due(before(live.reader.position()), &mut live.since, want, hurry);
             let turn_of_backlog = self.requests % BACKLOG_SHARE == BACKLOG_SHARE - 1;
             if due == Some(Duration::ZERO) && !turn_of_backlog {
                 self.requests += 1;
                 live.since = Some(Instant::now());
+                let lines_max = lines_max.min(before(live.reader.position()));
                 return taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live);
             }
             pause = due;
             let backlog = live.start.saturating_sub(main.position());
             lines_max = lines_max.min(usize::try_from(backlog).unwrap_or(usize::MAX));
         } else {
-            pause = due(self.seen - main.position().min(self.seen), &mut self.since, want, hurry);
+            pause = due(before(main.position()), &mut self.since, want, hurry);
+            lines_max = lines_max.min(before(main.position()));
             match pause {
                 Some(Duration::ZERO) => self.since = Some(Instant::now()),
                 Some(time) => return Read::Wait(time),
@@ -1174,7 +1263,9 @@ impl Outbox {
     fn join(&mut self, lane: &Lane, state: &mut State) {
         let done = |live: &mut Live| self.main.as_ref().is_none_or(|m| m.position() >= live.start);
         if let Some(live) = self.live.take_if(done) {
-            state.acknowledge(lane, live.settled);
+            let settled = state.acknowledge(lane, live.settled);
+            // Of those that went ahead the lane dropped some afterwards: they were delivered.
+            state.dropped = state.dropped.saturating_sub(state.ahead.saturating_sub(settled));
             state.ahead = 0;
             (self.main, self.since) = (Some(live.reader), live.since);
         }
@@ -1183,13 +1274,13 @@ impl Outbox {
 
 /// How long lines may wait for a full batch: not at all when there are enough, or somebody is in a hurry; `None` when there
 /// is none.
-fn due(available: u64, since: &mut Option<Instant>, want: &Want, hurry: bool) -> Option<Duration> {
+fn due(available: usize, since: &mut Option<Instant>, want: &Want, hurry: bool) -> Option<Duration> {
     if available == 0 {
         *since = None;
         return None;
     }
     let since = *since.get_or_insert_with(Instant::now);
-    let enough = hurry || available >= want.lines_max as u64;
+    let enough = hurry || available >= want.lines_max;
     Some(if enough { Duration::ZERO } else { want.interval.saturating_sub(since.elapsed()) })
 }
 

@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use graylogic_durable::{
-    Call, DeadLine, Disk, DurableBy, Fault, IO_ERROR, Lane, LaneOptions, LaneRecovery, Level, Lines,
-    MemoryDisk, NO_SPACE, News, Next, Outbox, Queue, QueueOptions, QueueStats, RealDisk, SimDisk, Spool,
-    SyncPolicy, Want, WhenFull, Work,
+    Call, DeadLine, DirEntry, Disk, DiskFile, DiskLock, DurableBy, Fault, IO_ERROR, Lane, LaneOptions,
+    LaneRecovery, Level, Lines, MemoryDisk, NO_SPACE, News, Next, OpenMode, Outbox, Queue, QueueOptions,
+    QueueStats, RealDisk, SimDisk, Space, Spool, SyncPolicy, Want, WhenFull, Work,
 };
 use std::convert::Infallible;
+use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -130,6 +131,10 @@ fn a_full_lane_drops_its_oldest_lines_or_refuses_new_ones() {
             assert_eq!(d.numbers.start, dropped + 1, "the oldest");
             dropped += d.count;
             assert_eq!(d.numbers.end, dropped + 1);
+            let named: std::collections::BTreeSet<&str> = d.measurements.iter().map(String::as_str).collect();
+            assert!(named == ["log", "power"].into() && d.measurements.len() == 2, "{named:?}");
+            assert!(d.since <= d.until && d.since > 1_600_000_000_000_000_000, "{d:?}");
+            assert!(d.to_string().contains("log") && d.to_string().contains(", were dropped: "), "{d}");
         }
         next += 100;
     }
@@ -174,6 +179,171 @@ fn old_lines_are_dropped_by_the_clock_they_were_given() {
         lane.append(&lines(next..next + 10)).unwrap();
         assert_eq!(read(&lane, lane.acknowledged(), 1000, 1 << 20), next + 10);
     }
+}
+
+#[test]
+fn dropping_names_what_it_drops_and_needs_no_readable_segment() {
+    static NOW: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
+    let now = || NOW.fetch_add(1000, std::sync::atomic::Ordering::Relaxed);
+    let sim = SimDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let options = LaneOptions::default().segment_bytes(3000).compression(false).bytes_max(12_000).clock(now);
+    let (lane, _) = open(&disk, Path::new("/a"), options.clone());
+    let odd: [&[u8]; 4] = [b"a\\ b\\,c\\=d,x=1 v=1\n", b"e\\\\f v=1\n", b"\xff\xfe v=1\n", b"g\n"];
+    let mut lines = Lines::default();
+    odd.iter().for_each(|line| lines.push(line));
+    for i in 0..40 {
+        lines.push(format!("m{i} v=\"{}\"\n", "x".repeat(100)).as_bytes());
+    }
+    let mut first = None;
+    for _ in 0..10 {
+        let dropped = lane.append(&lines).unwrap().dropped;
+        first = first.or(dropped);
+    }
+    let first = first.unwrap();
+    assert_eq!(first.measurements.len(), 10, "no more than ten are named");
+    assert_eq!(first.measurements[..5], ["a b,c=d", "e\\\\f", "\u{fffd}\u{fffd}", "g", "m0"]);
+    assert!(first.since < first.until, "{first:?}");
+    drop(lane);
+    // What cannot be read is dropped all the same, with its count.
+    for path in sim.files().into_iter().filter(|p| p.extension().is_some_and(|e| e == "seg")) {
+        let mut bytes = sim.bytes(&path).unwrap();
+        bytes[64..].fill(0);
+        sim.set_bytes(&path, bytes);
+    }
+    let (lane, _) = open(&disk, Path::new("/a"), options);
+    let waiting = lane.stats().waiting;
+    let mut dropped = 0;
+    while dropped < waiting {
+        sim.fail(Fault { call: Some(Call::Read), after: 0, times: 3, errno: IO_ERROR });
+        dropped += lane.append(&lines).unwrap().dropped.map_or(0, |d| d.count);
+        sim.heal();
+    }
+    let stats = lane.stats();
+    assert_eq!(stats.accepted, stats.dropped + stats.waiting);
+}
+
+#[test]
+fn a_lane_that_fills_says_so_once_and_how_much_room_is_left() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let options =
+        LaneOptions::default().segment_bytes(5000).compression(false).keep_free(0).bytes_max(100_000);
+    let (lane, _) = open(&disk, Path::new("/a"), options.when_full(WhenFull::Block));
+    let empty = lane.stats();
+    assert_eq!((empty.waiting_bytes, empty.bytes_left, empty.nearly_full), (0, 100_000, false));
+    for round in 0..3 {
+        let mut told = Vec::new();
+        let error = loop {
+            let next = lane.next_number();
+            match lane.append(&lines(next..next + 50)) {
+                Ok(appended) => told.extend(appended.nearly_full),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_full(), "{error}");
+        let [level] = &told[..] else { panic!("round {round}: {told:?}") };
+        assert!((80_000..85_000).contains(&level.waiting_bytes), "{level:?}");
+        assert_eq!(level.waiting_bytes + level.bytes_left, 100_000);
+        assert!(level.to_string().contains("more room"), "{level}");
+        let full = lane.stats();
+        assert!(full.nearly_full && full.bytes_left < 5000, "{full:?}");
+        // Half a segment more or less is no news, a lane that was emptied and fills again is.
+        lane.acknowledge(lane.acknowledged() + 200);
+        let next = lane.next_number();
+        assert!(lane.append(&lines(next..next + 1)).is_ok_and(|a| a.nearly_full.is_none()));
+        lane.acknowledge(u64::MAX);
+        let emptied = lane.stats();
+        assert_eq!((emptied.waiting_bytes, emptied.nearly_full), (0, false));
+    }
+}
+
+#[test]
+fn a_read_that_fails_is_tried_again_and_nothing_is_lost() {
+    for after in 0..6 {
+        let sim = SimDisk::new();
+        let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+        let options = LaneOptions::default().segment_bytes(2000).compression(false).keep_free(0);
+        let (lane, _) = open(&disk, Path::new("/s"), options);
+        (0..4).for_each(|i| drop(lane.append(&lines(i * 100 + 1..i * 100 + 101)).unwrap()));
+        sim.fail(Fault { call: Some(Call::Read), after, times: 1, errno: IO_ERROR });
+        let mut reader = lane.reader(1);
+        let (mut position, mut failed) = (1, 0);
+        while position < 401 {
+            match reader.next(30, 1000) {
+                Ok(Next::Lines(batch)) => {
+                    assert_eq!((batch.first, batch.line(0)), (position, &line(position)[..]));
+                    position += batch.len() as u64;
+                }
+                Ok(other) => panic!("after {after} reads: {other:?}"),
+                Err(_) => failed += 1,
+            }
+        }
+        // Behind lines that were read it is tried again without a word.
+        assert!(failed <= 1 && (failed == 1 || after > 0), "after {after} reads: {failed} failed");
+    }
+}
+
+#[test]
+fn a_full_disk_with_a_torn_tail_opens_and_drains() {
+    let sim = SimDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let options = LaneOptions::default().compression(false).keep_free(0);
+    let (lane, _) = open(&disk, Path::new("/s"), options.clone());
+    lane.append(&lines(1..101)).unwrap();
+    lane.append(&lines(101..201)).unwrap();
+    drop(lane);
+    // A kill in the middle of the write that filled the disk.
+    let path = sim.files().into_iter().find(|p| p.extension().is_some_and(|e| e == "seg")).unwrap();
+    let whole = sim.bytes(&path).unwrap();
+    sim.set_bytes(&path, whole[..whole.len() - 1000].to_vec());
+    let used: usize = sim.files().iter().filter_map(|p| sim.bytes(p)).map(|b| b.len()).sum();
+    sim.set_capacity(Some(used as u64 + 100));
+    for _ in 0..3 {
+        let files = sim.files();
+        let (lane, recovery) = open(&disk, Path::new("/s"), options.clone());
+        assert_eq!(recovery.damage[0].lost, 101..201, "{recovery:?}");
+        assert_eq!(recovery.damage[0].kept_in, None);
+        assert_eq!(read_until_lost(&lane), 101);
+        drop(lane);
+        assert_eq!(sim.files(), files, "starting again and again leaves nothing behind");
+    }
+    let (lane, _) = open(&disk, Path::new("/s"), options.clone());
+    lane.acknowledge(u64::MAX);
+    lane.save_cursor().unwrap();
+    sim.set_capacity(None);
+    lane.append(&lines(201..301)).unwrap();
+    assert_eq!(read(&lane, 201, 100, 1 << 20), 301);
+    drop(lane);
+    let (lane, _) = open(&disk, Path::new("/s"), options);
+    assert_eq!(read(&lane, 201, 100, 1 << 20), 301);
+}
+
+/// Where a lane says that lines are lost, from which on it gives no more.
+fn read_until_lost(lane: &Lane) -> u64 {
+    let mut reader = lane.reader(1);
+    loop {
+        match reader.next(1000, 1 << 20).unwrap() {
+            Next::Lines(_) => {}
+            Next::Lost(damage) => {
+                assert!(matches!(reader.next(1, 1), Ok(Next::End)));
+                return damage.lost.start;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_lane_whose_lines_are_all_settled_takes_more_than_its_size() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let options = LaneOptions::default().compression(false).keep_free(0).bytes_max(5000);
+    let (lane, _) = open(&disk, Path::new("/s"), options.when_full(WhenFull::Block));
+    lane.append(&lines(1..100)).unwrap();
+    assert!(lane.append(&lines(100..400)).is_err_and(|e| e.is_full()));
+    lane.acknowledge(100);
+    // Otherwise nothing could ever be taken from who offers it, and nobody would send anything to make room.
+    assert_eq!(lane.append(&lines(100..400)).unwrap().count, 300);
+    assert_eq!(read(&lane, 100, 100, 1 << 20), 400);
 }
 
 // ---- queues -----------------------------------------------------------------------------------------------------
@@ -440,4 +610,233 @@ fn a_full_queue_in_memory_refuses_and_goes_on_when_there_is_room() {
     assert!(queue.wait_ended(Instant::now() + SOON));
     assert_eq!(carried.join().unwrap(), (0..accepted + 1000).map(line).collect::<Vec<_>>());
     conserved(&queue.stats());
+}
+
+/// A disk that says how much room it has only while a gate is open: an append waits there, once a second.
+#[derive(Clone, Debug)]
+struct Gated {
+    disk: SimDisk,
+    gate: Arc<(Mutex<Gate>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    shut: bool,
+    waiting: bool,
+}
+
+impl Gated {
+    fn new(disk: &SimDisk) -> Self {
+        Self { disk: disk.clone(), gate: Arc::default() }
+    }
+
+    fn shut(&self, yes: bool) {
+        self.gate.0.lock().unwrap().shut = yes;
+        self.gate.1.notify_all();
+    }
+
+    fn wait_until_somebody_waits(&self) {
+        let gate = self.gate.0.lock().unwrap();
+        drop(self.gate.1.wait_while(gate, |g| !g.waiting).unwrap());
+    }
+}
+
+impl Disk for Gated {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirEntry>> {
+        self.disk.list(directory)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(path, mode)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        self.disk.sync_dir(directory)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        Disk::lock(&self.disk, path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let mut gate = self.gate.0.lock().unwrap();
+        gate.waiting = gate.shut;
+        self.gate.1.notify_all();
+        drop(self.gate.1.wait_while(gate, |g| g.shut).unwrap());
+        self.disk.space(path)
+    }
+}
+
+fn queue_on(disk: impl Disk + 'static, options: QueueOptions, lane: LaneOptions) -> Queue {
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let open = move || Spool::open(disk.clone(), Path::new("/s"))?.lane("energy", lane.clone());
+    Queue::start("test", options, open, |_| {}).unwrap()
+}
+
+#[test]
+fn lines_delivered_from_memory_while_the_disk_tries_again_are_told_when_it_refuses() {
+    let sim = SimDisk::new();
+    let disk = Gated::new(&sim);
+    let queue = queue_on(disk.clone(), QueueOptions::default(), LaneOptions::default());
+    sim.fail(Fault { call: Some(Call::Write), after: 0, times: u64::MAX, errno: NO_SPACE });
+    accept(&queue, 0..50);
+    let until = Instant::now() + SOON;
+    while queue.stats().degraded.is_none() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    disk.shut(true);
+    disk.wait_until_somebody_waits();
+    // The disk has the piece in its hands, and its sender delivers it.
+    let mut outbox = Outbox::default();
+    let Work::Batch(taken) = queue.next(&mut outbox, &want(50)) else { panic!() };
+    queue.settle(&mut outbox, &taken, &[]).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    queue.when(Level::Delivered, 50, move |reached| told.send(reached).unwrap());
+    disk.shut(false);
+    assert!(heard.recv_timeout(Duration::from_secs(5)).unwrap(), "nothing else need happen");
+    conserved(&queue.stats());
+    queue.sender_ended();
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+}
+
+#[test]
+fn a_disk_that_refuses_in_the_middle_of_many_lines_gets_none_twice() {
+    for after in 0..12 {
+        let disk = SimDisk::new();
+        let options = QueueOptions::default().retry(Duration::from_millis(20));
+        let queue = queue_on(disk.clone(), options, LaneOptions::default().keep_free(0));
+        disk.fail(Fault { call: Some(Call::Write), after, times: 2, errno: NO_SPACE });
+        accept(&queue, 0..9000);
+        assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+        let stats = queue.stats();
+        conserved(&stats);
+        assert_eq!((stats.waiting, stats.lane.unwrap().waiting), (9000, 9000), "after {after} writes");
+        let carried = sender(&queue, want(1000));
+        queue.close();
+        assert!(queue.wait_ended(Instant::now() + SOON));
+        assert!(carried.join().unwrap() == (0..9000).map(line).collect::<Vec<_>>(), "after {after} writes");
+        conserved(&queue.stats());
+    }
+}
+
+#[test]
+fn lines_that_are_dropped_while_they_are_on_their_way_are_counted_once() {
+    let options =
+        LaneOptions::default().segment_bytes(4000).compression(false).keep_free(0).bytes_max(20_000);
+    let queue = queue_on(SimDisk::new(), QueueOptions::default(), options);
+    accept(&queue, 0..100);
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    let mut outbox = Outbox::default();
+    let Work::Batch(taken) = queue.next(&mut outbox, &want(100)) else { panic!() };
+    for i in 1..20 {
+        accept(&queue, i * 100..(i + 1) * 100);
+        assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    }
+    queue.settle(&mut outbox, &taken, &[(0, "no".into()), (99, "no".into())]).unwrap();
+    conserved(&queue.stats());
+    let carried = sender(&queue, want(100));
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    let stats = queue.stats();
+    conserved(&stats);
+    assert_eq!(stats.delivered, carried.join().unwrap().len() as u64);
+    assert!(stats.dropped > 1000 && stats.waiting == 0, "{stats:?}");
+}
+
+#[test]
+fn a_full_queue_that_blocks_takes_every_line_of_who_waits_and_refuses_who_does_not() {
+    let options = QueueOptions::default().memory_bytes_max(20_000).retry(Duration::from_millis(20));
+    let lane = LaneOptions::default()
+        .segment_bytes(10_000)
+        .compression(false)
+        .keep_free(0)
+        .bytes_max(50_000)
+        .when_full(WhenFull::Block);
+    let queue = queue_on(SimDisk::new(), options, lane);
+    let put = |queue: &Queue, i: u64| {
+        queue.accept(|out| {
+            out.extend_from_slice(&line(i));
+            Ok::<(), Infallible>(())
+        })
+    };
+    let (queue_of_waiter, waited) = (queue.clone(), Arc::new(std::sync::atomic::AtomicU64::new(0)));
+    let counted = waited.clone();
+    let waiter = std::thread::spawn(move || {
+        for i in 0..10_000 {
+            while put(&queue_of_waiter, i).is_err() {
+                let (told, heard) = std::sync::mpsc::channel();
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                queue_of_waiter.when_room(move |room| told.send(room).unwrap());
+                assert!(heard.recv_timeout(SOON).unwrap());
+            }
+        }
+    });
+    let until = Instant::now() + SOON;
+    while !(queue.stats().full && queue.stats().memory_bytes >= 20_000) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(
+        matches!(put(&queue, 0), Err(graylogic_durable::Refused::Full(_))),
+        "who may not wait is refused"
+    );
+    let carried = sender(&queue, want(500));
+    waiter.join().unwrap();
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    assert!(waited.load(std::sync::atomic::Ordering::Relaxed) > 3);
+    // Nobody waits for a queue that is closed.
+    queue.close();
+    let (told, heard) = std::sync::mpsc::channel();
+    queue.when_room(move |room| told.send(room).unwrap());
+    assert!(!heard.recv_timeout(SOON).unwrap());
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert!(carried.join().unwrap() == (0..10_000).map(line).collect::<Vec<_>>());
+    conserved(&queue.stats());
+}
+
+#[test]
+fn who_waits_for_room_is_told_when_the_queue_closes() {
+    let sim = SimDisk::new();
+    sim.fail(Fault { call: None, after: 0, times: u64::MAX, errno: IO_ERROR });
+    let options = QueueOptions::default().memory_bytes_max(100);
+    let queue = queue_on(sim, options, LaneOptions::default());
+    accept(&queue, 0..4);
+    let (told, heard) = std::sync::mpsc::channel();
+    queue.when_room(move |room| told.send(room).unwrap());
+    assert!(heard.recv_timeout(Duration::from_millis(50)).is_err());
+    queue.close();
+    assert!(!heard.recv_timeout(SOON).unwrap());
+    queue.sender_ended();
+    queue.abandon();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+}
+
+#[test]
+fn a_line_that_no_lane_takes_is_refused_and_does_not_hold_up_the_others() {
+    let queue = queue_on(SimDisk::new(), QueueOptions::default(), LaneOptions::default());
+    accept(&queue, 0..5);
+    let long = queue.accept(|out| {
+        out.resize(out.len() + (9 << 20), b'x');
+        Ok::<(), Infallible>(())
+    });
+    assert!(matches!(long, Err(graylogic_durable::Refused::TooLong(bytes)) if bytes == 9 << 20), "{long:?}");
+    accept(&queue, 5..10);
+    let carried = sender(&queue, want(10));
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap(), (0..10).map(line).collect::<Vec<_>>());
 }

@@ -60,6 +60,11 @@ impl Lane {
         self.queue.accept(|out| encode(time, out)).map_err(|refused| match refused {
             Refused::Invalid(e) => Error::because(Kind::InvalidPoint, "the reading cannot be written", e),
             Refused::Full(why) => self.full(&why),
+            Refused::TooLong(bytes) => {
+                let message =
+                    format!("the reading cannot be written: its line has {bytes} bytes; shorten it");
+                Error::new(Kind::InvalidPoint, message)
+            }
             _ => Error::closed(),
         })
     }

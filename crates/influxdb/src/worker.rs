@@ -210,6 +210,7 @@ fn told(bucket: &str, notifier: &Notifier, news: News) {
             tracing::error!(bucket, %dropped, "the spool was full");
             tell(WriteErrorKind::Dropped, dropped.count, dropped.to_string());
         }
+        News::NearlyFull(level) => tracing::warn!(bucket, %level, "the spool is nearly full"),
         _ => {}
     }
 }
