@@ -198,13 +198,15 @@ fn remedy(error: &rustls::Error) -> Option<(&'static str, &'static str)> {
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        // An I/O error is not the cause of what it holds, but says it.
-        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let held = held.and_then(|e| e.downcast_ref::<rustls::Error>());
-        if let Some(found) = held.or_else(|| error.downcast_ref::<rustls::Error>()) {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
             return Some(found);
         }
-        next = error.source();
+        // An I/O error does not name what it holds as its cause, and may hold another.
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match held {
+            Some(held) => Some(held),
+            None => error.source(),
+        };
     }
     None
 }
