@@ -92,7 +92,23 @@ pub(crate) struct SpoolConfig {
     pub(crate) bytes_max: Option<u64>,
     pub(crate) age_max: Option<Duration>,
     pub(crate) when_full: WhenFull,
+    /// Never set by a file; tests do.
+    pub(crate) backlog_age: Option<Duration>,
+    pub(crate) keep_free: Option<u64>,
+    pub(crate) clock: Clock,
 }
+
+/// A clock in place of the machine's. No part of what a configuration says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clock(pub(crate) Option<fn() -> i64>);
+
+impl PartialEq for Clock {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Clock {}
 
 impl Default for SpoolConfig {
     fn default() -> Self {
@@ -102,6 +118,9 @@ impl Default for SpoolConfig {
             bytes_max: None,
             age_max: None,
             when_full: WhenFull::DropOldest,
+            backlog_age: None,
+            keep_free: None,
+            clock: Clock::default(),
         }
     }
 }
@@ -462,6 +481,30 @@ impl Config {
     #[must_use]
     pub fn with_hurry(mut self, times: u32) -> Self {
         self.hurry = times.max(1);
+        self
+    }
+
+    /// After an outage of this length new readings go first: for tests, which do not wait for five minutes.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_backlog_age(mut self, age: Duration) -> Self {
+        self.spool.backlog_age = Some(age);
+        self
+    }
+
+    /// Bytes that the spool leaves free on its file system: for tests on a small one.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_spool_keep_free(mut self, bytes: u64) -> Self {
+        self.spool.keep_free = Some(bytes);
+        self
+    }
+
+    /// Where the spool takes the time from, in nanoseconds since the epoch: for tests whose clock jumps.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_spool_clock(mut self, clock: fn() -> i64) -> Self {
+        self.spool.clock = Clock(Some(clock));
         self
     }
 
