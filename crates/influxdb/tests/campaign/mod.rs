@@ -89,6 +89,11 @@ impl Row {
         self.toll.add(ran(case), context);
     }
 
+    /// Counts cases that one case was made of.
+    pub fn more(&mut self, cases: u64) {
+        self.cases += cases.saturating_sub(1);
+    }
+
     /// Runs cases, several at a time, each with a sentence of what it is.
     pub fn all<T: Sync>(&mut self, cases: &[(String, T)], case: impl Fn(&T, &mut Toll) + Sync) {
         let next = AtomicUsize::new(0);
