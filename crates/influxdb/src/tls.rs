@@ -79,8 +79,12 @@ fn identity(certificate: &Path, key: &Path) -> Result<Identity, Error> {
         }
     }
     // The HTTP library takes them as text, and nothing else in it.
-    let mut pem: String = KEYS.iter().flat_map(|label| sections(&key_text, label)).take(1).collect();
-    pem.push('\n');
+    let first_key = KEYS
+        .iter()
+        .flat_map(|label| sections(&key_text, label))
+        .min_by_key(|section| key_text.find(section))
+        .ok_or_else(|| wrong_key(bad))?;
+    let mut pem = format!("{first_key}\n");
     for section in sections(&certificate_text, "CERTIFICATE") {
         pem.push_str(section);
         pem.push('\n');

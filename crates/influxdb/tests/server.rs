@@ -104,10 +104,10 @@ impl Plan {
         let mut next = 0;
         for line in stored {
             let place = places.get(line.as_str()).copied();
-            toll.expect(place.is_some(), || format!("stored, but not written or refused: {:.200}", line));
+            toll.expect(place.is_some(), || format!("stored, but not written or refused: {line:.200}"));
             let Some(place) = place else { continue };
             if !std::mem::replace(&mut came[place], true) {
-                toll.expect(place >= next, || format!("out of order: {:.200}", line));
+                toll.expect(place >= next, || format!("out of order: {line:.200}"));
                 next = place + 1;
             }
         }
