@@ -690,9 +690,10 @@ impl State {
         (self.acknowledged.saturating_sub(self.base) + self.settled_in_memory).min(self.accepted)
     }
 
-    /// Counted from where they are, not from what became of the others.
+    /// Counted from where they are, not from what became of the others. A sender may have settled lines that the thread
+    /// which appended them has not counted yet: they are still in memory then, and behind the end.
     fn waiting(&self) -> u64 {
-        self.in_memory() + (self.end - self.acknowledged).saturating_sub(self.ahead)
+        (self.in_memory() + self.end).saturating_sub(self.acknowledged + self.ahead)
     }
 
     fn in_memory(&self) -> u64 {
@@ -1311,4 +1312,20 @@ fn dead_lines<'a>(batch: &'a Batch, refused: &'a [(usize, String)]) -> Vec<DeadL
         line: batch.line(*i),
     };
     refused.iter().filter(|(i, _)| *i < batch.len()).map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_settled_before_they_were_counted_do_not_wait() {
+        // Three of five lines are in the lane and delivered; the thread that appended them has not said so yet.
+        let state = State { accepted: 5, base: 1, end: 1, acknowledged: 4, delivered: 3, ..State::default() };
+        assert_eq!(state.waiting(), 2);
+        // And the same when live lines go before a backlog of ten.
+        let state =
+            State { accepted: 5, recovered: 10, base: 11, end: 11, acknowledged: 1, ahead: 3, ..state };
+        assert_eq!(state.waiting(), 12);
+    }
 }

@@ -13,8 +13,8 @@ const BATCH_SIZE_MAX: u64 = 100_000;
 const FLUSH_INTERVAL_MAX: u64 = 3600;
 /// Longest time between syncs of the spool.
 const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
-/// The keys of the section: the seed's, then the spool's.
-const KEYS: [&str; 13] = [
+/// The keys of the section: the seed's, then those of TLS and of the spool.
+const KEYS: [&str; 16] = [
     "enabled",
     "url",
     "token",
@@ -23,6 +23,9 @@ const KEYS: [&str; 13] = [
     "batch_size",
     "flush_interval",
     "connect_strict",
+    "ca_file",
+    "certificate_file",
+    "key_file",
     "spool",
     "spool_sync",
     "spool_megabytes_max",
@@ -54,6 +57,7 @@ pub struct Config {
     batch_size: usize,
     flush_interval: Duration,
     connect_strict: bool,
+    tls: TlsFiles,
     spool: SpoolConfig,
     hurry: u32,
     source: Source,
@@ -69,6 +73,16 @@ impl PartialEq for Source {
     }
 }
 
+/// The PEM files for connections to a server. Read when connecting, and again after a handshake failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    /// Authorities that are trusted in place of the system's.
+    pub(crate) ca: Option<PathBuf>,
+    /// What this client shows, and the key of it.
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+}
+
 /// How readings on their way to a server are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SpoolConfig {
@@ -78,7 +92,23 @@ pub(crate) struct SpoolConfig {
     pub(crate) bytes_max: Option<u64>,
     pub(crate) age_max: Option<Duration>,
     pub(crate) when_full: WhenFull,
+    /// Never set by a file; tests do.
+    pub(crate) backlog_age: Option<Duration>,
+    pub(crate) keep_free: Option<u64>,
+    pub(crate) clock: Clock,
 }
+
+/// A clock in place of the machine's. No part of what a configuration says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clock(pub(crate) Option<fn() -> i64>);
+
+impl PartialEq for Clock {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Clock {}
 
 impl Default for SpoolConfig {
     fn default() -> Self {
@@ -88,6 +118,9 @@ impl Default for SpoolConfig {
             bytes_max: None,
             age_max: None,
             when_full: WhenFull::DropOldest,
+            backlog_age: None,
+            keep_free: None,
+            clock: Clock::default(),
         }
     }
 }
@@ -125,6 +158,7 @@ impl Default for Config {
             batch_size: 100,
             flush_interval: Duration::from_secs(10),
             connect_strict: false,
+            tls: TlsFiles::default(),
             spool: SpoolConfig::default(),
             hurry: 1,
             source: Source::default(),
@@ -277,6 +311,9 @@ impl Config {
                 self.connect_strict =
                     value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
             }
+            "ca_file" => self.tls.ca = file(&text()?),
+            "certificate_file" => self.tls.certificate = file(&text()?),
+            "key_file" => self.tls.key = file(&text()?),
             // `off` is a boolean for YAML.
             "spool" if *value == Value::Bool(false) => self.spool.folder = None,
             "spool" => {
@@ -421,11 +458,53 @@ impl Config {
         self
     }
 
+    /// Trusts the authorities in a PEM file, in place of the system's.
+    #[must_use]
+    pub fn with_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls.ca = Some(file.into());
+        self
+    }
+
+    /// Shows the server a certificate, with the key of it, each in a PEM file. Neither is ever logged or shown.
+    #[must_use]
+    pub fn with_client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        (self.tls.certificate, self.tls.key) = (Some(certificate.into()), Some(key.into()));
+        self
+    }
+
     /// Makes pauses between tries so many times shorter: for tests.
     #[doc(hidden)]
     #[must_use]
     pub fn with_hurry(mut self, times: u32) -> Self {
         self.hurry = times.max(1);
+        self
+    }
+
+    /// After an outage of this length new readings go first: for tests, which do not wait for five minutes.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_backlog_age(mut self, age: Duration) -> Self {
+        self.spool.backlog_age = Some(age);
+        self
+    }
+
+    /// Bytes that the spool leaves free on its file system: for tests on a small one.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_spool_keep_free(mut self, bytes: u64) -> Self {
+        self.spool.keep_free = Some(bytes);
+        self
+    }
+
+    /// Where the spool takes the time from, in nanoseconds since the epoch: for tests whose clock jumps.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_spool_clock(mut self, clock: fn() -> i64) -> Self {
+        self.spool.clock = Clock(Some(clock));
         self
     }
 
@@ -435,6 +514,10 @@ impl Config {
 
     pub(crate) fn is_strict(&self) -> bool {
         self.connect_strict
+    }
+
+    pub(crate) fn tls(&self) -> &TlsFiles {
+        &self.tls
     }
 
     pub(crate) fn spool(&self) -> &SpoolConfig {
@@ -491,6 +574,11 @@ fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
         Some(time) if !time.is_zero() && time <= SPOOL_SYNC_MAX => Ok(SyncPolicy::Every(time)),
         _ => Err(format!("is {text:?}; write each, or a time from 1ms to 60s")),
     }
+}
+
+/// A file that a key names, unless it names none.
+fn file(name: &str) -> Option<PathBuf> {
+    (!name.is_empty()).then(|| name.into())
 }
 
 fn target(url: &str) -> Result<Target, String> {

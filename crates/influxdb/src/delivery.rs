@@ -105,7 +105,7 @@ impl Delivery {
                 Ok(answer) => self.after_answer(&answer, batch, piece, length, &mut delivered, events),
                 Err(NoAnswer::Stopped) => Step::Stopped,
                 Err(NoAnswer::Failed(reason)) => self.retry(reason, None, piece, events),
-                Err(NoAnswer::Untrusted(reason)) => self.hold(reason, "url", piece, events),
+                Err(NoAnswer::Untrusted { reason, setting }) => self.hold(reason, setting, piece, events),
             };
             match step {
                 Step::Done => {}
@@ -250,7 +250,7 @@ pub(crate) fn probe(http: &Http) -> Result<(), Error> {
     let failed = |why: String| Error::new(Kind::ConnectionFailed, why);
     let answer = http.write(Vec::new(), false, None).map_err(|e| match e {
         NoAnswer::Failed(why) => failed(why).retryable(true),
-        NoAnswer::Untrusted(why) => failed(format!("{why}; check influxdb.url")),
+        NoAnswer::Untrusted { reason, .. } => failed(reason),
         NoAnswer::Stopped => Error::closed(),
     })?;
     match outcome::read(&answer, &Batch::default(), &[], false, 0) {

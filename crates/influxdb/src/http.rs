@@ -1,8 +1,9 @@
 //! Requests to a server, one at a time, from a plain thread: what goes out and what comes back. It knows nothing of lines
 //! or outcomes. The HTTP library's threads live in a small runtime of the client's own.
 
-use crate::config::{Config, Secret};
+use crate::config::{Config, Secret, TlsFiles};
 use crate::error::{Error, Kind};
+use crate::tls;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::header::{self, HeaderMap};
@@ -29,12 +30,37 @@ const GZIP_BYTES_MIN: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct Http {
     runtime: Arc<Background>,
-    client: Client,
+    /// Made anew from the files after a handshake showed that their certificates do not fit.
+    client: Arc<Mutex<Client>>,
+    recipe: Recipe,
+    untrusted: Arc<AtomicBool>,
     base: Url,
     org: String,
     bucket: String,
     token: Arc<Mutex<Secret>>,
     stop: Stop,
+}
+
+/// What the HTTP library's client is made from.
+#[derive(Clone, Debug)]
+struct Recipe {
+    tls: TlsFiles,
+    connect_timeout: Duration,
+    request_timeout: Duration,
+}
+
+impl Recipe {
+    fn client(&self) -> Result<Client, Error> {
+        let builder = Client::builder()
+            .user_agent(concat!("graylogic-influxdb/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(self.connect_timeout)
+            .timeout(self.request_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(2);
+        tls::with_files(builder, &self.tls)?.build().map_err(|e| {
+            Error::new(Kind::ConnectionFailed, format!("prepare requests to the server: {}", causes(&e)))
+        })
+    }
 }
 
 /// Ends waiting requests at once, for ever.
@@ -98,8 +124,8 @@ pub(crate) enum NoAnswer {
     Stopped,
     /// It may pass, or needs a change that nobody here can name.
     Failed(String),
-    /// The certificates do not fit: somebody must change something.
-    Untrusted(String),
+    /// The certificates do not fit: somebody must change something, most likely this setting.
+    Untrusted { reason: String, setting: &'static str },
 }
 
 impl Http {
@@ -118,15 +144,12 @@ impl Http {
         };
         // Never so short that a busy machine misses it.
         let hurried = |time: Duration| (time / config.hurry()).max(Duration::from_millis(250));
-        let (connect_timeout, request_timeout) = (hurried(CONNECT_TIMEOUT), hurried(REQUEST_TIMEOUT));
-        let client = Client::builder()
-            .user_agent(concat!("graylogic-influxdb/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(connect_timeout)
-            .timeout(request_timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(2)
-            .build()
-            .map_err(|e| starting(&causes(&e)))?;
+        let recipe = Recipe {
+            tls: config.tls().clone(),
+            connect_timeout: hurried(CONNECT_TIMEOUT),
+            request_timeout: hurried(REQUEST_TIMEOUT),
+        };
+        let client = Arc::new(Mutex::new(recipe.client()?));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("influxdb-http")
@@ -136,6 +159,8 @@ impl Http {
         Ok(Self {
             runtime: Arc::new(Background(Some(runtime))),
             client,
+            recipe,
+            untrusted: Arc::default(),
             base,
             org: config.org().to_owned(),
             bucket: config.bucket().to_owned(),
@@ -235,8 +260,22 @@ impl Http {
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
-        let request = self.client.request(method, url).headers(headers).body(body);
+        if self.untrusted.swap(false, Ordering::Relaxed) {
+            self.renew();
+        }
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let request = client.request(method, url).headers(headers).body(body);
         self.wait(answer(request)).map_err(|()| NoAnswer::Stopped)?.map_err(|e| self.failed(&e))
+    }
+
+    /// Takes the certificates as they are on the disk now: they may have been renewed.
+    fn renew(&self) {
+        match self.recipe.client() {
+            Ok(client) => *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client,
+            Err(error) => {
+                tracing::warn!(%error, "certificates on the disk cannot be used; those of before are kept");
+            }
+        }
     }
 
     /// Waits, unless somebody stops; tells whether somebody did.
@@ -260,9 +299,9 @@ impl Http {
     /// A sentence for what went wrong.
     fn failed(&self, error: &reqwest::Error) -> NoAnswer {
         let (base, causes) = (self.base(), causes(error));
-        let low = causes.to_lowercase();
-        if low.contains("certificate") || low.contains("unknownissuer") || low.contains("handshake failure") {
-            return NoAnswer::Untrusted(format!("{base} is not trusted: {causes}"));
+        if let Some((setting, why)) = tls::mismatch(error) {
+            self.untrusted.store(true, Ordering::Relaxed);
+            return NoAnswer::Untrusted { reason: format!("connect to {base}: {why}"), setting };
         }
         NoAnswer::Failed(if error.is_timeout() && error.is_connect() {
             format!("connect to {base}: no connection in time")

@@ -59,6 +59,7 @@ mod notify;
 mod outcome;
 mod retry;
 mod sender;
+mod tls;
 mod worker;
 
 pub use client::{

@@ -58,9 +58,10 @@ impl Sender<'_> {
     /// Takes lines to the target until the lane ends.
     pub(crate) fn carry(&mut self) {
         let mut outbox = Outbox::default();
+        let mut earlier = self.earlier_outage();
         loop {
             let done = match self.lane.queue.next(&mut outbox, &self.want) {
-                Work::Batch(taken) => self.batch(&mut outbox, &taken),
+                Work::Batch(taken) => self.batch(&mut outbox, &taken, std::mem::take(&mut earlier)),
                 Work::Lost(damage) => {
                     let lost = damage.lost_count();
                     self.tell(WriteErrorKind::Damaged, lost, damage.to_string(), Vec::new());
@@ -75,12 +76,20 @@ impl Sender<'_> {
         }
     }
 
-    fn batch(&mut self, outbox: &mut Outbox, taken: &Taken) -> Result<(), Abandoned> {
+    /// How long lines of an earlier life have waited: for them the outage began before this client.
+    fn earlier_outage(&self) -> Duration {
+        let stats = self.lane.queue.stats();
+        let age = stats.lane.and_then(|l| l.oldest_age).filter(|_| stats.recovered > 0);
+        age.unwrap_or_default()
+    }
+
+    /// Takes a batch to the target; `outage` is how long that was not possible before.
+    fn batch(&mut self, outbox: &mut Outbox, taken: &Taken, mut outage: Duration) -> Result<(), Abandoned> {
         let refused = match &mut self.destination {
             Destination::Embedded(_) => self.store(&taken.batch)?,
-            Destination::Server(_) => self.send(&taken.batch)?,
+            Destination::Server(_) => self.send(&taken.batch, &mut outage)?,
         };
-        let outage = self.lane.went_well(Timestamp::now());
+        outage = outage.max(self.lane.went_well(Timestamp::now()));
         if let Err(error) = self.lane.queue.settle(outbox, taken, &refused) {
             tracing::error!(%error, lines = refused.len(), "refused lines could not be kept");
         }
@@ -97,8 +106,8 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// Gives lines to a server, however long it takes.
-    fn send(&mut self, batch: &Batch) -> Result<Vec<(usize, String)>, Abandoned> {
+    /// Gives lines to a server, however long it takes; `outage` becomes the longest time that nothing got through.
+    fn send(&mut self, batch: &Batch, outage: &mut Duration) -> Result<Vec<(usize, String)>, Abandoned> {
         let (lane, notifier) = (self.lane, self.notifier);
         let Destination::Server(delivery) = &mut self.destination else { return Ok(Vec::new()) };
         let mut events = |event: Event| match event {
@@ -113,7 +122,8 @@ impl Sender<'_> {
                 }
             }
             Event::Ok => {
-                let _outage = lane.status().trouble.take();
+                let trouble = lane.status().trouble.take();
+                *outage = trouble.map_or(*outage, |t| t.since.elapsed().max(*outage));
             }
         };
         delivery.deliver(batch, &mut events).map(|d| d.refused).map_err(|_stopped| Abandoned)

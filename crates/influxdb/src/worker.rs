@@ -123,7 +123,16 @@ fn spooled(config: &Config, folder: &Path, notifier: &Arc<Notifier>) -> Result<Q
     if let Some(age) = settings.age_max {
         lane_options = lane_options.age_max(age);
     }
-    let options = QueueOptions::default().sync(settings.sync).memory_bytes_max(DEGRADED_BYTES);
+    if let Some(bytes) = settings.keep_free {
+        lane_options = lane_options.keep_free(bytes);
+    }
+    if let Some(clock) = settings.clock.0 {
+        lane_options = lane_options.clock(clock);
+    }
+    let mut options = QueueOptions::default().sync(settings.sync).memory_bytes_max(DEGRADED_BYTES);
+    if let Some(age) = settings.backlog_age {
+        options = options.backlog_age(age);
+    }
     let disk = Arc::new(RealDisk);
     let mut spool = match Spool::open(disk.clone(), folder) {
         Ok(spool) => Some(spool),

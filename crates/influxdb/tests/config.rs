@@ -180,3 +180,50 @@ fn the_keys_of_the_spool_are_read() {
         assert_eq!(read(&format!("influxdb:\n  {yaml}\n")).unwrap_err(), expected);
     }
 }
+
+#[test]
+fn the_keys_of_tls_are_read() {
+    let yaml = "influxdb:\n  ca_file: /etc/ssl/house.pem\n  certificate_file: /etc/ssl/me.pem\n  key_file: /etc/ssl/me.key\n";
+    let given = Config::default()
+        .with_ca_file("/etc/ssl/house.pem")
+        .with_client_certificate("/etc/ssl/me.pem", "/etc/ssl/me.key");
+    assert_eq!(read(yaml).unwrap(), given);
+    let env = |name: &str| match name {
+        "GRAYLOGIC_INFLUXDB_CA_FILE" => Some("/etc/ssl/house.pem".to_owned()),
+        "GRAYLOGIC_INFLUXDB_CERTIFICATE_FILE" => Some("/etc/ssl/me.pem".to_owned()),
+        "GRAYLOGIC_INFLUXDB_KEY_FILE" => Some("/etc/ssl/me.key".to_owned()),
+        _ => None,
+    };
+    let file = "influxdb:\n  ca_file: /other\n  key_file: /other\n";
+    assert_eq!(Config::from_yaml_with_env(file, env).unwrap(), given);
+    let nothing = |name: &str| (name == "GRAYLOGIC_INFLUXDB_CA_FILE").then(String::new);
+    let none = Config::from_yaml_with_env("influxdb:\n  ca_file: /other\n", nothing).unwrap();
+    assert_eq!(none, Config::default(), "an empty variable is no file");
+    assert_eq!(
+        read("influxdb:\n  ca_file: [a]\n").unwrap_err(),
+        "configuration, line 2: influxdb.ca_file is a list; give a text"
+    );
+    assert_eq!(
+        read("influxdb:\n  cafile: a\n").unwrap_err(),
+        "configuration, line 2: influxdb.cafile is no key; did you mean ca_file?"
+    );
+}
+
+#[test]
+fn the_shipped_file_documents_every_variable() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/config.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let asked = std::cell::RefCell::new(Vec::new());
+    let note = |name: &str| {
+        asked.borrow_mut().push(name.to_owned());
+        None
+    };
+    Config::from_yaml_with_env("", note).unwrap();
+    assert_eq!(asked.borrow().len(), 16);
+    for name in asked.into_inner() {
+        assert!(text.contains(&format!("  # Environment: {name}\n")), "{name}");
+        let key = name.trim_start_matches("GRAYLOGIC_INFLUXDB_").to_lowercase();
+        let shown = text.lines().any(|l| l.trim_start_matches([' ', '#']).starts_with(&format!("{key}: ")));
+        assert!(shown, "{key}");
+    }
+}

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What is done to one request.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,8 +47,8 @@ pub enum Do {
     Interim,
 }
 
-/// What lines the server takes.
-pub type Judge = Box<dyn Fn(&[String]) -> Option<String> + Send + Sync>;
+/// What lines the server takes: `None` for all, else its answer and those it keeps all the same.
+pub type Judge = dyn Fn(&Request) -> Option<(String, Vec<String>)> + Send + Sync;
 
 #[derive(Default)]
 pub struct Seen {
@@ -56,6 +56,67 @@ pub struct Seen {
     pub tokens: BTreeSet<String>,
     pub requests: usize,
     pub lines_per_request: Vec<usize>,
+    /// When each request was there, and how many of them were compressed.
+    pub times: Vec<Instant>,
+    pub compressed: usize,
+}
+
+/// A request that was read to its end.
+#[derive(Debug, Default)]
+pub struct Request {
+    pub is_get: bool,
+    pub token: Option<String>,
+    pub is_gzip: bool,
+    /// Bytes of the body, decompressed.
+    pub bytes: usize,
+    pub lines: Vec<String>,
+}
+
+impl Request {
+    /// Reads a request; `None` when the connection ends.
+    pub fn read(reader: &mut impl BufRead) -> Option<Self> {
+        Head::read(reader)?.body(reader)
+    }
+}
+
+/// The first lines of a request.
+struct Head(String);
+
+impl Head {
+    fn read(reader: &mut impl BufRead) -> Option<Self> {
+        let mut head = String::new();
+        while reader.read_line(&mut head).ok()? > 2 {}
+        (!head.is_empty()).then_some(Self(head))
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        self.0.lines().find_map(|l| {
+            let (key, value) = l.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        })
+    }
+
+    fn length(&self) -> usize {
+        self.header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0)
+    }
+
+    fn body(&self, reader: &mut impl BufRead) -> Option<Request> {
+        let mut body = vec![0; self.length()];
+        reader.read_exact(&mut body).ok()?;
+        let is_gzip = self.header("content-encoding").is_some();
+        if is_gzip {
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
+            body = plain;
+        }
+        Some(Request {
+            is_get: self.0.starts_with("GET"),
+            token: self.header("authorization"),
+            is_gzip,
+            bytes: body.len(),
+            lines: String::from_utf8(body).unwrap().lines().map(str::to_owned).collect(),
+        })
+    }
 }
 
 pub struct Hostile {
@@ -76,7 +137,15 @@ pub fn message(status: &str, message: &str) -> String {
 }
 
 impl Hostile {
+    /// A server that takes the lines of a request, or answers what `judge` says.
     pub fn new(judge: impl Fn(&[String]) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self::judging(move |request| judge(&request.lines).map(|answer| (answer, Vec::new())))
+    }
+
+    /// A server that may keep some of the lines of a request it refuses.
+    pub fn judging(
+        judge: impl Fn(&Request) -> Option<(String, Vec<String>)> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let hostile = Self {
             at: listener.local_addr().unwrap(),
@@ -85,7 +154,7 @@ impl Hostile {
             healthy: Arc::new(AtomicBool::new(true)),
             stopped: Arc::default(),
         };
-        let judge: Arc<Judge> = Arc::new(Box::new(judge));
+        let judge: Arc<Judge> = Arc::new(judge);
         let (seen, script) = (hostile.seen.clone(), hostile.script.clone());
         let (healthy, stopped) = (hostile.healthy.clone(), hostile.stopped.clone());
         std::thread::spawn(move || {
@@ -96,7 +165,7 @@ impl Hostile {
                 let Ok(stream) = stream else { continue };
                 let (seen, script, judge) = (seen.clone(), script.clone(), judge.clone());
                 let healthy = healthy.clone();
-                std::thread::spawn(move || connection(stream, &seen, &script, &**judge, &healthy));
+                std::thread::spawn(move || connection(stream, &seen, &script, &*judge, &healthy));
             }
         });
         hostile
@@ -108,6 +177,11 @@ impl Hostile {
 
     pub fn will(&self, script: impl IntoIterator<Item = Do>) {
         self.script.lock().unwrap().extend(script);
+    }
+
+    /// It does nothing more of what it was told to.
+    pub fn is_mended(&self) {
+        self.script.lock().unwrap().clear();
     }
 
     pub fn stored(&self) -> Vec<String> {
@@ -126,12 +200,11 @@ fn connection(
     mut stream: TcpStream,
     seen: &Mutex<Seen>,
     script: &Mutex<VecDeque<Do>>,
-    judge: &dyn Fn(&[String]) -> Option<String>,
+    judge: &Judge,
     healthy: &AtomicBool,
 ) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
-        let mut head = String::new();
         // Only a request is something that anything is done to.
         match reader.fill_buf() {
             Ok(bytes) if !bytes.is_empty() => {}
@@ -144,43 +217,30 @@ fn connection(
             Do::NeverRead => return hold(&stream),
             _ => {}
         }
-        while reader.read_line(&mut head).is_ok_and(|n| n > 2) {}
-        let header = |name: &str| {
-            head.lines().find_map(|l| {
-                let (key, value) = l.split_once(':')?;
-                key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
-            })
-        };
-        seen.lock().unwrap().tokens.extend(header("authorization"));
-        let length: usize = header("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
+        let Some(head) = Head::read(&mut reader) else { return };
+        seen.lock().unwrap().tokens.extend(head.header("authorization"));
         match what {
             Do::ResetBeforeBody => return reset(&stream),
             Do::ResetInBody => {
-                let mut some = vec![0; length / 2];
+                let mut some = vec![0; head.length() / 2];
                 let _gone = reader.read_exact(&mut some);
                 return reset(&stream);
             }
             _ => {}
         }
-        let mut body = vec![0; length];
-        if reader.read_exact(&mut body).is_err() {
-            return;
-        }
+        let Some(request) = head.body(&mut reader) else { return };
         if is_get {
             let status = if healthy.load(Ordering::Relaxed) { "200 OK" } else { "503 no" };
             let _gone = stream.write_all(answer(status, "", "{}").as_bytes());
             continue;
         }
-        if header("content-encoding").is_some() {
-            let mut plain = Vec::new();
-            flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap();
-            body = plain;
-        }
-        let lines: Vec<String> = String::from_utf8(body).unwrap().lines().map(str::to_owned).collect();
+        let lines = &request.lines;
         {
             let mut seen = seen.lock().unwrap();
             seen.requests += 1;
             seen.lines_per_request.push(lines.len());
+            seen.times.push(Instant::now());
+            seen.compressed += usize::from(request.is_gzip);
         }
         let store = |lines: &[String]| seen.lock().unwrap().stored.extend_from_slice(lines);
         let reply = match &what {
@@ -210,11 +270,11 @@ fn connection(
                 return;
             }
             Do::StoreThenDie => {
-                store(&lines);
+                store(lines);
                 return reset(&stream);
             }
             Do::AnswerLate => {
-                store(&lines);
+                store(lines);
                 std::thread::sleep(Duration::from_millis(900));
                 let _gone = stream.write_all(answer("204 No Content", "", "").as_bytes());
                 return;
@@ -231,9 +291,9 @@ fn connection(
             }
             Do::Interim => {
                 let _gone = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-                serve(&lines, judge, &store)
+                serve(&request, judge, &store)
             }
-            _ => serve(&lines, judge, &store),
+            _ => serve(&request, judge, &store),
         };
         if stream.write_all(reply.as_bytes()).is_err() || what == Do::CloseKeepAlive {
             return;
@@ -241,11 +301,14 @@ fn connection(
     }
 }
 
-fn serve(lines: &[String], judge: &dyn Fn(&[String]) -> Option<String>, store: &dyn Fn(&[String])) -> String {
-    match judge(lines) {
-        Some(refusal) => refusal,
+fn serve(request: &Request, judge: &Judge, store: &dyn Fn(&[String])) -> String {
+    match judge(request) {
+        Some((refusal, kept)) => {
+            store(&kept);
+            refusal
+        }
         None => {
-            store(lines);
+            store(&request.lines);
             "HTTP/1.1 204 No Content\r\n\r\n".to_owned()
         }
     }

@@ -1,0 +1,216 @@
+//! Certificates: from PEM files into what the HTTP library takes, and from a failed handshake to the setting that mends
+//! it. No message shows what a file holds.
+
+use crate::config::TlsFiles;
+use crate::error::{Error, Kind};
+use reqwest::{Certificate, ClientBuilder, Identity};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, CertificateError, InconsistentKeys, InvalidMessage, RootCertStore};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// A longer file holds no certificates: those of a whole operating system are a tenth of it.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// How a PEM file begins a private key.
+const KEYS: [&str; 3] = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"];
+
+/// Adds to a client what the files hold.
+pub(crate) fn with_files(mut builder: ClientBuilder, files: &TlsFiles) -> Result<ClientBuilder, Error> {
+    if let Some(path) = &files.ca {
+        builder = builder.tls_certs_only(authorities(path)?);
+    }
+    match (&files.certificate, &files.key) {
+        (Some(certificate), Some(key)) => Ok(builder.identity(identity(certificate, key)?)),
+        (Some(certificate), None) => Err(wrong(
+            "certificate_file",
+            certificate,
+            "it needs its key; name the file in influxdb.key_file",
+        )),
+        (None, Some(key)) => {
+            let why = "it is the key of no certificate; name the file of one in influxdb.certificate_file";
+            Err(wrong("key_file", key, why))
+        }
+        (None, None) => Ok(builder),
+    }
+}
+
+fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
+    const SETTING: &str = "ca_file";
+    let text = read(SETTING, path)?;
+    let mut roots = RootCertStore::empty();
+    let mut found = Vec::new();
+    for certificate in certificates(SETTING, path, &text)? {
+        let unusable = |why: String| {
+            let nth = found.len() + 1;
+            wrong(SETTING, path, &format!("certificate {nth} in it cannot be used: {why}; take it out"))
+        };
+        roots.add(certificate.clone()).map_err(|e| unusable(e.to_string()))?;
+        let certificate = Certificate::from_der(&certificate).map_err(|e| unusable(e.to_string()))?;
+        found.push(certificate);
+    }
+    Ok(found)
+}
+
+fn identity(certificate: &Path, key: &Path) -> Result<Identity, Error> {
+    let certificate_text = read("certificate_file", certificate)?;
+    let chain = certificates("certificate_file", certificate, &certificate_text)?;
+    let key_text = read("key_file", key)?;
+    let wrong_key = |why: &str| wrong("key_file", key, why);
+    let bad = "it holds no private key; give one in PEM, not encrypted, that begins with -----BEGIN PRIVATE KEY-----";
+    let key_der = PrivateKeyDer::from_pem_slice(key_text.as_bytes()).map_err(|_| wrong_key(bad))?;
+    let signing = rustls::crypto::ring::sign::any_supported_type(&key_der)
+        .map_err(|_| wrong_key("its key is damaged, or neither RSA, ECDSA (P-256, P-384) nor Ed25519"))?;
+    match CertifiedKey::new(chain, signing).keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            let why = format!(
+                "it is not the key of the first certificate in {}; give that one's, and put this client's own \
+                 certificate before those of its authorities",
+                certificate.display()
+            );
+            return Err(wrong_key(&why));
+        }
+        Err(e) => {
+            let why = format!("its first certificate cannot be used: {e}");
+            return Err(wrong("certificate_file", certificate, &why));
+        }
+    }
+    // The HTTP library takes them as text, and nothing else in it.
+    let first_key = KEYS
+        .iter()
+        .flat_map(|label| sections(&key_text, label))
+        .min_by_key(|section| key_text.find(section))
+        .ok_or_else(|| wrong_key(bad))?;
+    let mut pem = format!("{first_key}\n");
+    for section in sections(&certificate_text, "CERTIFICATE") {
+        pem.push_str(section);
+        pem.push('\n');
+    }
+    Identity::from_pem(pem.as_bytes()).map_err(|_| wrong_key(bad))
+}
+
+/// The text of a file of bounded length.
+fn read(setting: &'static str, path: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|f| f.take(FILE_BYTES_MAX).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            Err(wrong(setting, path, "it is no text; give a PEM file, with lines that say -----BEGIN …-----"))
+        }
+        Err(e) => {
+            let why = format!("it cannot be read: {e}; name a PEM file that this program's user can read");
+            Err(wrong(setting, path, &why))
+        }
+    }
+}
+
+fn certificates(
+    setting: &'static str,
+    path: &Path,
+    text: &str,
+) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    // What a parser says of a file may quote it.
+    let found = found.map_err(|_| wrong(setting, path, "it is damaged: a section of it is no PEM"))?;
+    if found.is_empty() {
+        let why = "it holds no certificate; give one in PEM, which begins with -----BEGIN CERTIFICATE-----";
+        return Err(wrong(setting, path, why));
+    }
+    Ok(found)
+}
+
+/// The sections of a PEM text that have a label, each with its first and last line.
+fn sections<'a>(text: &'a str, label: &str) -> Vec<&'a str> {
+    let (begin, end) = (format!("-----BEGIN {label}-----"), format!("-----END {label}-----"));
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(from) = rest.find(&begin)
+        && let Some(length) = rest[from..].find(&end)
+    {
+        let to = from + length + end.len();
+        found.push(&rest[from..to]);
+        rest = &rest[to..];
+    }
+    found
+}
+
+fn wrong(setting: &str, path: &Path, why: &str) -> Error {
+    Error::new(Kind::InvalidConfig, format!("influxdb.{setting} {:?}: {why}", path.display().to_string()))
+}
+
+/// When certificates, or what goes for them, are why there is no connection: the setting to look at, and why.
+pub(crate) fn mismatch(error: &(dyn std::error::Error + 'static)) -> Option<(&'static str, String)> {
+    let error = tls_error(error)?;
+    let (setting, remedy) = remedy(error)?;
+    Some((setting, format!("{error}; {remedy}")))
+}
+
+fn remedy(error: &rustls::Error) -> Option<(&'static str, &'static str)> {
+    use AlertDescription as Alert;
+    use CertificateError as Bad;
+    Some(match error {
+        rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+                ("url", "use a name in influxdb.url that the server's certificate has, or give it this one")
+            }
+            Bad::Expired | Bad::ExpiredContext { .. } => {
+                ("url", "renew the certificate of the server in influxdb.url, or set this machine's clock")
+            }
+            Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                ("url", "set this machine's clock, or that of who made the certificate of influxdb.url")
+            }
+            Bad::Revoked => ("url", "give the server in influxdb.url another certificate"),
+            _ => ("ca_file", "name the authority of the server's certificate in influxdb.ca_file"),
+        },
+        rustls::Error::NoCertificatesPresented => ("url", "the server in influxdb.url shows no certificate"),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            ("url", "the server does not speak TLS here: write http:// or another port in influxdb.url")
+        }
+        rustls::Error::PeerIncompatible(_) => ("url", "the server in influxdb.url needs TLS 1.2 or 1.3"),
+        rustls::Error::AlertReceived(alert) => match alert {
+            Alert::CertificateRequired | Alert::NoCertificate | Alert::HandshakeFailure => (
+                "certificate_file",
+                "the server wants a certificate of this client: name it in influxdb.certificate_file and key_file",
+            ),
+            Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError => (
+                "certificate_file",
+                "the server refuses this client's certificate: name another in influxdb.certificate_file",
+            ),
+            Alert::UnrecognisedName => ("url", "the server has another name than influxdb.url says"),
+            Alert::ProtocolVersion | Alert::InsufficientSecurity => {
+                ("url", "the server in influxdb.url needs TLS 1.2 or 1.3")
+            }
+            // It may pass.
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// What the TLS library said, wherever it is among the causes.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<rustls::Error>() {
+            return Some(found);
+        }
+        // An I/O error does not name what it holds as its cause, and may hold another.
+        let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match held {
+            Some(held) => Some(held),
+            None => error.source(),
+        };
+    }
+    None
+}
