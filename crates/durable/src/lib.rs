@@ -35,6 +35,7 @@ mod dead;
 mod disk;
 mod error;
 mod frame;
+mod inspect;
 mod lane;
 mod log;
 mod memory;
@@ -46,6 +47,7 @@ pub use dead::{DeadLetter, DeadLine};
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use error::Error;
 pub use frame::FRAME_HEADER_BYTES;
+pub use inspect::{Checked, Holder, Inspection, Kept, Retried, holder};
 pub use lane::{
     Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, Next, WhenFull,
 };
