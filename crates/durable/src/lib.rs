@@ -57,4 +57,4 @@ pub use queue::{
     DurableBy, Level, News, Outbox, Queue, QueueOptions, QueueStats, Refused, SyncPolicy, Taken, Want, Work,
 };
 pub use sim::{Call, Fault, IO_ERROR, NO_SPACE, READ_ONLY, SimDisk, TOO_MANY_FILES};
-pub use spool::{Spool, lanes};
+pub use spool::{Spool, lanes, listed_as};

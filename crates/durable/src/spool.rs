@@ -105,6 +105,12 @@ pub fn lanes(disk: &dyn Disk, folder: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
+/// The name under which [`lanes`] lists a lane: its own, unless that is too long for a folder.
+#[must_use]
+pub fn listed_as(name: &str) -> String {
+    name_of(&folder_of(name)).unwrap_or_else(|| name.to_owned())
+}
+
 /// The name of a lane's folder: letters, digits, `-` and `_` stand for themselves, every other byte and every capital is
 /// written `%xx`, so that names that differ only in case differ on every file system. A folder whose name was too long is
 /// its own name.
