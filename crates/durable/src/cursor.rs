@@ -6,9 +6,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-const NAME: &str = "cursor";
+pub(crate) const NAME: &str = "cursor";
 const FILE_BYTES: usize = 4096;
-const SLOT_BYTES: usize = 512;
+pub(crate) const SLOT_BYTES: usize = 512;
 const MAGIC: [u8; 8] = *b"GLTCUR\r\n";
 const VERSION: u32 = 1;
 
@@ -54,9 +54,13 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     /// The cursor of a folder, and what it says; with a sentence when it cannot be believed.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, folder: &Path) -> io::Result<(Self, Position, Option<String>)> {
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        folder: &Path,
+        mode: OpenMode,
+    ) -> io::Result<(Self, Position, Option<String>)> {
         let path = folder.join(NAME);
-        let file = match disk.open(&path, OpenMode::ReadWrite) {
+        let file = match disk.open(&path, mode) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Ok((Self::default(), Position::default(), None));
@@ -127,6 +131,13 @@ fn encode(generation: u64, position: Position) -> [u8; SLOT_BYTES] {
     let crc = crc32c::crc32c(&slot[..SLOT_BYTES - 4]);
     slot[SLOT_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
     slot
+}
+
+/// Offsets of the pieces of a cursor's file, each as long as a slot, that are neither a slot nor as they were made.
+pub(crate) fn damaged(file: &[u8]) -> Vec<u64> {
+    let made = |piece: &[u8]| piece.iter().all(|b| *b == 0);
+    let bad = |&(i, piece): &(usize, &[u8])| !made(piece) && (i >= 2 || decode(piece).is_none());
+    file.chunks(SLOT_BYTES).enumerate().filter(bad).map(|(i, _)| (i * SLOT_BYTES) as u64).collect()
 }
 
 fn decode(slot: &[u8]) -> Option<(u64, Position)> {

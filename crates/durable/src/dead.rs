@@ -41,9 +41,12 @@ pub struct DeadLetter {
     pub line: Vec<u8>,
 }
 
+pub(crate) fn options(log_id: u64) -> LogOptions {
+    LogOptions::new(log_id).segment_bytes(SEGMENT_BYTES)
+}
+
 pub(crate) fn open(disk: &Arc<dyn Disk>, folder: &Path, log_id: u64) -> Result<Log, Error> {
-    let options = LogOptions::new(log_id).segment_bytes(SEGMENT_BYTES);
-    Log::open(disk.clone(), folder, options).map(|(log, _)| log)
+    Log::open(disk.clone(), folder, options(log_id)).map(|(log, _)| log)
 }
 
 /// Appends a frame for each line.
@@ -66,7 +69,7 @@ pub(crate) fn letters(frames: impl Iterator<Item = Result<Frame, Damage>>) -> Ve
     frames.filter_map(|frame| decode(&frame.ok()?)).collect()
 }
 
-fn decode(frame: &Frame) -> Option<DeadLetter> {
+pub(crate) fn decode(frame: &Frame) -> Option<DeadLetter> {
     let (version, rest) = frame.payload.split_first()?;
     let (number, rest) = rest.split_first_chunk::<8>()?;
     let (time, rest) = rest.split_first_chunk::<8>()?;

@@ -3,10 +3,10 @@
 
 use crate::cursor::{Cursor, Position, Totals};
 use crate::dead::{self, DeadLetter, DeadLine};
-use crate::disk::{Disk, DiskLock};
+use crate::disk::{Disk, DiskLock, OpenMode};
 use crate::error::Error;
 use crate::filling::Filling;
-use crate::log::{Damage, Follow, Frame, Log, LogOptions, SegmentInfo, Step, machine_clock};
+use crate::log::{Damage, Follow, Frame, Log, LogOptions, Recovery, SegmentInfo, Step, machine_clock};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 /// Log ids: a frame of one kind of log is never taken for one of another.
 const LANE_LOG: u64 = u64::from_le_bytes(*b"lane\0\0\0\0");
-const DEAD_LOG: u64 = u64::from_le_bytes(*b"dead\0\0\0\0");
+pub(crate) const DEAD_LOG: u64 = u64::from_le_bytes(*b"dead\0\0\0\0");
 /// Folder of a lane's dead letters.
-const DEAD: &str = "dead";
+pub(crate) const DEAD: &str = "dead";
 /// A frame is begun anew after so many bytes of lines.
 const FRAME_BYTES: usize = 64 << 10;
 /// The longest line there may be.
@@ -339,15 +339,21 @@ pub struct LaneStats {
     pub bytes_written: u64,
 }
 
+/// Nothing is held by who only looks.
+#[derive(Debug)]
+struct NoLock;
+
+impl DiskLock for NoLock {}
+
 /// One queue of a spool. All methods take `&self`, from any thread.
 ///
 /// An append that returned survives the end of the process, after [`Lane::sync`] a power cut. Whether a line was
 /// delivered is known to the cursor, which is saved now and then: after a crash lines may be read again, never lost.
 pub struct Lane {
-    disk: Arc<dyn Disk>,
-    folder: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) folder: PathBuf,
     options: LaneOptions,
-    log: Arc<Log>,
+    pub(crate) log: Arc<Log>,
     dead: Mutex<Option<Log>>,
     state: Mutex<State>,
     saving: Mutex<Cursor>,
@@ -388,7 +394,8 @@ impl Lane {
     ) -> Result<(Self, LaneRecovery), Error> {
         let opening = |e| Error::io(format_args!("open the lane in {}", folder.display()), e);
         disk.create_dir_all(folder).map_err(opening)?;
-        let (mut cursor, position, trouble) = Cursor::open(&disk, folder).map_err(opening)?;
+        let (mut cursor, position, trouble) =
+            Cursor::open(&disk, folder, OpenMode::ReadWrite).map_err(opening)?;
         // A disk without room for it now may have some later.
         let _tried_again_when_saved = cursor.prepare(&disk, folder);
         let mut log_options = LogOptions::new(LANE_LOG)
@@ -398,6 +405,38 @@ impl Lane {
             log_options = log_options.clock(clock);
         }
         let (log, recovery) = Log::open(disk.clone(), folder, log_options)?;
+        Ok(Self::with(disk, folder, options, (log, recovery), (cursor, position, trouble), lock))
+    }
+
+    /// A lane that somebody else may hold, as it is at this moment: only to be read. Nothing is written.
+    pub(crate) fn look(disk: Arc<dyn Disk>, folder: &Path) -> Result<(Self, LaneRecovery), Error> {
+        let reading = |e| Error::io(format_args!("read the lane in {}", folder.display()), e);
+        let cursor = || Cursor::open(&disk, folder, OpenMode::Read).map_err(reading);
+        let mut saved = cursor()?;
+        let log = loop {
+            let position = saved.1;
+            let options = LogOptions::new(LANE_LOG).first_sequence(position.number.max(position.given));
+            let log = Log::look(disk.clone(), folder, options)?;
+            if log.0.first_sequence() <= position.number {
+                break log;
+            }
+            // Lines are gone without a trace, or were settled and trimmed since the cursor was read: then it was saved.
+            saved = cursor()?;
+            if saved.1 == position {
+                break log;
+            }
+        };
+        Ok(Self::with(disk.clone(), folder, LaneOptions::default(), log, saved, Arc::new(Box::new(NoLock))))
+    }
+
+    fn with(
+        disk: Arc<dyn Disk>,
+        folder: &Path,
+        options: LaneOptions,
+        (log, recovery): (Log, Recovery),
+        (cursor, position, trouble): (Cursor, Position, Option<String>),
+        lock: Arc<Box<dyn DiskLock>>,
+    ) -> (Self, LaneRecovery) {
         // Segments are the only truth. What is before the first of them is settled, whatever the cursor says; a lane whose
         // segments are all gone goes on behind the cursor.
         let acknowledged = position.number.max(log.first_sequence()).min(log.next_sequence());
@@ -428,7 +467,7 @@ impl Lane {
             _lock: lock,
         };
         lane.limits();
-        Ok((lane, found))
+        (lane, found)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -568,16 +607,10 @@ impl Lane {
         if lines.is_empty() {
             return Ok(());
         }
-        {
-            let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-            if dead.is_none() {
-                *dead = Some(dead::open(&self.disk, &self.folder.join(DEAD), DEAD_LOG)?);
-            }
-            if let Some(log) = &*dead {
-                dead::append(log, lines)?;
-                log.sync()?;
-            }
-        }
+        self.with_dead(|log| {
+            dead::append(log, lines)?;
+            log.sync().map(|_| ())
+        })?;
         self.state().totals.dead += lines.len() as u64;
         Ok(())
     }
@@ -587,26 +620,31 @@ impl Lane {
     /// # Errors
     /// When the disk refuses.
     pub fn dead(&self) -> Result<Vec<DeadLetter>, Error> {
-        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        if dead.is_none() {
-            *dead = Some(dead::open(&self.disk, &self.folder.join(DEAD), DEAD_LOG)?);
-        }
-        Ok(dead.as_ref().map_or_else(Vec::new, |log| dead::letters(log.replay(0))))
+        self.with_dead(|log| Ok(dead::letters(log.replay(0))))
     }
 
-    /// Forgets dead letters whose own number is below `before`: after they were looked at, or appended again.
+    /// Forgets dead letters whose own number is below `before`: after they were looked at, or appended again. Letters of
+    /// the segment in which later ones begin stay.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn forget_dead(&self, before: u64) -> Result<(), Error> {
-        let dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(log) = &*dead {
+        self.with_dead(|log| {
             if before >= log.next_sequence() {
                 log.roll();
             }
-            log.trim(before)?;
-        }
-        Ok(())
+            log.trim(before).map(|_| ())
+        })
+    }
+
+    /// The log of dead letters, opened when it is needed first.
+    pub(crate) fn with_dead<T>(&self, act: impl FnOnce(&Log) -> Result<T, Error>) -> Result<T, Error> {
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        let log = match dead.take() {
+            Some(log) => log,
+            None => dead::open(&self.disk, &self.folder.join(DEAD), DEAD_LOG)?,
+        };
+        act(dead.insert(log))
     }
 
     /// What the lane holds and has done.
@@ -708,7 +746,7 @@ impl Lane {
         self.log.segments().iter().any(|s| s.bytes > 64)
     }
 
-    fn drop_segment(
+    pub(crate) fn drop_segment(
         &self,
         (since, until): (i64, i64),
         end: u64,
@@ -774,6 +812,11 @@ impl Lane {
         let news = is_nearly_full(&level) && !state.warned;
         state.warned |= news;
         news.then_some(level)
+    }
+
+    /// Forgets what would be told of dropped lines: whoever dropped them knows.
+    pub(crate) fn tell_nobody(&self) {
+        self.state().untold = None;
     }
 
     /// The limits as the file system has them now; it is asked once a second.
@@ -988,7 +1031,7 @@ fn encode_frame(bytes: &[u8], start: usize, ends: &[u32], compress: bool) -> (u1
 }
 
 /// The lines of a frame; `None` when it is none of a lane's.
-fn decode_frame(frame: &Frame) -> Option<Batch> {
+pub(crate) fn decode_frame(frame: &Frame) -> Option<Batch> {
     let mut payload = std::borrow::Cow::Borrowed(&frame.payload[..]);
     if frame.flags & COMPRESSED != 0 {
         let length = u32::from_le_bytes(*payload.first_chunk()?) as usize;

@@ -36,6 +36,7 @@ mod disk;
 mod error;
 mod filling;
 mod frame;
+mod inspect;
 mod lane;
 mod log;
 mod memory;
@@ -48,6 +49,7 @@ pub use dead::{DeadLetter, DeadLine};
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use error::Error;
 pub use frame::FRAME_HEADER_BYTES;
+pub use inspect::{Checked, Holder, Inspection, Kept, Retried, holder};
 pub use lane::{
     Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, NearlyFull,
     Next, WhenFull,
@@ -59,4 +61,4 @@ pub use queue::{
     DurableBy, Level, News, Outbox, Queue, QueueOptions, QueueStats, Refused, SyncPolicy, Taken, Want, Work,
 };
 pub use sim::{Call, Fault, IO_ERROR, NO_SPACE, READ_ONLY, SimDisk, TOO_MANY_FILES};
-pub use spool::{Spool, lanes};
+pub use spool::{Spool, lanes, listed_as};

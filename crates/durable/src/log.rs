@@ -1,7 +1,7 @@
 //! The log: frames appended to segments, synced in groups, replayed after any end, trimmed from the front.
 //! It knows nothing of what a payload means. Everything is synchronous; there are no threads here.
 
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{DirEntry, Disk, DiskFile, OpenMode};
 use crate::error::{Error, is_no_space};
 use crate::frame::{
     FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame, padded, payload_crc,
@@ -20,7 +20,11 @@ const SUFFIX: &str = ".seg";
 /// Suffix of a segment that is being made.
 const UNNAMED: &str = "new";
 /// Folder for what was found damaged.
-const DAMAGED: &str = "damaged";
+pub(crate) const DAMAGED: &str = "damaged";
+/// A tail that is not whole is looked at so often again, with this pause, before it counts as torn: somebody may be
+/// appending it.
+const TAIL_LOOKS: u32 = 10;
+const TAIL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 20 });
 
 /// How a log is opened.
 #[derive(Clone, Debug)]
@@ -161,10 +165,19 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
+impl Frame {
+    /// Its length in its segment, padding included.
+    pub(crate) fn bytes(&self) -> usize {
+        FRAME_HEADER_BYTES + padded(self.payload.len())
+    }
+}
+
 /// A segment of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentInfo {
+    /// Its name is this number in hexadecimal, with 16 digits.
+    pub number: u64,
     /// No sequence in it is smaller.
     pub first_sequence: u64,
     /// The first sequence after it.
@@ -270,6 +283,8 @@ pub struct Log {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     options: LogOptions,
+    /// Somebody else may hold the folder: nothing is written, and segments may go away.
+    looking: bool,
     inner: Mutex<Inner>,
     /// Held by who syncs: others wait and find that theirs was covered.
     syncing: Mutex<()>,
@@ -304,6 +319,61 @@ impl Log {
         }
         sync_found(&*disk, directory, &segments).map_err(opening)?;
         recovery.segments = segments.len();
+        Ok((Self::with(disk, directory, options, false, segments, next), recovery))
+    }
+
+    /// The log in a folder as it is at this moment, to be read: nothing is written, cut, moved or removed, and somebody else
+    /// may append and trim meanwhile. What opening would cut or set aside is damage that stays where it is.
+    pub(crate) fn look(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: LogOptions,
+    ) -> Result<(Self, Recovery), Error> {
+        let look = || {
+            let mut recovery = Recovery::default();
+            let mut segments = Vec::new();
+            for entry in disk.list(directory)? {
+                match entry_of(&*disk, directory, &options, &entry) {
+                    Ok(Entry::Segment(segment, damage)) => {
+                        recovery.damage.extend(damage);
+                        segments.push(segment);
+                    }
+                    Ok(Entry::Foreign(damage)) => recovery.damage.push(damage),
+                    Ok(Entry::Unfinished | Entry::Other) => {}
+                    // Trimmed since it was listed.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            in_order(&mut segments);
+            let mut next = segments.iter().map(|s| s.first).fold(options.first_sequence.max(1), u64::max);
+            if let Some(last) = segments.last_mut() {
+                next = next.max(look_at_tail(&*disk, options.log_id, last, &mut recovery)?);
+                last.end = next;
+            }
+            recovery.segments = segments.len();
+            Ok((segments, next, recovery))
+        };
+        let mut looked = look();
+        for _ in 0..TAIL_LOOKS {
+            // All segments that were listed were trimmed before they were read.
+            if looked.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                looked = look();
+            }
+        }
+        let (segments, next, recovery) =
+            looked.map_err(|e| Error::io(format_args!("read the log in {}", directory.display()), e))?;
+        Ok((Self::with(disk, directory, options, true, segments, next), recovery))
+    }
+
+    fn with(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        options: LogOptions,
+        looking: bool,
+        segments: Vec<Segment>,
+        next: u64,
+    ) -> Self {
         let inner = Inner {
             segments,
             active: false,
@@ -317,14 +387,14 @@ impl Log {
             buffer: Vec::new(),
             stats: LogStats::default(),
         };
-        let log = Self {
+        Self {
             disk,
             directory: directory.to_owned(),
             options,
+            looking,
             inner: Mutex::new(inner),
             syncing: Mutex::new(()),
-        };
-        Ok((log, recovery))
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -623,6 +693,7 @@ impl Log {
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let of = |s: &Segment| SegmentInfo {
+            number: s.number,
             first_sequence: s.first,
             end_sequence: s.end,
             bytes: s.bytes,
@@ -661,8 +732,13 @@ impl Log {
         })
     }
 
-    fn has(&self, number: u64) -> bool {
-        self.lock().segments.iter().any(|s| s.number == number)
+    /// Whether a segment that cannot be found was trimmed, by whoever holds the folder.
+    fn was_trimmed(&self, number: u64) -> bool {
+        let mut inner = self.lock();
+        if self.looking {
+            inner.segments.retain(|s| s.number != number);
+        }
+        inner.segments.iter().all(|s| s.number != number)
     }
 
     /// The next sequence when the log was opened.
@@ -686,6 +762,9 @@ impl Log {
             from,
             expected,
             current: None,
+            looking: self.looking,
+            padding: Vec::new(),
+            unread: None,
         }
     }
 }
@@ -761,7 +840,9 @@ impl Follow {
                 let file = match opened {
                     Ok(file) => file,
                     // Trimmed since it was looked for.
-                    Err(e) if e.kind() == io::ErrorKind::NotFound && !self.log.has(place.number) => continue,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && self.log.was_trimmed(place.number) => {
+                        continue;
+                    }
                     Err(e) => {
                         return Err(Error::io(format_args!("read segment {}", place.path.display()), e));
                     }
@@ -906,6 +987,12 @@ pub struct Replay {
     /// The sequence the next good frame has when nothing is lost.
     expected: u64,
     current: Option<Current>,
+    /// As in the log.
+    looking: bool,
+    /// Padding of frames that is not zero, when it is only looked: it costs nothing, and is not what was written.
+    padding: Vec<Damage>,
+    /// The segment that could not be read last, and why.
+    unread: Option<(PathBuf, io::Error)>,
 }
 
 #[derive(Debug)]
@@ -918,15 +1005,39 @@ struct Current {
 }
 
 impl Replay {
+    /// Padding that is not what was written, met since this was asked last.
+    pub(crate) fn damaged_padding(&mut self) -> Vec<Damage> {
+        std::mem::take(&mut self.padding)
+    }
+
+    /// A segment that could not be read: what was told lost may be there when it is read again.
+    pub(crate) fn take_unread(&mut self) -> Option<(PathBuf, io::Error)> {
+        self.unread.take()
+    }
+
+    /// The segment the last frame was in, and where that frame ended.
+    pub(crate) fn place(&self) -> Option<(String, u64)> {
+        self.current.as_ref().map(|c| (c.segment.name(), c.at as u64))
+    }
+
     fn load(&mut self) -> Option<Result<(), Damage>> {
         let segment = self.segments.pop_front()?;
         let limit = self.segments.iter().map(|s| s.first).min().unwrap_or(self.end);
         match read_all(&*self.disk, &segment.path) {
-            Ok(bytes) => {
+            Ok(mut bytes) => {
+                if self.looking {
+                    // What was appended since is not looked at.
+                    bytes.truncate(usize::try_from(segment.bytes).unwrap_or(usize::MAX));
+                }
                 self.current = Some(Current { segment, bytes, at: SEGMENT_HEADER_BYTES, limit });
                 Some(Ok(()))
             }
-            Err(_) => {
+            Err(e) if self.looking && e.kind() == io::ErrorKind::NotFound => {
+                self.expected = self.expected.max(limit);
+                Some(Ok(()))
+            }
+            Err(e) => {
+                self.unread = Some((segment.path.clone(), e));
                 let lost = self.expected.max(segment.first)..limit.max(self.expected);
                 self.expected = self.expected.max(limit);
                 Some(Err(Damage {
@@ -993,6 +1104,16 @@ impl Iterator for Replay {
                 payload: found.payload(&current.bytes).to_vec(),
             };
             current.at = found.end(&current.bytes);
+            let padding = found.offset + FRAME_HEADER_BYTES + frame.payload.len();
+            if self.looking && current.bytes[padding..current.at].iter().any(|b| *b != 0) {
+                self.padding.push(Damage {
+                    segment: current.segment.name(),
+                    offset: padding as u64,
+                    bytes: (current.at - padding) as u64,
+                    lost: 0..0,
+                    kept_in: None,
+                });
+            }
             self.expected = found.header.first_sequence + u64::from(found.header.count);
             if self.expected > self.from {
                 return Some(Ok(frame));
@@ -1019,7 +1140,7 @@ fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     }
 }
 
-fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read)?;
     let length = usize::try_from(file.bytes()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
     let mut bytes = vec![0; length];
@@ -1034,6 +1155,73 @@ fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What a file in the folder of a log is.
+enum Entry {
+    /// A segment; its header may be damaged.
+    Segment(Segment, Option<Damage>),
+    /// What a crash left of a segment that was made: it never held a frame, or what it held is in the ones before.
+    Unfinished,
+    /// Named like a segment, and none of this log.
+    Foreign(Damage),
+    Other,
+}
+
+fn entry_of(disk: &dyn Disk, directory: &Path, options: &LogOptions, entry: &DirEntry) -> io::Result<Entry> {
+    if Path::new(&entry.name).extension().is_some_and(|e| e == UNNAMED) && !entry.is_dir {
+        return Ok(Entry::Unfinished);
+    }
+    let Some(name) = entry.name.to_str().filter(|n| n.ends_with(SUFFIX) && !entry.is_dir) else {
+        return Ok(Entry::Other);
+    };
+    let number = name.strip_suffix(SUFFIX).filter(|n| n.len() == 16);
+    let number = number.and_then(|n| u64::from_str_radix(n, 16).ok());
+    let path = directory.join(name);
+    let mut front = [0; SEGMENT_HEADER_BYTES];
+    let file = disk.open(&path, OpenMode::Read)?;
+    // Asked after the folder was listed: a segment that another one follows in the list grows no more.
+    let bytes = file.bytes()?;
+    let mut filled = 0;
+    while filled < front.len() {
+        match file.read_at(&mut front[filled..], filled as u64)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    let header = SegmentHeader::decode(&front[..filled]);
+    let damage = |bytes| Damage { segment: name.to_owned(), offset: 0, bytes, lost: 0..0, kept_in: None };
+    let (number, first, damaged) = match (number, header) {
+        (Some(number), Some(header)) if header.log_id == options.log_id => {
+            (number, header.first_sequence, None)
+        }
+        // A damaged header: frames know themselves where they belong. The name is at least as large as the truth.
+        (Some(number), None) if bytes > SEGMENT_HEADER_BYTES as u64 => {
+            let first = first_good_sequence(disk, &path, options.log_id)?.unwrap_or(number).min(number);
+            (number, first, Some(damage(SEGMENT_HEADER_BYTES as u64)))
+        }
+        // A crash while it was made: never held a frame.
+        (Some(_), None) => return Ok(Entry::Unfinished),
+        _ => return Ok(Entry::Foreign(damage(bytes))),
+    };
+    let segment = Segment {
+        number,
+        path,
+        first,
+        end: first,
+        bytes,
+        created: header.map_or(i64::MAX, |h| h.created),
+        file: None,
+        dirty: false,
+    };
+    Ok(Entry::Segment(segment, damaged))
+}
+
+fn in_order(segments: &mut [Segment]) {
+    segments.sort_by_key(|s| s.number);
+    for i in 1..segments.len() {
+        segments[i - 1].end = segments[i].first;
+    }
+}
+
 /// The segments of this log in the order of their names; what is none is moved to `damaged/` and reported.
 fn find_segments(
     disk: &dyn Disk,
@@ -1044,80 +1232,28 @@ fn find_segments(
     let mut segments = Vec::new();
     let mut removed = false;
     for entry in disk.list(directory)? {
-        if Path::new(&entry.name).extension().is_some_and(|e| e == UNNAMED) && !entry.is_dir {
-            // A crash while a segment was made: what it held is in the ones before.
-            disk.remove(&directory.join(&entry.name))?;
-            removed = true;
-            continue;
-        }
-        let Some(name) = entry.name.to_str().filter(|n| n.ends_with(SUFFIX) && !entry.is_dir) else {
-            continue;
-        };
-        let number = name.strip_suffix(SUFFIX).filter(|n| n.len() == 16);
-        let number = number.and_then(|n| u64::from_str_radix(n, 16).ok());
-        let path = directory.join(name);
-        let mut front = [0; SEGMENT_HEADER_BYTES];
-        let file = disk.open(&path, OpenMode::Read)?;
-        let mut filled = 0;
-        while filled < front.len() {
-            match file.read_at(&mut front[filled..], filled as u64)? {
-                0 => break,
-                n => filled += n,
+        match entry_of(disk, directory, options, &entry)? {
+            Entry::Segment(segment, damage) => {
+                recovery.damage.extend(damage);
+                segments.push(segment);
             }
-        }
-        let header = SegmentHeader::decode(&front[..filled]);
-        let first = match (number, header) {
-            (Some(_), Some(header)) if header.log_id == options.log_id => Some(header.first_sequence),
-            // A damaged header: frames know themselves where they belong. The name is at least as large as the truth.
-            (Some(number), None) if entry.bytes > SEGMENT_HEADER_BYTES as u64 => {
-                recovery.damage.push(Damage {
-                    segment: name.to_owned(),
-                    offset: 0,
-                    bytes: SEGMENT_HEADER_BYTES as u64,
-                    lost: 0..0,
-                    kept_in: None,
-                });
-                Some(first_good_sequence(disk, &path, options.log_id)?.unwrap_or(number).min(number))
-            }
-            _ => None,
-        };
-        match first {
-            Some(first) => segments.push(Segment {
-                number: number.unwrap_or_default(),
-                path,
-                first,
-                end: first,
-                bytes: entry.bytes,
-                created: header.map_or(i64::MAX, |h| h.created),
-                file: None,
-                dirty: false,
-            }),
-            // A crash while it was made: never held a frame.
-            None if entry.bytes <= SEGMENT_HEADER_BYTES as u64 && header.is_none() && number.is_some() => {
-                disk.remove(&path)?;
+            Entry::Unfinished => {
+                disk.remove(&directory.join(&entry.name))?;
                 removed = true;
             }
-            None => {
-                let kept_in = keep_damaged(disk, directory, &path, name)?;
-                let damage = Damage {
-                    segment: name.to_owned(),
-                    offset: 0,
-                    bytes: entry.bytes,
-                    lost: 0..0,
-                    kept_in: Some(kept_in),
-                };
-                recovery.damage.push(damage);
+            Entry::Foreign(damage) => {
+                let path = directory.join(&damage.segment);
+                let kept_in = Some(keep_damaged(disk, directory, &path, &damage.segment)?);
+                recovery.damage.push(Damage { kept_in, ..damage });
             }
+            Entry::Other => {}
         }
     }
     if removed {
         // Before their names are used again.
         disk.sync_dir(directory)?;
     }
-    segments.sort_by_key(|s| s.number);
-    for i in 1..segments.len() {
-        segments[i - 1].end = segments[i].first;
-    }
+    in_order(&mut segments);
     Ok(segments)
 }
 
@@ -1134,6 +1270,22 @@ fn first_good_sequence(disk: &dyn Disk, path: &Path, log_id: u64) -> io::Result<
     Ok(next_frame(&bytes, 0, log_id, 0..u64::MAX).map(|f| f.header.first_sequence))
 }
 
+/// Where the last whole frame of a segment ends, and the sequence after it.
+fn whole_end(bytes: &[u8], log_id: u64, first: u64) -> (usize, u64) {
+    let (mut at, mut next) = (SEGMENT_HEADER_BYTES.min(bytes.len()), first);
+    while let Some(found) = next_frame(bytes, at, log_id, next..u64::MAX) {
+        at = found.end(bytes);
+        next = found.header.first_sequence + u64::from(found.header.count);
+    }
+    (at, next)
+}
+
+/// A header that is whole says how many readings were on their way; their numbers are not given again.
+fn torn_numbers(bytes: &[u8], at: usize, next: u64) -> Range<u64> {
+    let torn = torn_header(bytes, at).filter(|h| h.first_sequence >= next);
+    torn.and_then(|h| Some(next..h.end_sequence()?)).unwrap_or(0..0)
+}
+
 /// Cuts what follows the last whole frame of the last segment, after copying it, and returns the first free sequence.
 fn cut_torn_tail(
     disk: &dyn Disk,
@@ -1143,16 +1295,9 @@ fn cut_torn_tail(
     recovery: &mut Recovery,
 ) -> io::Result<u64> {
     let bytes = read_all(disk, &last.path)?;
-    let mut at = SEGMENT_HEADER_BYTES.min(bytes.len());
-    let mut next = last.first;
-    while let Some(found) = next_frame(&bytes, at, options.log_id, next..u64::MAX) {
-        at = found.end(&bytes);
-        next = found.header.first_sequence + u64::from(found.header.count);
-    }
+    let (at, mut next) = whole_end(&bytes, options.log_id, last.first);
     if at < bytes.len() {
-        // A header that is whole says how many readings were on their way; their numbers are not given again.
-        let torn = torn_header(&bytes, at).filter(|h| h.first_sequence >= next);
-        let lost = torn.and_then(|h| Some(next..h.end_sequence()?)).unwrap_or(0..0);
+        let lost = torn_numbers(&bytes, at, next);
         next = next.max(lost.end);
         let copy_name = format!("{}-{at:x}.torn", last.name());
         let kept_in = match copy_damaged(disk, directory, &copy_name, &bytes[at..]) {
@@ -1179,6 +1324,42 @@ fn cut_torn_tail(
     Ok(next)
 }
 
+/// Passes over what follows the last whole frame of the last segment, and returns the first free sequence. What somebody is
+/// appending at this moment is no damage.
+fn look_at_tail(
+    disk: &dyn Disk,
+    log_id: u64,
+    last: &mut Segment,
+    recovery: &mut Recovery,
+) -> io::Result<u64> {
+    let mut bytes = read_all(disk, &last.path)?;
+    let (at, mut next) = whole_end(&bytes, log_id, last.first);
+    last.bytes = at as u64;
+    if at == bytes.len() {
+        return Ok(next);
+    }
+    for _ in 0..TAIL_LOOKS {
+        std::thread::sleep(TAIL_PAUSE);
+        let now = read_all(disk, &last.path)?;
+        let (end, after) = whole_end(&now, log_id, last.first);
+        if (end, now.len()) != (at, bytes.len()) {
+            last.bytes = end as u64;
+            return Ok(after);
+        }
+        bytes = now;
+    }
+    let lost = torn_numbers(&bytes, at, next);
+    next = next.max(lost.end);
+    recovery.damage.push(Damage {
+        segment: last.name(),
+        offset: at as u64,
+        bytes: (bytes.len() - at) as u64,
+        lost,
+        kept_in: None,
+    });
+    Ok(next)
+}
+
 /// A name in `damaged/` that nothing has yet.
 fn free_name(disk: &dyn Disk, folder: &Path, name: &str) -> io::Result<PathBuf> {
     let taken: Vec<_> = disk.list(folder)?.into_iter().map(|e| e.name).collect();
@@ -1198,7 +1379,12 @@ fn keep_damaged(disk: &dyn Disk, directory: &Path, path: &Path, name: &str) -> i
     Ok(to)
 }
 
-fn copy_damaged(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
+pub(crate) fn copy_damaged(
+    disk: &dyn Disk,
+    directory: &Path,
+    name: &str,
+    bytes: &[u8],
+) -> io::Result<PathBuf> {
     let folder = directory.join(DAMAGED);
     disk.create_dir_all(&folder)?;
     let to = free_name(disk, &folder, name)?;

@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const LOCK: &str = "LOCK";
+pub(crate) const LOCK: &str = "LOCK";
+/// A lock that is held is asked for once more after this time.
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// The longest name a file system takes everywhere.
 const NAME_BYTES_MAX: usize = 200;
 
@@ -49,7 +51,15 @@ impl Spool {
     pub fn open(disk: Arc<dyn Disk>, folder: &Path) -> Result<Self, Error> {
         let doing = format_args!("open the spool in {}", folder.display());
         disk.create_dir_all(folder).map_err(|e| Error::io(doing, e))?;
-        let lock = disk.lock(&folder.join(LOCK)).map_err(|e| {
+        let lock = disk.lock(&folder.join(LOCK)).or_else(|e| {
+            // Somebody who only asks whether it is held holds it for a moment.
+            if e.kind() != std::io::ErrorKind::WouldBlock {
+                return Err(e);
+            }
+            std::thread::sleep(LOCK_PAUSE);
+            disk.lock(&folder.join(LOCK))
+        });
+        let lock = lock.map_err(|e| {
             if e.kind() == std::io::ErrorKind::WouldBlock {
                 let message = format!(
                     "open the spool in {}: another process has it open; give each its own folder",
@@ -95,9 +105,19 @@ pub fn lanes(disk: &dyn Disk, folder: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
+/// The name under which [`lanes`] lists a lane: its own, unless that is too long for a folder.
+#[must_use]
+pub fn listed_as(name: &str) -> String {
+    name_of(&folder_of(name)).unwrap_or_else(|| name.to_owned())
+}
+
 /// The name of a lane's folder: letters, digits, `-` and `_` stand for themselves, every other byte and every capital is
-/// written `%xx`, so that names that differ only in case differ on every file system.
+/// written `%xx`, so that names that differ only in case differ on every file system. A folder whose name was too long is
+/// its own name.
 pub(crate) fn folder_of(name: &str) -> String {
+    if is_cut(name) {
+        return name.to_owned();
+    }
     let mut out = String::with_capacity(name.len() + 1);
     for byte in name.bytes() {
         match byte {
@@ -120,12 +140,20 @@ pub(crate) fn folder_of(name: &str) -> String {
     if out.is_empty() { "%".into() } else { out }
 }
 
+/// Whether a folder has the front of a name, and a checksum: the name itself is not known.
+fn is_cut(folder: &str) -> bool {
+    let Some((front, crc)) = folder.split_once('~') else { return false };
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_%".contains(&b);
+    let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    front.len() == NAME_BYTES_MAX - 20 && crc.len() == 16 && front.bytes().all(plain) && crc.bytes().all(hex)
+}
+
 /// The name of the lane in a folder; `None` when it is none of ours.
 fn name_of(folder: &str) -> Option<String> {
     if folder == "%" {
         return Some(String::new());
     }
-    if folder.contains('~') {
+    if is_cut(folder) {
         return Some(folder.to_owned());
     }
     let mut bytes = Vec::with_capacity(folder.len());
@@ -157,8 +185,11 @@ mod tests {
         for (name, folder) in names.iter().zip(&folders) {
             let safe = folder.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_%~".contains(&b));
             assert!(safe && !folder.is_empty() && folder.len() < 240 && folder != LOCK, "{name}: {folder}");
+            // A name that is listed opens its own folder, also when it was cut.
+            let listed = name_of(folder).unwrap();
+            assert_eq!(&folder_of(&listed), folder);
             if name.len() < 100 {
-                assert_eq!(name_of(folder).as_deref(), Some(*name));
+                assert_eq!(listed, *name);
             }
         }
         let mut distinct = folders.clone();

@@ -73,7 +73,7 @@ pub(crate) fn serve(client: &Client, address: &Address, json: bool) -> Result<()
             answer(format_args!("listening on http://{at}"));
         }
         let _closed_pipe = std::io::stdout().flush();
-        let router = page::router(store.clone(), at);
+        let router = page::router(client.clone(), store.clone(), at);
         let ended = axum::serve(listener, router).with_graceful_shutdown(async {
             let _sender_gone = stopped.await;
         });

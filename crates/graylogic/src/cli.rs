@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Verify(Place),
     /// Save what is good in a damaged store into a new folder; exit code 3 when something could not be saved.
     Salvage(Salvage),
+    /// What waits for a server: look at it while the client runs, read it, put refused lines back.
+    Spool(Spool),
     /// Measure the line protocol, the store or the spool on this machine.
     Bench(Bench),
 }
@@ -202,6 +204,104 @@ pub(crate) enum BucketCommand {
         /// Its name.
         name: String,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Spool {
+    #[command(flatten)]
+    pub(crate) place: SpoolPlace,
+    #[command(subcommand)]
+    pub(crate) command: SpoolCommand,
+}
+
+/// Which spool.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SpoolPlace {
+    /// Folder of the spool; without it the configuration's, or ./graylogic-spool.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) spool: Option<PathBuf>,
+    /// Configuration file, section `influxdb`, key `spool`.
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "spool")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpoolCommand {
+    /// The lanes, one for each bucket: what waits, what was refused, how old it is, and who holds the spool.
+    Ls,
+    /// Everything that is counted, and the segments; reads every byte.
+    Stat {
+        /// Lane; all without it.
+        lane: Option<String>,
+    },
+    /// Read every byte and name what is damaged; exit code 1 when something is.
+    Verify {
+        /// Lane; all without it.
+        lane: Option<String>,
+    },
+    /// The lines that wait, byte for byte, on standard output; exit code 3 when some are lost to damage.
+    Cat {
+        /// Lane.
+        lane: String,
+        /// Not before the line with this number.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        from: u64,
+        /// At most so many lines.
+        #[arg(long, value_name = "N")]
+        limit: Option<u64>,
+        /// Also lines that are delivered and still on the disk.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Write the lines that wait to a file; exit code 3 when some are lost to damage.
+    Export {
+        /// Lane.
+        lane: String,
+        /// The file, which must not be there yet; gzip when it ends in .gz.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Lines that a server refused for good, with its words.
+    Dead {
+        /// Lane.
+        lane: String,
+        /// At most so many.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+    },
+    /// Put refused lines back behind those that wait; they count as accepted again. No client may be running.
+    Retry {
+        /// Lane.
+        lane: String,
+        /// Only the letter with this number; may be given several times. The others get new numbers.
+        #[arg(long, value_name = "N")]
+        letter: Vec<u64>,
+    },
+    /// Remove dead letters, waiting lines, or copies of damaged bytes for good. No client may be running.
+    Purge {
+        /// Lane.
+        lane: String,
+        #[command(flatten)]
+        what: Purge,
+        /// Yes, for good.
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+}
+
+/// What is removed.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Purge {
+    /// The dead letters.
+    #[arg(long)]
+    pub(crate) dead: bool,
+    /// The lines that wait; they count as dropped.
+    #[arg(long)]
+    pub(crate) waiting: bool,
+    /// The copies of what was found damaged.
+    #[arg(long)]
+    pub(crate) damaged: bool,
 }
 
 #[derive(Args, Debug)]

@@ -15,6 +15,7 @@ mod import;
 mod query;
 mod salvage;
 mod serve;
+mod spool;
 mod status;
 mod verify;
 mod write;
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Compact(place) => compact::run(place, cli.json),
         Command::Salvage(options) => salvage::run(options, cli.json),
         Command::Verify(place) => verify::run(place, cli.json),
+        Command::Spool(options) => spool::run(options, cli.json),
         Command::Bench(options) => crate::bench::run(options, cli.json),
     }
 }

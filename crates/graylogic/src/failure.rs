@@ -50,6 +50,12 @@ impl From<graylogic_influxdb::Error> for Failure {
     }
 }
 
+impl From<graylogic_durable::Error> for Failure {
+    fn from(error: graylogic_durable::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
 impl From<graylogic_store::Error> for Failure {
     fn from(error: graylogic_store::Error) -> Self {
         Self::new(error.to_string())

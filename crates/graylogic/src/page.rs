@@ -1,4 +1,5 @@
-//! The page and its questions over HTTP: assets from the binary, answers from the store. Everything is read-only.
+//! The page and its questions over HTTP: assets from the binary, answers from the store, metrics of the client.
+//! Everything is read-only.
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
@@ -6,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use graylogic_influxdb::{Client, METRICS_CONTENT_TYPE};
 use graylogic_store::Store;
 use std::net::SocketAddr;
 
@@ -44,12 +46,16 @@ const ASSETS: &[Asset] = assets![
 ];
 
 /// The routes, for a server that listens at `at`.
-pub(crate) fn router(store: Store, at: SocketAddr) -> Router {
+pub(crate) fn router(client: Client, store: Store, at: SocketAddr) -> Router {
     Router::new()
         .route("/", get(|headers: HeaderMap| async move { asset("index.html", &headers) }))
         .route(
             "/assets/{name}",
             get(|Path(name): Path<String>, headers: HeaderMap| async move { asset(&name, &headers) }),
+        )
+        .route(
+            "/metrics",
+            get(move || async move { ([(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)], client.metrics()) }),
         )
         .merge(answer::routes(store))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })

@@ -4,6 +4,7 @@
 use crate::config::{Config, Target};
 use crate::delivery::Delivery;
 use crate::error::{Error, Kind};
+use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
 use crate::worker::{Works, start};
 use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
@@ -80,6 +81,8 @@ pub struct Stats {
     pub dropped: u64,
     /// Lines lost to a disk that changed what was written.
     pub damaged: u64,
+    /// Of them, lines in memory only.
+    pub waiting_in_memory: u64,
     /// Bytes of lines in memory, on their way.
     pub waiting_bytes: usize,
     /// Lines accepted that survive the end of the process.
@@ -499,6 +502,7 @@ impl Client {
             waiting: queue.waiting - status.abandoned,
             dropped: queue.dropped + status.abandoned,
             damaged: queue.damaged,
+            waiting_in_memory: queue.in_memory.saturating_sub(status.abandoned),
             waiting_bytes: queue.memory_bytes,
             spooled: queue.spooled,
             durable: queue.durable,
@@ -515,6 +519,14 @@ impl Client {
             oldest_waiting: on_disk.and_then(|l| l.oldest_age),
             last_sync: queue.last_sync,
         }
+    }
+
+    /// [`Client::stats`] in the text that Prometheus reads, for a page that is served as [`METRICS_CONTENT_TYPE`].
+    ///
+    /// [`METRICS_CONTENT_TYPE`]: crate::METRICS_CONTENT_TYPE
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        metrics::render(&[(&self.works().lane.bucket, self.stats())])
     }
 
     /// One value for each window of the range that has readings, series by series. Ids are compared, never interpreted.

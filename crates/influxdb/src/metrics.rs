@@ -1,0 +1,176 @@
+//! What a client has done, in the text that Prometheus reads (exposition format 0.0.4). Pure: it knows neither clients nor
+//! servers.
+
+use crate::client::{Health, Stats};
+use std::fmt::Write as _;
+
+/// The content type of the text.
+pub const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a gauge shows of a bucket; `None` when there is nothing to show.
+type Gauge = (&'static str, &'static str, fn(&Stats) -> Option<f64>);
+
+const GAUGES: [Gauge; 8] = [
+    ("waiting_lines", "Lines on their way.", |s| Some(s.waiting as f64)),
+    ("memory_lines", "Lines on their way that are in memory only.", |s| Some(s.waiting_in_memory as f64)),
+    ("memory_bytes", "Bytes of lines in memory.", |s| Some(s.waiting_bytes as f64)),
+    ("disk_bytes", "Bytes of the spool on the disk.", |s| Some(s.spool_bytes as f64)),
+    ("oldest_age_seconds", "How long the oldest line in the spool has waited, to about a segment.", |s| {
+        Some(s.oldest_waiting.map_or(0.0, |t| t.as_secs_f64()))
+    }),
+    ("last_sync_seconds", "How long the last sync of the spool took.", |s| Some(s.last_sync.as_secs_f64())),
+    ("retry_delay_seconds", "The pause before the next try; 0 when lines get through.", |s| {
+        Some(s.next_try.map_or(0.0, |t| t.as_secs_f64()))
+    }),
+    ("last_success_timestamp_seconds", "When lines last got through, in seconds since the epoch.", |s| {
+        s.last_success.map(|t| t.as_nanos() as f64 / 1e9)
+    }),
+];
+
+/// What can become of lines, in the order of their way.
+const STATES: [(&str, fn(&Stats) -> u64); 8] = [
+    ("accepted", |s| s.accepted),
+    ("recovered", |s| s.recovered),
+    ("delivered", |s| s.delivered),
+    ("rejected", |s| s.rejected),
+    ("dropped", |s| s.dropped),
+    ("damaged", |s| s.damaged),
+    ("refused_full", |s| s.refused_full),
+    ("refused_invalid", |s| s.refused_points),
+];
+
+const HEALTH: [&str; 5] = ["ok", "retrying", "held", "degraded", "full"];
+
+/// The metrics of buckets, one after the other.
+pub(crate) fn render(buckets: &[(&str, Stats)]) -> String {
+    let mut out = String::new();
+    let labels: Vec<String> = buckets.iter().map(|(bucket, _)| escaped(bucket)).collect();
+    let all = || labels.iter().zip(buckets.iter().map(|(_, stats)| stats));
+    head(&mut out, "lines_total", "counter", "Lines by what became of them.");
+    for (bucket, stats) in all() {
+        for (state, of) in STATES {
+            sample(&mut out, "lines_total", bucket, Some(state), &of(stats).to_string());
+        }
+    }
+    for (name, help, of) in GAUGES {
+        head(&mut out, name, "gauge", help);
+        for (bucket, stats) in all() {
+            if let Some(value) = of(stats) {
+                sample(&mut out, name, bucket, None, &value.to_string());
+            }
+        }
+    }
+    head(&mut out, "health", "gauge", "How lines get through: 1 for the present state.");
+    for (bucket, stats) in all() {
+        for state in HEALTH {
+            let value = if state == health(&stats.health) { "1" } else { "0" };
+            sample(&mut out, "health", bucket, Some(state), value);
+        }
+    }
+    out
+}
+
+fn health(health: &Health) -> &'static str {
+    match health {
+        Health::Ok => "ok",
+        Health::Retrying => "retrying",
+        Health::Held(_) => "held",
+        Health::Degraded(_) => "degraded",
+        Health::Full => "full",
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a string does not fail.
+    let _infallible =
+        write!(out, "# HELP graylogic_spool_{name} {help}\n# TYPE graylogic_spool_{name} {kind}\n");
+}
+
+fn sample(out: &mut String, name: &str, bucket: &str, state: Option<&str>, value: &str) {
+    let state = state.map_or_else(String::new, |s| format!(",state=\"{s}\""));
+    let _infallible = writeln!(out, "graylogic_spool_{name}{{bucket=\"{bucket}\"{state}}} {value}");
+}
+
+/// A label's value as the format wants it.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use graylogic_line::Timestamp;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    /// Samples by name and labels, read as a scraper reads them.
+    fn samples(text: &str) -> BTreeMap<String, f64> {
+        let mut found = BTreeMap::new();
+        let mut family = String::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# ") {
+                family = rest.split(' ').nth(1).unwrap().to_owned();
+                continue;
+            }
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert_eq!(name.split('{').next().unwrap(), family, "samples of a family stand together");
+            assert!(found.insert(name.to_owned(), value.parse().unwrap()).is_none(), "{name} stands once");
+        }
+        found
+    }
+
+    #[test]
+    fn every_count_and_gauge_of_every_bucket_is_there_once() {
+        let one = Stats {
+            accepted: 100,
+            recovered: 7,
+            delivered: 90,
+            rejected: 3,
+            waiting: 9,
+            dropped: 2,
+            damaged: 3,
+            refused_points: 5,
+            refused_full: 6,
+            waiting_bytes: 1234,
+            waiting_in_memory: 4,
+            spool_bytes: u64::from(u32::MAX) * 3,
+            oldest_waiting: Some(Duration::from_millis(90_500)),
+            last_sync: Duration::from_micros(1500),
+            next_try: Some(Duration::from_millis(250)),
+            last_success: Some(Timestamp::from_nanos(1_700_000_000_500_000_000)),
+            health: Health::Held("token".into()),
+            ..Stats::default()
+        };
+        let text = render(&[("energy", one), ("a\"b\\c\nd", Stats::default())]);
+        let found = samples(&text);
+        let cases = [
+            ("lines_total{bucket=\"energy\",state=\"accepted\"}", 100.0),
+            ("lines_total{bucket=\"energy\",state=\"recovered\"}", 7.0),
+            ("lines_total{bucket=\"energy\",state=\"delivered\"}", 90.0),
+            ("lines_total{bucket=\"energy\",state=\"rejected\"}", 3.0),
+            ("lines_total{bucket=\"energy\",state=\"dropped\"}", 2.0),
+            ("lines_total{bucket=\"energy\",state=\"damaged\"}", 3.0),
+            ("lines_total{bucket=\"energy\",state=\"refused_full\"}", 6.0),
+            ("lines_total{bucket=\"energy\",state=\"refused_invalid\"}", 5.0),
+            ("waiting_lines{bucket=\"energy\"}", 9.0),
+            ("memory_lines{bucket=\"energy\"}", 4.0),
+            ("memory_bytes{bucket=\"energy\"}", 1234.0),
+            ("disk_bytes{bucket=\"energy\"}", 12_884_901_885.0),
+            ("oldest_age_seconds{bucket=\"energy\"}", 90.5),
+            ("last_sync_seconds{bucket=\"energy\"}", 0.0015),
+            ("retry_delay_seconds{bucket=\"energy\"}", 0.25),
+            ("last_success_timestamp_seconds{bucket=\"energy\"}", 1_700_000_000.5),
+            ("health{bucket=\"energy\",state=\"held\"}", 1.0),
+            ("health{bucket=\"energy\",state=\"ok\"}", 0.0),
+            ("health{bucket=\"a\\\"b\\\\c\\nd\",state=\"ok\"}", 1.0),
+            ("waiting_lines{bucket=\"a\\\"b\\\\c\\nd\"}", 0.0),
+        ];
+        for (name, value) in cases {
+            assert_eq!(found.get(&format!("graylogic_spool_{name}")), Some(&value), "{name} in {text}");
+        }
+        // Eight counts, seven gauges and five states of health for each, and one success.
+        assert_eq!(found.len(), 2 * 20 + 1, "{text}");
+        assert!(text.ends_with('\n'));
+    }
+}
