@@ -9,7 +9,7 @@ mod hostile;
 
 use campaign::{Row, Toll, share};
 use graylogic_influxdb::{
-    Client, Config, Health, Level, Point, Stats, Timestamp, WriteError, WriteErrorKind,
+    Client, Config, Health, Level, Point, Stats, Timestamp, WhenFull, WriteError, WriteErrorKind,
 };
 use hostile::{Do, Hostile, Request, answer, message};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -537,9 +537,14 @@ fn held(toll: &mut Toll, status: &str, text: &str, setting: &str, restarted: boo
     let mut client = Client::connect(&config).unwrap();
     write(&client, 0..40);
     expect_held(toll, &client, setting, text);
-    let error = client.health_check(SOON).map_or_else(|e| e.to_string(), |()| "none".to_owned());
-    let told = error.contains(&format!("influxdb.{setting}")) && !error.contains("secret");
-    toll.expect(told, || format!("the error names no setting: {error}"));
+    // On a busy machine an answer may come too late.
+    let named = comes(|| {
+        let asked = client.health_check(SOON);
+        let error = asked.map_or_else(|e| e.to_string(), |()| "no error".to_owned());
+        toll.expect(!error.contains("secret"), || format!("the error shows a secret: {error}"));
+        error.contains(&format!("influxdb.{setting}"))
+    });
+    toll.expect(named, || "the error names no setting".to_owned());
     if restarted {
         let report = client.close(Duration::from_millis(20)).unwrap();
         toll.expect((report.spooled, report.dropped) == (40, 0), || format!("{report:?}"));
@@ -768,4 +773,26 @@ fn durable_writes_wait_for_the_disk_and_calls_never_for_the_server() {
     assert_eq!(client.stats().refused_full, 0);
     let report = client.close(Duration::from_millis(10)).unwrap();
     assert_eq!((report.dropped, report.spooled + report.delivered), (0, 20_005), "{by_length:?}");
+}
+
+#[test]
+fn a_full_spool_goes_on_as_soon_as_its_server_does() {
+    // Too little for what gathers in memory meanwhile, and a disk that others have filled.
+    for (bytes_max, keep_free) in [(20_000, 0), (1 << 30, u64::MAX)] {
+        let server = Hostile::new(|_| None);
+        let spool = tempfile::tempdir().unwrap();
+        let config = config(&server, spool.path())
+            .with_batches(5000, Duration::from_millis(10))
+            .with_spool_keep_free(keep_free)
+            .with_spool_bytes_max(bytes_max)
+            .with_spool_when_full(WhenFull::DropNewest);
+        let client = Client::connect(&config).unwrap();
+        for first in (0..50_000).step_by(1000) {
+            write(&client, first..first + 1000);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let mut toll = Toll::default();
+        finish(&mut toll, client, &server, &config, &Plan::of(0..50_000));
+        toll.clean();
+    }
 }
