@@ -40,7 +40,7 @@ pub fn holder(spool: &Path) -> Holder {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Holder::Nobody,
         Err(e) => return Holder::Unknown(e.to_string()),
     };
-    // Shared, and let go at once: who opens the spool at this moment asks twice.
+    // Shared, and let go at once: who opens the spool at this moment asks again.
     match file.try_lock_shared() {
         Ok(()) => Holder::Nobody,
         Err(TryLockError::WouldBlock) => {
@@ -790,6 +790,26 @@ mod tests {
         let lane = open(&filled().after_kill()).unwrap();
         lane.forget_dead(u64::MAX).unwrap();
         assert_eq!(lane.dead().unwrap(), []);
+    }
+
+    #[test]
+    fn who_asks_for_the_holder_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Spool::open(Arc::new(RealDisk), folder.path());
+        drop(open().unwrap());
+        // The lock as who asks holds it, for much longer.
+        let asked = File::open(folder.path().join(LOCK)).unwrap();
+        asked.try_lock_shared().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(10));
+                drop(asked);
+            });
+            assert_eq!(holder(folder.path()), Holder::Nobody, "two may ask at once");
+            let _held = open().unwrap();
+            assert_eq!(holder(folder.path()), Holder::Process(Some(std::process::id())));
+            assert!(open().unwrap_err().is_locked());
+        });
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) const LOCK: &str = "LOCK";
-/// A lock that is held is asked for once more after this time.
+/// A lock that is held is asked for so often again, after this time.
+const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// The longest name a file system takes everywhere.
 const NAME_BYTES_MAX: usize = 200;
@@ -51,16 +52,17 @@ impl Spool {
     pub fn open(disk: Arc<dyn Disk>, folder: &Path) -> Result<Self, Error> {
         let doing = format_args!("open the spool in {}", folder.display());
         disk.create_dir_all(folder).map_err(|e| Error::io(doing, e))?;
-        let lock = disk.lock(&folder.join(LOCK)).or_else(|e| {
+        let is_held = |e: &std::io::Error| e.kind() == std::io::ErrorKind::WouldBlock;
+        let mut lock = disk.lock(&folder.join(LOCK));
+        for _ in 0..LOCK_TRIES {
             // Somebody who only asks whether it is held holds it for a moment.
-            if e.kind() != std::io::ErrorKind::WouldBlock {
-                return Err(e);
+            if lock.as_ref().is_err_and(is_held) {
+                std::thread::sleep(LOCK_PAUSE);
+                lock = disk.lock(&folder.join(LOCK));
             }
-            std::thread::sleep(LOCK_PAUSE);
-            disk.lock(&folder.join(LOCK))
-        });
+        }
         let lock = lock.map_err(|e| {
-            if e.kind() == std::io::ErrorKind::WouldBlock {
+            if is_held(&e) {
                 let message = format!(
                     "open the spool in {}: another process has it open; give each its own folder",
                     folder.display()

@@ -282,7 +282,7 @@ pub(crate) enum SpoolCommand {
         /// Lane.
         lane: String,
         #[command(flatten)]
-        what: Purge,
+        what: Purged,
         /// Yes, for good.
         #[arg(long, required = true)]
         yes: bool,
@@ -292,7 +292,7 @@ pub(crate) enum SpoolCommand {
 /// What is removed.
 #[derive(Args, Clone, Copy, Debug)]
 #[group(required = true, multiple = false)]
-pub(crate) struct Purge {
+pub(crate) struct Purged {
     /// The dead letters.
     #[arg(long)]
     pub(crate) dead: bool,

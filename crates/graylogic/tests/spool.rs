@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use graylogic_durable::{DeadLine, Inspection, Lane, LaneOptions, Lines, RealDisk, Spool};
+use graylogic_influxdb::{Client, Config, Level, Timestamp};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -9,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 fn graylogic(spool: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_graylogic"));
@@ -30,7 +31,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 fn json(spool: &Path, arguments: &[&str]) -> Value {
-    let output = run(spool, &[arguments, &["--json"]].concat());
+    let output = run(spool, &[&["--json"], arguments].concat());
     assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -299,7 +300,7 @@ fn damage_is_named_and_costs_only_what_it_hits() {
         "{out} {err}"
     );
     // Segments that are gone are missed.
-    std::fs::remove_file(&segments(&place, "air")[3]).unwrap();
+    std::fs::remove_file(&segments(&place, "air")[1]).unwrap();
     let (_, out, _) = said(&place, &["verify", "air"]);
     assert!(out.contains("something is missing"), "{out}");
 }
@@ -438,6 +439,34 @@ fn the_spool_of_a_configuration_is_found() {
     assert!(ask(&with_config, None).contains("air"));
     std::fs::write(&config, "influxdb:\n  spool: off\n").unwrap();
     assert!(ask(&with_config, None).contains("in memory only"));
+}
+
+#[test]
+fn a_client_whose_server_is_away_is_looked_at_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("spool");
+    // A port that was free a moment ago: nobody listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = Config::remote(&format!("http://{free}")).unwrap();
+    let client = Client::connect(&config.with_bucket("house").with_spool(Some(place.clone()))).unwrap();
+    for i in 0..50 {
+        client.write_energy_metric_at("hvac", f64::from(i), None, Timestamp::from_nanos(i.into())).unwrap();
+    }
+    client.flush(Level::Durable, Duration::from_secs(20)).unwrap();
+    let ls = json(&place, &["ls"]);
+    assert_eq!((&ls["held"], &ls["process"]), (&true.into(), &std::process::id().into()));
+    assert_eq!((&ls["lanes"][0]["lane"], &ls["lanes"][0]["waiting"]), (&"house".into(), &50.into()));
+    let cat = run(&place, &["cat", "house"]);
+    assert_eq!(text(&cat.stdout).lines().count(), 50);
+    assert!(
+        text(&cat.stdout).starts_with("energy,device_id=hvac power_watts=0.0 0\n"),
+        "{}",
+        text(&cat.stdout)
+    );
+    assert_eq!(said(&place, &["verify"]).0, 0);
+    client.close(Duration::from_millis(100)).unwrap();
+    assert_eq!(json(&place, &["ls"])["held"], false);
+    assert_eq!(run(&place, &["cat", "house"]).stdout, cat.stdout);
 }
 
 #[test]

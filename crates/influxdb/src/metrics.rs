@@ -27,8 +27,10 @@ const GAUGES: [Gauge; 8] = [
     }),
 ];
 
-/// What can become of lines, in the order of their way.
-const STATES: [(&str, fn(&Stats) -> u64); 8] = [
+/// What can become of lines, and how many it became of.
+type Count = (&'static str, fn(&Stats) -> u64);
+
+const STATES: [Count; 8] = [
     ("accepted", |s| s.accepted),
     ("recovered", |s| s.recovered),
     ("delivered", |s| s.delivered),

@@ -1,7 +1,7 @@
 //! `graylogic spool`: what waits for a server. Looking at it works while a client holds it and writes nothing; putting
 //! lines back and removing them needs the spool for itself.
 
-use crate::cli::{Purge, Spool as Options, SpoolCommand, SpoolPlace};
+use crate::cli::{Purged, Spool as Options, SpoolCommand, SpoolPlace};
 use crate::failure::{Failure, SOME_REFUSED};
 use crate::output::{answer, answer_json, remark};
 use crate::text;
@@ -534,7 +534,7 @@ fn retry(lane: &Lane, letters: &[u64], json: bool) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn purge(lane: &Lane, what: Purge, json: bool) -> Result<ExitCode, Failure> {
+fn purge(lane: &Lane, what: Purged, json: bool) -> Result<ExitCode, Failure> {
     let (name, count, said) = if what.dead {
         let letters = lane.purge_dead()?;
         ("dead_letters", letters, format!("{} dead letters removed", text::count(letters)))
