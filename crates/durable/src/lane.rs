@@ -875,6 +875,11 @@ impl LaneReader {
         self.position
     }
 
+    /// This reader, or one from a number on that it has not come to.
+    pub(crate) fn or_from(self, lane: &Lane, from: u64) -> Self {
+        if self.position >= from { self } else { lane.reader(from) }
+    }
+
     /// The next lines: at most so many lines and bytes, but at least one.
     ///
     /// # Errors
