@@ -1331,9 +1331,9 @@ impl Life {
                 self.disk.set_capacity(None);
             }
             if abandoned {
-                self.queue.abandon()
+                self.queue.abandon();
             } else {
-                self.queue.close()
+                self.queue.close();
             }
             let accepted: Result<Vec<_>, _> = working.into_iter().map(|w| w.join().unwrap()).collect();
             let ended = self.queue.wait_ended(Instant::now() + Duration::from_secs(30));
