@@ -7,6 +7,7 @@
 mod campaign;
 mod check;
 mod hygiene;
+mod torture;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -16,6 +17,8 @@ cargo xtask COMMAND
 
   check      hygiene, recordings, format, lints, tests, documentation: what a change must pass
   campaign   the release build against real programs: the page in headless Chromium
+  torture    every row of the spool's test bar; --json for an array, ROW... (D1, S3) for some, --miri for
+             the codec under Miri as well
   hygiene    nothing of the developer's machine in the files, no foreign registry, no unfinished code";
 
 fn main() -> ExitCode {
@@ -23,6 +26,7 @@ fn main() -> ExitCode {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check::run(&root()),
         ["campaign"] => campaign::run(&root()),
+        ["torture", ref rest @ ..] => torture::run(&root(), rest),
         ["hygiene"] => hygiene::run(&root()),
         _ => Err(HELP.to_owned()),
     };

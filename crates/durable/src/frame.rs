@@ -167,3 +167,73 @@ fn frame_at(segment: &[u8], at: usize, log_id: u64) -> Option<Found> {
 pub(crate) fn torn_header(segment: &[u8], at: usize) -> Option<FrameHeader> {
     FrameHeader::decode(segment.get(at..)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: u64 = 7;
+
+    /// Frames of some payloads one after the other, behind a segment's header.
+    fn segment(payloads: &[&[u8]]) -> Vec<u8> {
+        let mut out = SegmentHeader { log_id: LOG, first_sequence: 1, created: -5 }.encode().to_vec();
+        for (i, payload) in payloads.iter().enumerate() {
+            let first_sequence = 1 + i as u64;
+            let header = FrameHeader {
+                payload_bytes: payload.len() as u32,
+                flags: 3,
+                first_sequence,
+                payload_crc: payload_crc(LOG, first_sequence, payload),
+                count: 1,
+            };
+            out.extend_from_slice(&header.encode());
+            out.extend_from_slice(payload);
+            out.resize(out.len().next_multiple_of(8), 0);
+        }
+        out
+    }
+
+    fn found(segment: &[u8]) -> Vec<(u64, &[u8])> {
+        let (mut at, mut all) = (SEGMENT_HEADER_BYTES.min(segment.len()), Vec::new());
+        while let Some(found) = next_frame(segment, at, LOG, 0..u64::MAX) {
+            all.push((found.header.first_sequence, found.payload(segment)));
+            assert!(found.end(segment) > at, "it goes on");
+            at = found.end(segment);
+        }
+        all
+    }
+
+    #[test]
+    fn frames_are_found_as_they_were_written_by_their_own_log_alone() {
+        let payloads: [&[u8]; 4] = [b"", b"one", b"two\n and more", &[0xF7, b'G', b'L', 0xA5, 0, 0, 0, 0, 1]];
+        let bytes = segment(&payloads);
+        let header = SegmentHeader::decode(&bytes).expect("a header");
+        assert_eq!((header.log_id, header.first_sequence, header.created), (LOG, 1, -5));
+        let expected: Vec<(u64, &[u8])> = (1..).zip(payloads).collect();
+        assert_eq!(found(&bytes), expected);
+        assert!(next_frame(&bytes, 0, LOG + 1, 0..u64::MAX).is_none());
+        assert!(next_frame(&bytes, 0, LOG, 5..u64::MAX).is_none());
+        assert_eq!(next_frame(&bytes, 0, LOG, 2..u64::MAX).map(|f| f.header.first_sequence), Some(2));
+    }
+
+    /// Also run under an interpreter that sees every wrong access: `cargo xtask torture --miri`.
+    #[test]
+    fn changed_bytes_are_no_frame_and_no_panic() {
+        let payloads: [&[u8]; 3] = [b"first", b"second frame", b"3"];
+        let whole = segment(&payloads);
+        let expected: Vec<(u64, &[u8])> = (1..).zip(payloads).collect();
+        let step = if cfg!(miri) { 7 } else { 1 };
+        for at in (0..whole.len()).step_by(step) {
+            for flip in [1u8, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= flip;
+                let _header = (SegmentHeader::decode(&bytes), torn_header(&bytes, at));
+                let left = found(&bytes);
+                assert!(left.iter().all(|frame| expected.contains(frame)), "byte {at} by {flip}: {left:?}");
+                assert!(left.len() + 1 >= expected.len(), "byte {at} by {flip}: one frame at most is lost");
+            }
+            assert!(expected.starts_with(&found(&whole[..at])), "cut at {at}");
+            let _torn = torn_header(&whole, at);
+        }
+    }
+}

@@ -21,14 +21,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Above the log stands the spool: a [`Spool`] is a folder of [`Lane`]s, one for each target and bucket, each a queue of lines
+//! with a cursor, dead letters and limits. A [`Queue`] carries lines from many threads through a lane to one sender, and
+//! tells how safe they are: [`Level`].
+//!
 //! What is promised:
-//! - an append that returned survives the end of the process; after [`Log::sync`] it survives a power cut;
+//! - an append that returned survives the end of the process; after [`Log::sync`] or [`Lane::sync`] it survives a power cut;
 //! - nothing comes out that did not go in: a frame is replayed byte for byte or not at all;
 //! - damage costs exactly the frames it hits. Replay goes on behind it and says which numbers are lost;
-//! - opening never fails because of what the files hold, and deletes nothing that holds a reading.
+//! - opening never fails because of what the files hold, and deletes nothing that holds a reading; a full disk opens too;
+//! - a full lane drops its oldest lines, or takes no more, as [`WhenFull`] says, and tells what it dropped ([`Dropped`]) and
+//!   before that when it will be full ([`LaneStats::full_in`]). Freeing needs no room;
+//! - accepted = delivered + dead + dropped + damaged + waiting, at every moment ([`LaneStats`], [`QueueStats`]);
+//! - a call of [`Queue::accept`] never waits for a disk.
 //!
-//! Not here: compression, encryption, several writers of one folder (take [`Disk::lock`]), network file systems
-//! without a working `fdatasync`. The spool's cursor, lanes and limits will be built on this log.
+//! A line may be delivered again after a crash, never lost. Each of these is tested by `tests/torture.rs`, whose whole figures
+//! `cargo xtask torture` runs.
+//!
+//! Not here: encryption, several writers of one folder (take [`Disk::lock`]; [`Spool`] does), network file systems without a
+//! working `fdatasync`, what a line means and where it goes.
 
 mod cursor;
 mod dead;

@@ -11,6 +11,7 @@ use crate::lane::{
 use crate::log::{Damage, machine_clock};
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -216,9 +217,12 @@ struct State {
     left: Option<LaneStats>,
     /// The number the first accepted line got, or would have got.
     base: u64,
-    /// Lines of the lane before this number are settled, and so many after it that went first.
+    /// Lines of the lane before this number are settled, but for those that the lane dropped and did not tell of yet; and
+    /// these after it that went first.
     acknowledged: u64,
-    ahead: u64,
+    ahead: Range<u64>,
+    /// Lines before this number were dropped, if they were not settled.
+    dropped_before: u64,
     /// The number after the last line of the lane.
     end: u64,
     degraded: Option<String>,
@@ -532,13 +536,16 @@ impl Queue {
 
     /// After an outage: whether new lines should go first, and the backlog beside them.
     pub fn live_first(&self, outbox: &mut Outbox, outage: Duration, want: &Want) {
-        let lane = self.shared.lock().lane.clone();
-        let (Some(lane), None, Some(main)) = (lane, &outbox.live, &outbox.main) else { return };
-        let next = lane.next_number();
-        let backlog = next.saturating_sub(main.position());
-        if outage >= self.shared.options.backlog_age && backlog > 4 * want.lines_max as u64 {
-            let reader = lane.reader(next);
-            outbox.live = Some(Live { reader, start: next, settled: next, since: None });
+        let mut state = self.shared.lock();
+        let (Some(lane), None, Some(main)) = (&state.lane, &outbox.live, &outbox.main) else { return };
+        // Not the lane's own end: what is behind this one the queue does not know of yet.
+        let end = state.end;
+        let backlog = end.saturating_sub(main.position());
+        let long = outage >= self.shared.options.backlog_age && backlog > 4 * want.lines_max as u64;
+        if long && state.ahead.is_empty() {
+            let reader = lane.reader(end);
+            outbox.live = Some(Live { reader, start: end, settled: end, since: None });
+            state.ahead = end..end;
         }
     }
 
@@ -693,7 +700,8 @@ impl State {
     /// Counted from where they are, not from what became of the others. A sender may have settled lines that the thread
     /// which appended them has not counted yet: they are still in memory then, and behind the end.
     fn waiting(&self) -> u64 {
-        (self.in_memory() + self.end).saturating_sub(self.acknowledged + self.ahead)
+        let ahead = self.ahead.end - self.ahead.start;
+        (self.in_memory() + self.end).saturating_sub(self.acknowledged + ahead)
     }
 
     fn in_memory(&self) -> u64 {
@@ -898,8 +906,12 @@ impl Shared {
     fn dropped(&self, dropped: Option<&Dropped>) {
         let Some(dropped) = dropped else { return };
         let mut state = self.lock();
-        state.dropped += dropped.count;
         state.acknowledged += dropped.count;
+        state.dropped_before = dropped.numbers.end;
+        // Lines that went first were delivered, and counted then.
+        let known = dropped.numbers.end.clamp(state.ahead.start, state.ahead.end) - state.ahead.start;
+        state.ahead.start += known;
+        state.dropped += dropped.count - known.min(dropped.count);
     }
 
     /// The first piece is in the lane now, or as much of it as the disk took.
@@ -1043,9 +1055,12 @@ impl Shared {
     fn next(&self, outbox: &mut Outbox, want: &Want) -> Work {
         loop {
             let (lane, end, hurry) = {
-                let state = self.lock();
+                let mut state = self.lock();
                 if state.abandon {
                     return Work::End;
+                }
+                if let Some(lane) = state.lane.clone() {
+                    outbox.catch_up(&lane, &mut state);
                 }
                 let settled = state.settled();
                 if state.durable_by_target
@@ -1096,7 +1111,7 @@ impl Shared {
         let damaged = if outbox.live.as_ref().is_none_or(|l| damage.lost.start < l.start) {
             state.acknowledge(lane, damage.lost.end)
         } else {
-            state.ahead += damage.lost_count();
+            state.ahead.end = damage.lost.end;
             if let Some(live) = &mut outbox.live {
                 live.settled = damage.lost.end;
             }
@@ -1122,11 +1137,12 @@ impl Shared {
         let settled = match (taken.origin, &lane) {
             (Origin::Lane, Some(lane)) => state.acknowledge(lane, end),
             (Origin::Live, _) => {
-                state.ahead += lines;
                 if let Some(live) = &mut outbox.live {
                     live.settled = end;
                 }
-                lines
+                let from = taken.batch.first.max(state.dropped_before).min(end);
+                state.ahead = if state.ahead.is_empty() { from..end } else { state.ahead.start..end };
+                end - from
             }
             (Origin::Memory, lane) => state.settle_in_memory(lane.as_deref(), lines),
             (Origin::Lane, None) => 0,
@@ -1222,12 +1238,7 @@ impl Outbox {
     /// Reads lines before the number `end`: of those behind it the queue does not know yet whether they were settled in memory.
     fn read(&mut self, lane: &Lane, end: u64, want: &Want, hurry: bool) -> Read {
         self.seen = end;
-        let acknowledged = lane.acknowledged();
-        // Lines that were settled in memory before they were in the lane are not sent again, nor are dropped ones.
-        let main = match &mut self.main {
-            Some(main) if main.position() >= acknowledged => main,
-            behind => behind.insert(lane.reader(acknowledged)),
-        };
+        let main = self.main.get_or_insert_with(|| lane.reader(lane.acknowledged()));
         let before = |position: u64| usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX);
         let mut lines_max = want.lines_max.max(1);
         let pause;
@@ -1260,14 +1271,26 @@ impl Outbox {
         }
     }
 
+    /// Lines that were settled in memory before they were in the lane are not sent again, nor are those that were dropped.
+    fn catch_up(&mut self, lane: &Lane, state: &mut State) {
+        let acknowledged = lane.acknowledged();
+        self.main = self.main.take().map(|main| main.or_from(lane, acknowledged));
+        self.join(lane, state);
+        self.main = self.main.take().map(|main| main.or_from(lane, acknowledged));
+        if let Some(live) = &mut self.live
+            && live.reader.position() < acknowledged
+        {
+            live.reader = lane.reader(acknowledged);
+        }
+    }
+
     /// Ends the time of two places when the backlog has come to where the live lines began.
     fn join(&mut self, lane: &Lane, state: &mut State) {
         let done = |live: &mut Live| self.main.as_ref().is_none_or(|m| m.position() >= live.start);
         if let Some(live) = self.live.take_if(done) {
             let settled = state.acknowledge(lane, live.settled);
-            // Of those that went ahead the lane dropped some afterwards: they were delivered.
-            state.dropped = state.dropped.saturating_sub(state.ahead.saturating_sub(settled));
-            state.ahead = 0;
+            // What is left of them the lane has dropped meanwhile, and tells of later.
+            state.ahead.end = state.ahead.start.max(state.ahead.end.saturating_sub(settled));
             (self.main, self.since) = (Some(live.reader), live.since);
         }
     }
