@@ -635,7 +635,13 @@ mod tests {
             let lane = open(&hurt).unwrap();
             let there = (lane.stats(), content(lane.reader(lane.acknowledged())), content(lane.reader(0)));
             // What is there now, and not what this process has done.
-            let same = |s: &LaneStats| LaneStats { bytes_max: 0, oldest_age: None, synced: 0, ..s.clone() };
+            let same = |s: &LaneStats| LaneStats {
+                bytes_max: 0,
+                bytes_left: 0,
+                oldest_age: None,
+                synced: 0,
+                ..s.clone()
+            };
             assert_eq!(same(&shown.0), same(&there.0), "seed {seed}");
             assert_eq!((&shown.1, &shown.2), (&there.1, &there.2), "seed {seed}");
             assert_eq!(shown_dead, lane.dead().unwrap(), "seed {seed}");

@@ -140,7 +140,7 @@ mod tests {
         drop(log);
         let last = disk.files().into_iter().max().unwrap();
         let mut bytes = disk.bytes(&last).unwrap();
-        bytes.truncate(bytes.len() - 3);
+        bytes.truncate(bytes.len() - 20);
         disk.set_bytes(&last, bytes);
         let before: Vec<_> = disk.files().iter().map(|p| disk.bytes(p)).collect();
         let overlay = Arc::new(OverlayDisk::new(Arc::new(disk.clone()), 1 << 20));
