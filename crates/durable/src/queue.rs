@@ -468,6 +468,13 @@ impl Queue {
         Ok(accepted)
     }
 
+    /// Asks for everything accepted so far to reach a level soon, and does not wait for it.
+    pub fn hurry(&self, level: Level) {
+        let mut state = self.shared.lock();
+        let wanted = state.accepted;
+        self.shared.want(&mut state, level, wanted);
+    }
+
     /// Waits until everything accepted so far has reached a level, the queue ends, or the time is up. Returns how many
     /// lines have not reached it.
     pub fn wait(&self, level: Level, until: Instant) -> u64 {

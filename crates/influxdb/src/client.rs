@@ -2,10 +2,13 @@
 //! `worker.rs`.
 
 use crate::config::{Config, Target};
-use crate::delivery::Delivery;
+use crate::delivery;
 use crate::error::{Error, Kind};
+use crate::http::Http;
+use crate::lane::Lane;
 use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
+use crate::stats::Stats;
 use crate::worker::{Works, start};
 use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
 use graylogic_durable::Level;
@@ -26,6 +29,8 @@ const DROP_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
+    /// Where its lines go.
+    lane: Arc<Lane>,
 }
 
 struct Handle {
@@ -60,76 +65,6 @@ pub struct CloseReport {
     pub dropped: u64,
     /// Whether every error was told before the deadline.
     pub errors_told: bool,
-}
-
-/// What a client has done.
-/// `accepted + recovered = delivered + rejected + waiting + dropped + damaged`, always.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Lines accepted: the call returned `Ok`.
-    pub accepted: u64,
-    /// Lines an earlier client left in the spool.
-    pub recovered: u64,
-    /// Lines the target has.
-    pub delivered: u64,
-    /// Lines the target refused for good.
-    pub rejected: u64,
-    /// Lines on their way.
-    pub waiting: u64,
-    /// Lines lost to a full spool, or to a close whose deadline passed.
-    pub dropped: u64,
-    /// Lines lost to a disk that changed what was written.
-    pub damaged: u64,
-    /// Of them, lines in memory only.
-    pub waiting_in_memory: u64,
-    /// Bytes of lines in memory, on their way.
-    pub waiting_bytes: usize,
-    /// Lines accepted that survive the end of the process.
-    pub spooled: u64,
-    /// Lines accepted that survive a power cut.
-    pub durable: u64,
-    /// Calls refused because the reading cannot be written.
-    pub refused_points: u64,
-    /// Calls refused because too many lines wait.
-    pub refused_full: u64,
-    /// Calls of the error callback.
-    pub callbacks: u64,
-    /// Calls of the error callback that panicked.
-    pub callback_panics: u64,
-    /// How lines get through at present.
-    pub health: Health,
-    /// Why lines do not get through at present.
-    pub trouble: Option<String>,
-    /// The last reason why lines did not get through.
-    pub last_error: Option<String>,
-    /// When lines last got through.
-    pub last_success: Option<Timestamp>,
-    /// The pause before the next try.
-    pub next_try: Option<Duration>,
-    /// Bytes of the spool on the disk.
-    pub spool_bytes: u64,
-    /// How long the oldest line in the spool has waited, to about a segment.
-    pub oldest_waiting: Option<Duration>,
-    /// How long the last sync of the spool took.
-    pub last_sync: Duration,
-}
-
-/// How the lines of a client get through.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Health {
-    /// They do.
-    #[default]
-    Ok,
-    /// The target does not take them at present; they are tried again by themselves.
-    Retrying,
-    /// The target refuses them until somebody changes this setting.
-    Held(String),
-    /// The spool's disk does not take them; they are kept in memory.
-    Degraded(String),
-    /// The spool is full.
-    Full,
 }
 
 /// How the readings of a window become one number.
@@ -202,12 +137,12 @@ impl Client {
                 Self::connect_store(config, store)
             }
             Target::Remote(url) => {
-                let delivery = Delivery::new(config, url)?;
+                let http = Http::new(config, url)?;
                 if config.is_strict() {
-                    preflight(&delivery)?;
+                    preflight(&http)?;
                 }
                 // The oldest dialect every version of the server reads.
-                Self::with(start(config, None, Some(delivery))?, Encoder::new(Dialect::V2))
+                Ok(Self::with(start(config, None, Some(http))?, Encoder::new(Dialect::V2)))
             }
         }
     }
@@ -224,11 +159,47 @@ impl Client {
             .ensure_bucket(config.bucket())
             .map_err(|e| connection_failed("connect to the embedded store", e))?;
         // The embedded store reads what InfluxDB 2 reads.
-        Self::with(start(config, Some(store), None)?, Encoder::new(Dialect::V2))
+        Ok(Self::with(start(config, Some(store), None)?, Encoder::new(Dialect::V2)))
     }
 
-    fn with(works: Arc<Works>, encoder: Encoder) -> Result<Self, Error> {
-        Ok(Self { handle: Arc::new(Handle { works, encoder, closed: Mutex::new(None) }) })
+    fn with((works, lane): (Arc<Works>, Arc<Lane>), encoder: Encoder) -> Self {
+        Self { handle: Arc::new(Handle { works, encoder, closed: Mutex::new(None) }), lane }
+    }
+
+    /// The same client, whose readings go to another bucket of the same target and whose questions ask it.
+    ///
+    /// Every bucket has a lane of its own: one whose readings the server refuses does not hold up the others. Flush,
+    /// close, health and counts are of all buckets; [`Client::buckets`] tells them apart. The embedded store makes the
+    /// bucket when there is none. It may wait for the disk: ask once, and keep the answer.
+    ///
+    /// ```
+    /// # use graylogic_influxdb::{Client, Config};
+    /// # use std::time::Duration;
+    /// # let folder = tempfile::tempdir()?;
+    /// let client = Client::connect(&Config::embedded(folder.path()))?;
+    /// let energy = client.bucket("energy")?;
+    /// client.write_device_metric("light-living-1", "level", 50.0)?; // to the configured bucket
+    /// energy.write_energy_metric("hvac-main", -450.0, None)?;
+    /// let report = client.close(Duration::from_secs(10))?;
+    /// assert_eq!(report.delivered, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::is_not_connected`] after close, [`Error::is_invalid_config`] for an empty name and for more than 64
+    /// buckets, [`Error::is_connection_failed`] when the bucket cannot be made, or threads cannot be started.
+    pub fn bucket(&self, name: &str) -> Result<Self, Error> {
+        let works = &self.handle.works;
+        if works.is_closing() {
+            return Err(Error::closed());
+        }
+        if name.is_empty() {
+            return Err(Error::new(Kind::InvalidConfig, "the name of the bucket is empty; give it one"));
+        }
+        if let Some(store) = &works.store {
+            store.ensure_bucket(name).map_err(|e| connection_failed(&format!("open bucket {name:?}"), e))?;
+        }
+        Ok(Self { handle: self.handle.clone(), lane: works.lane(name)? })
     }
 
     fn works(&self) -> &Works {
@@ -238,8 +209,8 @@ impl Client {
     /// Whether the client is open and its lines get through.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        let lane = &self.works().lane;
-        !lane.queue.is_closing() && lane.status().trouble.is_none()
+        let works = self.works();
+        !works.is_closing() && works.lanes().iter().all(|lane| lane.status().trouble.is_none())
     }
 
     /// Asks the target whether it takes readings; waits at most until the deadline.
@@ -248,7 +219,7 @@ impl Client {
     /// [`Error::is_not_connected`] after close, [`Error::is_connection_failed`] with the reason when it does not,
     /// [`Error::is_timed_out`] when it does not answer.
     pub fn health_check(&self, deadline: Duration) -> Result<(), Error> {
-        if self.works().lane.queue.is_closing() {
+        if self.works().is_closing() {
             return Err(Error::closed());
         }
         let (answer, told) = std::sync::mpsc::sync_channel(1);
@@ -383,7 +354,7 @@ impl Client {
         time: Option<Timestamp>,
         encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
     ) -> Result<(), Error> {
-        self.works().lane.accept(time, encode).map(|_| ())
+        self.lane.accept(time, encode).map(|_| ())
     }
 
     /// Writes a point and returns when it survives a power cut: on the spool's disk, or in the target.
@@ -392,7 +363,7 @@ impl Client {
     /// As [`Client::write_point`]; [`Error::is_not_connected`] when the client is closed before.
     pub async fn write_durable(&self, point: &Point) -> Result<(), Error> {
         let time = point.time();
-        let lane = &self.works().lane;
+        let lane = &self.lane;
         let accepted = lane.accept(time, |now, out| match time {
             Some(_) => self.handle.encoder.encode(point, out),
             None => self.handle.encoder.encode(&point.clone().timestamp(now), out),
@@ -434,17 +405,24 @@ impl Client {
     /// [`Error::is_timed_out`] when the deadline passes first: nothing is lost, what waits is still tried.
     /// [`Error::is_not_connected`] after close.
     pub fn flush(&self, level: Level, deadline: Duration) -> Result<FlushReport, Error> {
-        let lane = &self.works().lane;
-        if lane.queue.is_closing() {
+        let works = self.works();
+        if works.is_closing() {
             return Err(Error::closed());
         }
-        let left = lane.wait(level, after(deadline));
+        let lanes = works.lanes();
+        // All lanes hurry at once, however long the first takes.
+        lanes.iter().for_each(|lane| lane.hurry(level));
+        let until = after(deadline);
+        let left: u64 = lanes.iter().map(|lane| lane.wait(level, until)).sum();
         if left == 0 {
-            return Ok(FlushReport { level, waiting: lane.queue.stats().waiting });
+            let waiting = lanes.iter().map(|lane| lane.queue.stats().waiting).sum();
+            return Ok(FlushReport { level, waiting });
         }
-        let trouble = lane.status().trouble.as_ref().map(|t| t.reason.clone());
-        let trouble = trouble.or_else(|| lane.queue.stats().degraded);
-        let why = trouble.map_or_else(String::new, |t| format!(" because {t}"));
+        let trouble = |lane: &Arc<Lane>| {
+            let trouble = lane.status().trouble.as_ref().map(|t| t.reason.clone());
+            trouble.or_else(|| lane.queue.stats().degraded)
+        };
+        let why = lanes.iter().find_map(trouble).map_or_else(String::new, |t| format!(" because {t}"));
         let message =
             format!("flush: {left} readings still wait after {deadline:?}{why}; they are tried again");
         Err(Error::new(Kind::TimedOut, message).retryable(true))
@@ -477,58 +455,28 @@ impl Client {
         self.elsewhere("influxdb-close", move |client| client.close(deadline)).await
     }
 
-    /// What the client has done.
+    /// What the client has done, over all buckets.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (callbacks, callback_panics) = self.works().notifier.counts();
-        let lane = &self.works().lane;
-        let queue = lane.queue.stats();
-        let status = lane.status().clone();
-        let on_disk = queue.lane.as_ref();
-        let health = match (&status.trouble, &queue.degraded) {
-            (_, Some(why)) => Health::Degraded(why.clone()),
-            _ if queue.full => Health::Full,
-            (Some(trouble), _) => match trouble.setting {
-                Some(setting) => Health::Held(setting.to_owned()),
-                None => Health::Retrying,
-            },
-            (None, None) => Health::Ok,
-        };
-        Stats {
-            accepted: queue.accepted,
-            recovered: queue.recovered,
-            delivered: queue.delivered,
-            rejected: queue.rejected,
-            waiting: queue.waiting - status.abandoned,
-            dropped: queue.dropped + status.abandoned,
-            damaged: queue.damaged,
-            waiting_in_memory: queue.in_memory.saturating_sub(status.abandoned),
-            waiting_bytes: queue.memory_bytes,
-            spooled: queue.spooled,
-            durable: queue.durable,
-            refused_points: queue.refused_invalid,
-            refused_full: queue.refused_full,
-            callbacks,
-            callback_panics,
-            health,
-            next_try: status.trouble.as_ref().and_then(|t| t.next_try),
-            trouble: status.trouble.map(|t| t.reason).or(queue.degraded),
-            last_error: status.last_error,
-            last_success: status.last_success,
-            spool_bytes: on_disk.map_or(0, |l| l.bytes),
-            oldest_waiting: on_disk.and_then(|l| l.oldest_age),
-            last_sync: queue.last_sync,
-        }
+        let all = self.works().lanes().iter().map(|lane| Stats::of(lane)).reduce(Stats::and);
+        Stats { callbacks, callback_panics, ..all.unwrap_or_default() }
     }
 
-    /// [`Client::stats`] in the text that Prometheus reads, for a page that is served as [`METRICS_CONTENT_TYPE`].
+    /// What the client has done for each bucket, the configured one first; calls of the error callback are counted over
+    /// all of them, by [`Client::stats`].
+    #[must_use]
+    pub fn buckets(&self) -> Vec<(String, Stats)> {
+        self.works().lanes().iter().map(|lane| (lane.bucket.clone(), Stats::of(lane))).collect()
+    }
+
+    /// [`Client::buckets`] in the text that Prometheus reads, for a page that is served as [`METRICS_CONTENT_TYPE`].
     ///
     /// [`METRICS_CONTENT_TYPE`]: crate::METRICS_CONTENT_TYPE
     #[must_use]
     pub fn metrics(&self) -> String {
-        metrics::render(&[(&self.works().lane.bucket, self.stats())])
+        metrics::render(&self.buckets())
     }
-
     /// One value for each window of the range that has readings, series by series. Ids are compared, never interpreted.
     ///
     /// # Errors
@@ -626,7 +574,7 @@ impl Client {
     }
 
     fn selector(&self, measurement: &str, tags: &[(&str, &str)]) -> Selector {
-        let all = Selector::bucket(self.works().config.bucket()).measurement(measurement);
+        let all = Selector::bucket(&*self.lane.bucket).measurement(measurement);
         tags.iter().fold(all, |s, (k, v)| s.tag(*k, Matcher::equal(*v)))
     }
 
@@ -651,7 +599,7 @@ impl Handle {
     fn close(&self, deadline: Duration) -> CloseReport {
         let until = after(deadline);
         let works = &self.works;
-        works.lane.queue.close();
+        works.close_lanes();
         if works.notifier.is_current_thread() {
             // The callback closes: it cannot wait for itself, and another call may be waiting for it.
             let report = works.report(false);
@@ -662,10 +610,11 @@ impl Handle {
         if let Some(report) = *closed {
             return report;
         }
-        if !works.lane.queue.wait_ended(until) {
+        if !works.wait_ended(until) {
             works.abandon();
-            works.lane.queue.wait_ended(Instant::now() + Duration::from_secs(1));
+            works.wait_ended(Instant::now() + Duration::from_secs(1));
         }
+        works.release_spool();
         works.count_abandoned();
         // A dropped reading is news as well, and has a moment to be told after the deadline.
         let errors_told = works.notifier.end(until.max(Instant::now() + Duration::from_millis(500)));
@@ -692,27 +641,28 @@ impl Works {
     }
 
     fn report(&self, errors_told: bool) -> CloseReport {
-        let queue = self.lane.queue.stats();
-        let abandoned = self.lane.status().abandoned;
+        let all = self.lanes().iter().map(|lane| Stats::of(lane)).reduce(Stats::and).unwrap_or_default();
         CloseReport {
-            delivered: queue.delivered,
-            rejected: queue.rejected,
-            spooled: queue.waiting - abandoned,
-            dropped: queue.dropped + abandoned,
+            delivered: all.delivered,
+            rejected: all.rejected,
+            spooled: all.waiting,
+            dropped: all.dropped,
             errors_told,
         }
     }
 
     /// What waits and is on no disk is lost now.
     fn count_abandoned(&self) {
-        let queue = self.lane.queue.stats();
-        let lost = if self.on_disk { queue.in_memory } else { queue.waiting };
-        self.lane.status().abandoned = lost;
-        if lost > 0 {
-            let reason = "the client was closed before the target took them".to_owned();
-            let bucket = self.lane.bucket.clone();
-            let kind = WriteErrorKind::Dropped;
-            self.notifier.add(WriteError { kind, bucket, lines: lost, reason, first: Vec::new() });
+        for lane in self.lanes() {
+            let queue = lane.queue.stats();
+            let lost = if self.on_disk { queue.in_memory } else { queue.waiting };
+            lane.status().abandoned = lost;
+            if lost > 0 {
+                let reason = "the client was closed before the target took them".to_owned();
+                let bucket = lane.bucket.clone();
+                let kind = WriteErrorKind::Dropped;
+                self.notifier.add(WriteError { kind, bucket, lines: lost, reason, first: Vec::new() });
+            }
         }
     }
 
@@ -740,7 +690,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if self.works.notifier.is_current_thread() {
             // The callback held the last clone.
-            self.works.lane.queue.close();
+            self.works.close_lanes();
             return;
         }
         let report = self.close(DROP_DEADLINE);
@@ -755,7 +705,7 @@ impl Drop for Handle {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("bucket", &self.works().lane.bucket).finish_non_exhaustive()
+        f.debug_struct("Client").field("bucket", &self.lane.bucket).finish_non_exhaustive()
     }
 }
 
@@ -785,10 +735,10 @@ impl SeriesHandle {
 }
 
 /// Asks the server whether it takes writes; on a thread of its own, because the caller's may be one of a runtime.
-fn preflight(delivery: &Delivery) -> Result<(), Error> {
-    let http = delivery.http().clone();
+fn preflight(http: &Http) -> Result<(), Error> {
+    let http = http.clone();
     let asking = std::thread::Builder::new().name("influxdb-health".into());
-    let asked = asking.spawn(move || crate::delivery::probe(&http));
+    let asked = asking.spawn(move || delivery::probe(&http));
     let asked = asked.map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
     asked.join().unwrap_or_else(|_| Err(Error::new(Kind::ConnectionFailed, "the server could not be asked")))
 }

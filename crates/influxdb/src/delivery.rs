@@ -66,10 +66,9 @@ enum Step {
 }
 
 impl Delivery {
-    pub(crate) fn new(config: &Config, url: &str) -> Result<Self, Error> {
-        let http = Http::new(config, url)?;
+    pub(crate) fn new(config: &Config, http: Http) -> Self {
         let seed = Timestamp::now().as_nanos() as u64 ^ u64::from(std::process::id()) << 32;
-        Ok(Self {
+        Self {
             gzip: !http.is_local(),
             http,
             config: config.clone(),
@@ -77,11 +76,7 @@ impl Delivery {
             bytes_max: usize::MAX,
             location: None,
             troubled: false,
-        })
-    }
-
-    pub(crate) fn http(&self) -> &Http {
-        &self.http
+        }
     }
 
     /// Delivers the lines of a batch, however long it takes.

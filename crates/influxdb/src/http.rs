@@ -169,6 +169,11 @@ impl Http {
         })
     }
 
+    /// The same server for another bucket, over the same connections.
+    pub(crate) fn for_bucket(&self, bucket: &str) -> Self {
+        Self { bucket: bucket.to_owned(), ..self.clone() }
+    }
+
     pub(crate) fn stop(&self) -> &Stop {
         &self.stop
     }

@@ -99,6 +99,11 @@ impl Lane {
         status.trouble.take().map_or(Duration::ZERO, |t| t.since.elapsed())
     }
 
+    /// Asks for everything accepted so far to reach a level soon.
+    pub(crate) fn hurry(&self, level: Level) {
+        self.queue.hurry(level);
+    }
+
     /// Waits until everything accepted before has reached a level or the time is up, and returns how many lines have not.
     pub(crate) fn wait(&self, level: Level, until: Instant) -> u64 {
         self.queue.wait(level, until)

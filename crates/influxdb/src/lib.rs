@@ -60,12 +60,11 @@ mod notify;
 mod outcome;
 mod retry;
 mod sender;
+mod stats;
 mod tls;
 mod worker;
 
-pub use client::{
-    Aggregate, Client, CloseReport, FlushReport, Health, LatestValue, QuerySeries, SeriesHandle, Stats,
-};
+pub use client::{Aggregate, Client, CloseReport, FlushReport, LatestValue, QuerySeries, SeriesHandle};
 pub use config::{Config, Target};
 pub use error::Error;
 pub use graylogic_durable::{Level, SyncPolicy, WhenFull};
@@ -73,3 +72,4 @@ pub use graylogic_line::{EncodeError, FieldRef, FieldValue, Point, Timestamp};
 pub use graylogic_store::{Store, Value};
 pub use metrics::METRICS_CONTENT_TYPE;
 pub use notify::{RefusedLine, WriteError, WriteErrorKind};
+pub use stats::{Health, Stats};

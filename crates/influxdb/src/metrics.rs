@@ -1,7 +1,7 @@
 //! What a client has done, in the text that Prometheus reads (exposition format 0.0.4). Pure: it knows neither clients nor
 //! servers.
 
-use crate::client::{Health, Stats};
+use crate::stats::{Health, Stats};
 use std::fmt::Write as _;
 
 /// The content type of the text.
@@ -44,7 +44,7 @@ const STATES: [Count; 8] = [
 const HEALTH: [&str; 5] = ["ok", "retrying", "held", "degraded", "full"];
 
 /// The metrics of buckets, one after the other.
-pub(crate) fn render(buckets: &[(&str, Stats)]) -> String {
+pub(crate) fn render(buckets: &[(String, Stats)]) -> String {
     let mut out = String::new();
     let labels: Vec<String> = buckets.iter().map(|(bucket, _)| escaped(bucket)).collect();
     let all = || labels.iter().zip(buckets.iter().map(|(_, stats)| stats));
@@ -144,7 +144,7 @@ mod tests {
             health: Health::Held("token".into()),
             ..Stats::default()
         };
-        let text = render(&[("energy", one), ("a\"b\\c\nd", Stats::default())]);
+        let text = render(&[("energy".to_owned(), one), ("a\"b\\c\nd".to_owned(), Stats::default())]);
         let found = samples(&text);
         let cases = [
             ("lines_total{bucket=\"energy\",state=\"accepted\"}", 100.0),

@@ -1,7 +1,7 @@
 //! The client's threads: a queue's own two, one that takes lines to the target, one that tells bad news. Tasks start
 //! here.
 
-use crate::config::{Config, Target};
+use crate::config::Config;
 use crate::delivery::{self, Delivery};
 use crate::error::{Error, Kind};
 use crate::http::Http;
@@ -13,8 +13,12 @@ use graylogic_durable::{
 };
 use graylogic_store::Store;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+/// Buckets of one client: each has three threads.
+const BUCKETS_MAX: usize = 64;
 /// Most bytes of lines in memory when there is no spool on a disk: in the lane, and before it.
 const MEMORY_LANE_BYTES: u64 = 48 << 20;
 const MEMORY_OPEN_BYTES: usize = 16 << 20;
@@ -26,7 +30,11 @@ const DEGRADED_BYTES: usize = 32 << 20;
 /// What the threads of a client share.
 #[derive(Debug)]
 pub(crate) struct Works {
-    pub(crate) lane: Lane,
+    /// The lane of the configured bucket, and those of the buckets that were asked for since.
+    lanes: Mutex<Vec<Arc<Lane>>>,
+    /// Held while a lane is opened, so that no bucket gets two.
+    opening: Mutex<()>,
+    closing: AtomicBool,
     pub(crate) notifier: Arc<Notifier>,
     /// The embedded store, when that is the target.
     pub(crate) store: Option<Store>,
@@ -35,74 +43,133 @@ pub(crate) struct Works {
     pub(crate) http: Option<Http>,
     /// Whether what waits outlives the client.
     pub(crate) on_disk: bool,
+    /// The spool that the lanes are in, once it could be opened.
+    spool: Arc<Mutex<Option<Spool>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these guard is whole between statements: a panic elsewhere does not make it wrong.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Works {
+    /// The lanes, that of the configured bucket first.
+    pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
+        lock(&self.lanes).clone()
+    }
+
+    /// Takes no more lines, on any lane.
+    pub(crate) fn close_lanes(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.lanes().iter().for_each(|lane| lane.queue.close());
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Waits until the threads of all lanes have ended or the time is up; tells whether they have.
+    pub(crate) fn wait_ended(&self, until: Instant) -> bool {
+        self.lanes().iter().all(|lane| lane.queue.wait_ended(until))
+    }
+
     /// Ends everything now.
     pub(crate) fn abandon(&self) {
-        self.lane.queue.abandon();
+        self.lanes().iter().for_each(|lane| lane.queue.abandon());
         if let Some(http) = &self.http {
             http.stop().stop();
         }
+    }
+
+    /// Lets go of the spool: another client may have it.
+    pub(crate) fn release_spool(&self) {
+        lock(&self.spool).take();
     }
 
     /// Asks the server whether it takes writes.
     pub(crate) fn probe(&self) -> Result<(), Error> {
         self.http.as_ref().map_or(Ok(()), delivery::probe)
     }
+
+    /// The lane of a bucket, opened when there is none.
+    pub(crate) fn lane(self: &Arc<Self>, bucket: &str) -> Result<Arc<Lane>, Error> {
+        let _one = lock(&self.opening);
+        let lanes = self.lanes();
+        if let Some(lane) = lanes.iter().find(|lane| lane.bucket == bucket) {
+            return Ok(lane.clone());
+        }
+        if lanes.len() >= BUCKETS_MAX {
+            let message = format!(
+                "write to bucket {bucket:?}: a client has at most {BUCKETS_MAX} buckets, each with threads and a lane of its own; use another client"
+            );
+            return Err(Error::new(Kind::InvalidConfig, message));
+        }
+        let lane = self.open_lane(bucket)?;
+        let mut lanes = lock(&self.lanes);
+        if self.is_closing() {
+            lane.queue.abandon();
+            return Err(Error::closed());
+        }
+        lanes.push(lane.clone());
+        Ok(lane)
+    }
+
+    /// Opens the lane of a bucket and starts its threads. They end when it is closed and empty, or abandoned.
+    fn open_lane(self: &Arc<Self>, bucket: &str) -> Result<Arc<Lane>, Error> {
+        let starting = |e| Error::because(Kind::ConnectionFailed, "start the client's threads", e);
+        let destination = match (&self.store, &self.http) {
+            (Some(store), _) => Destination::Embedded(store.clone()),
+            (None, Some(http)) => {
+                Destination::Server(Box::new(Delivery::new(&self.config, http.for_bucket(bucket))))
+            }
+            (None, None) => return Err(Error::new(Kind::ConnectionFailed, "the client has no target")),
+        };
+        let queue = match self.config.spool_folder().filter(|_| self.on_disk) {
+            Some(folder) => self.spooled(bucket, folder)?,
+            None => self.in_memory(bucket).map_err(starting)?,
+        };
+        let lane = Arc::new(Lane::new(bucket, queue));
+        let (works, theirs) = (self.clone(), lane.clone());
+        let sender = std::thread::Builder::new().name("influxdb-send".into()).spawn(move || {
+            // However this thread ends, nobody waits for it in vain.
+            let _ends = EndsSender(&theirs);
+            let want = destination.want(&works.config);
+            Sender { lane: &theirs, notifier: &works.notifier, destination, want }.carry();
+        });
+        if let Err(error) = sender {
+            lane.queue.abandon();
+            lane.queue.sender_ended();
+            return Err(starting(error));
+        }
+        Ok(lane)
+    }
 }
 
-/// Opens the lane of a client and starts its threads. They end when the lane is closed and empty, or abandoned.
+/// Starts what a client of this configuration works with, and opens the lane of its bucket.
 pub(crate) fn start(
     config: &Config,
     store: Option<Store>,
-    delivery: Option<Delivery>,
-) -> Result<Arc<Works>, Error> {
-    let starting = |e| Error::because(Kind::ConnectionFailed, "start the client's threads", e);
-    let notifier = Arc::new(Notifier::default());
-    let folder = match config.target() {
-        Target::Remote(_) if store.is_none() => config.spool_folder(),
-        _ => None,
-    };
-    let queue = match folder {
-        Some(folder) => spooled(config, folder, &notifier)?,
-        None => in_memory(config, store.is_some(), &notifier).map_err(starting)?,
-    };
+    http: Option<Http>,
+) -> Result<(Arc<Works>, Arc<Lane>), Error> {
     let works = Arc::new(Works {
-        lane: Lane::new(config.bucket(), queue),
-        notifier,
-        http: delivery.as_ref().map(|d| d.http().clone()),
-        on_disk: folder.is_some(),
+        lanes: Mutex::default(),
+        opening: Mutex::default(),
+        closing: AtomicBool::new(false),
+        notifier: Arc::default(),
+        on_disk: store.is_none() && config.spool_folder().is_some(),
+        store,
         config: config.clone(),
-        store: store.clone(),
+        http,
+        spool: Arc::default(),
     });
-    let destination = match (store, delivery) {
-        (Some(store), _) => Destination::Embedded(store),
-        (None, Some(delivery)) => Destination::Server(Box::new(delivery)),
-        (None, None) => return Err(Error::new(Kind::ConnectionFailed, "the client has no target")),
-    };
-    let started = start_threads(&works, destination);
-    if started.is_err() {
+    let lane = works.lane(config.bucket())?;
+    let notifier = works.notifier.clone();
+    let told = std::thread::Builder::new().name("influxdb-errors".into()).spawn(move || notifier.run());
+    if let Err(error) = told {
         works.abandon();
-        works.lane.queue.sender_ended();
+        return Err(Error::because(Kind::ConnectionFailed, "start the client's threads", error));
     }
-    started.map_err(starting)?;
-    Ok(works)
-}
-
-fn start_threads(works: &Arc<Works>, destination: Destination) -> std::io::Result<()> {
-    let theirs = works.clone();
-    let sender = std::thread::Builder::new().name("influxdb-send".into());
-    sender.spawn(move || {
-        // However this thread ends, nobody waits for it in vain.
-        let _ends = EndsSender(&theirs.lane);
-        let want = destination.want(&theirs.config);
-        Sender { lane: &theirs.lane, notifier: &theirs.notifier, destination, want }.carry();
-    })?;
-    let theirs = works.clone();
-    let notifier = std::thread::Builder::new().name("influxdb-errors".into());
-    notifier.spawn(move || theirs.notifier.run())?;
-    Ok(())
+    Ok((works, lane))
 }
 
 struct EndsSender<'a>(&'a Lane);
@@ -113,79 +180,82 @@ impl Drop for EndsSender<'_> {
     }
 }
 
-/// A queue whose lane is on a disk.
-fn spooled(config: &Config, folder: &Path, notifier: &Arc<Notifier>) -> Result<Queue, Error> {
-    let settings = config.spool();
-    let mut lane_options = LaneOptions::default().when_full(settings.when_full);
-    if let Some(bytes) = settings.bytes_max {
-        lane_options = lane_options.bytes_max(bytes);
-    }
-    if let Some(age) = settings.age_max {
-        lane_options = lane_options.age_max(age);
-    }
-    if let Some(bytes) = settings.keep_free {
-        lane_options = lane_options.keep_free(bytes);
-    }
-    if let Some(clock) = settings.clock.0 {
-        lane_options = lane_options.clock(clock);
-    }
-    let mut options = QueueOptions::default().sync(settings.sync).memory_bytes_max(DEGRADED_BYTES);
-    if let Some(age) = settings.backlog_age {
-        options = options.backlog_age(age);
-    }
-    let disk = Arc::new(RealDisk);
-    let mut spool = match Spool::open(disk.clone(), folder) {
-        Ok(spool) => Some(spool),
-        Err(error) if error.is_locked() => {
-            return Err(Error::because(Kind::ConnectionFailed, "open the spool", error));
+impl Works {
+    /// A queue whose lane is on a disk.
+    fn spooled(&self, bucket: &str, folder: &Path) -> Result<Queue, Error> {
+        let settings = self.config.spool();
+        let mut lane_options = LaneOptions::default().when_full(settings.when_full);
+        if let Some(bytes) = settings.bytes_max {
+            lane_options = lane_options.bytes_max(bytes);
         }
-        // Tried again by the queue, which goes on from memory until then.
-        Err(_) => None,
-    };
-    let (folder, name) = (folder.to_owned(), config.bucket().to_owned());
-    let open = move || {
-        let opened = match spool.take() {
-            Some(opened) => opened,
-            None => Spool::open(disk.clone(), &folder)?,
+        if let Some(age) = settings.age_max {
+            lane_options = lane_options.age_max(age);
+        }
+        if let Some(bytes) = settings.keep_free {
+            lane_options = lane_options.keep_free(bytes);
+        }
+        if let Some(clock) = settings.clock.0 {
+            lane_options = lane_options.clock(clock);
+        }
+        let mut options = QueueOptions::default().sync(settings.sync).memory_bytes_max(DEGRADED_BYTES);
+        if let Some(age) = settings.backlog_age {
+            options = options.backlog_age(age);
+        }
+        let (folder, name) = (folder.to_owned(), bucket.to_owned());
+        let spool = self.spool.clone();
+        let mut open = move || {
+            let mut spool = lock(&spool);
+            let opened = match spool.take() {
+                Some(opened) => opened,
+                None => Spool::open(Arc::new(RealDisk), &folder)?,
+            };
+            let lane = opened.lane(&name, lane_options.clone());
+            *spool = Some(opened);
+            lane
         };
-        let lane = opened.lane(&name, lane_options.clone());
-        spool = Some(opened);
-        lane
-    };
-    start_queue(config, options, open, notifier)
-        .map_err(|e| Error::because(Kind::ConnectionFailed, "start the client's threads", e))
-}
+        // Somebody else's spool is a mistake that does not pass; everything else is tried again by the queue, which goes
+        // on from memory until then.
+        let mut first = match open() {
+            Err(error) if error.is_locked() => {
+                return Err(Error::because(Kind::ConnectionFailed, "open the spool", error));
+            }
+            opened => Some(opened),
+        };
+        self.start_queue(bucket, options, move || first.take().unwrap_or_else(&mut open))
+            .map_err(|e| Error::because(Kind::ConnectionFailed, "start the client's threads", e))
+    }
 
-/// A queue whose lane is in memory: for the embedded store, whose log makes lines durable, and without a spool.
-fn in_memory(config: &Config, embedded: bool, notifier: &Arc<Notifier>) -> std::io::Result<Queue> {
-    let durable_by = if embedded { DurableBy::Target } else { DurableBy::Lane };
-    let options = QueueOptions::default()
-        .durable_by(durable_by)
-        .memory_bytes_max(MEMORY_OPEN_BYTES)
-        .retry(std::time::Duration::from_millis(100))
-        .keep_dead(false);
-    let disk = Arc::new(MemoryDisk::new(2 * MEMORY_LANE_BYTES));
-    let lane_options = LaneOptions::default()
-        .segment_bytes(MEMORY_SEGMENT_BYTES)
-        .compression(false)
-        .bytes_max(MEMORY_LANE_BYTES)
-        .keep_free(0)
-        .when_full(WhenFull::DropNewest);
-    let name = config.bucket().to_owned();
-    let open = move || Spool::open(disk.clone(), Path::new("/"))?.lane(&name, lane_options.clone());
-    start_queue(config, options, open, notifier)
-}
+    /// A queue whose lane is in memory: for the embedded store, whose log makes lines durable, and without a spool.
+    fn in_memory(&self, bucket: &str) -> std::io::Result<Queue> {
+        let durable_by = if self.store.is_some() { DurableBy::Target } else { DurableBy::Lane };
+        let options = QueueOptions::default()
+            .durable_by(durable_by)
+            .memory_bytes_max(MEMORY_OPEN_BYTES)
+            .retry(std::time::Duration::from_millis(100))
+            .keep_dead(false);
+        let disk = Arc::new(MemoryDisk::new(2 * MEMORY_LANE_BYTES));
+        let lane_options = LaneOptions::default()
+            .segment_bytes(MEMORY_SEGMENT_BYTES)
+            .compression(false)
+            .bytes_max(MEMORY_LANE_BYTES)
+            .keep_free(0)
+            .when_full(WhenFull::DropNewest);
+        let name = bucket.to_owned();
+        let open = move || Spool::open(disk.clone(), Path::new("/"))?.lane(&name, lane_options.clone());
+        self.start_queue(bucket, options, open)
+    }
 
-fn start_queue(
-    config: &Config,
-    options: QueueOptions,
-    open: impl FnMut() -> Result<(graylogic_durable::Lane, LaneRecovery), graylogic_durable::Error>
-    + Send
-    + 'static,
-    notifier: &Arc<Notifier>,
-) -> std::io::Result<Queue> {
-    let (bucket, notifier) = (config.bucket().to_owned(), notifier.clone());
-    Queue::start("influxdb", options, open, move |news| told(&bucket, &notifier, news))
+    fn start_queue(
+        &self,
+        bucket: &str,
+        options: QueueOptions,
+        open: impl FnMut() -> Result<(graylogic_durable::Lane, LaneRecovery), graylogic_durable::Error>
+        + Send
+        + 'static,
+    ) -> std::io::Result<Queue> {
+        let (bucket, notifier) = (bucket.to_owned(), self.notifier.clone());
+        Queue::start("influxdb", options, open, move |news| told(&bucket, &notifier, news))
+    }
 }
 
 /// Passes on what a queue has to say.
