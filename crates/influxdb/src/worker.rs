@@ -9,7 +9,8 @@ use crate::lane::Lane;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
 use crate::sender::{Destination, Sender};
 use graylogic_durable::{
-    DurableBy, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, RealDisk, Spool, WhenFull,
+    Disk, DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, RealDisk,
+    Spool, WhenFull, lanes,
 };
 use graylogic_store::Store;
 use std::path::Path;
@@ -114,6 +115,30 @@ impl Works {
         Ok(lane)
     }
 
+    /// Opens the lanes of other buckets in which lines of an earlier life wait: nobody may ask for them again.
+    fn open_left_behind(self: &Arc<Self>) {
+        let Some(folder) = self.config.spool_folder().filter(|_| self.on_disk) else { return };
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let waits = |name: &String| {
+            let seen = Inspection::open(disk.clone(), folder, name);
+            seen.is_ok_and(|lane| lane.stats().waiting > 0)
+        };
+        // A spool that cannot be listed cannot be opened either, and says so.
+        let names = lanes(&*disk, folder).unwrap_or_default();
+        for name in names.iter().filter(|name| *name != self.config.bucket() && waits(name)) {
+            // The folder of a very long name does not tell it.
+            let opened = if name.contains('~') {
+                Err("its name is too long to be told from its folder; ask for the bucket by its name"
+                    .to_owned())
+            } else {
+                self.lane(name).map_err(|e| e.to_string())
+            };
+            if let Err(why) = opened {
+                tracing::error!(bucket = name, why, "readings of an earlier run wait on");
+            }
+        }
+    }
+
     /// Opens the lane of a bucket and starts its threads. They end when it is closed and empty, or abandoned.
     fn open_lane(self: &Arc<Self>, bucket: &str) -> Result<Arc<Lane>, Error> {
         let starting = |e| Error::because(Kind::ConnectionFailed, "start the client's threads", e);
@@ -163,6 +188,7 @@ pub(crate) fn start(
         spool: Arc::default(),
     });
     let lane = works.lane(config.bucket())?;
+    works.open_left_behind();
     let notifier = works.notifier.clone();
     let told = std::thread::Builder::new().name("influxdb-errors".into()).spawn(move || notifier.run());
     if let Err(error) = told {

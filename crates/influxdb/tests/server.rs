@@ -518,6 +518,7 @@ fn s5_a_wrong_setting_holds_the_lane_and_drops_nothing() {
         Mended::InEnvironment => token_in_environment(toll, message(status, text)),
         Mended::BucketMade => bucket_made(toll, message(status, text)),
     });
+    row.case("one bad bucket among ten", one_bad_bucket_among_ten);
     row.tell();
 }
 
@@ -611,6 +612,51 @@ fn token_in_file(toll: &mut Toll, refusal: String, replaced: bool) {
 const CHILD: &str = "GRAYLOGIC_S5_CHILD";
 
 /// The process that S5 starts with a token in its environment. Does nothing unless S5 started it.
+/// Nine buckets are not held up by the tenth, and what waits for it is there after a restart, whoever asks for it.
+fn one_bad_bucket_among_ten(toll: &mut Toll) {
+    let mended = Arc::new(AtomicBool::new(false));
+    let judge = mended.clone();
+    let server = Hostile::new(move |lines| {
+        let bad = lines.iter().any(|l| l.starts_with("b7,")) && !judge.load(Ordering::Relaxed);
+        bad.then(|| message("404 Not Found", "bucket \"b7\" not found"))
+    });
+    let spool = tempfile::tempdir().unwrap();
+    // With the pauses as they are: the bad one is asked again after 1 s, 5 s and 15 s.
+    let config = config(&server, spool.path()).with_hurry(1).with_bucket("b0");
+    let Some(client) = toll.opened(Client::connect(&config)) else { return };
+    let buckets: Vec<Client> = (0..10).map(|i| client.bucket(&format!("b{i}")).unwrap()).collect();
+    let began = Instant::now();
+    for k in 0..200 {
+        for (i, bucket) in buckets.iter().enumerate() {
+            let point = Point::new(format!("b{i}")).tag("d", "a").field("f", f64::from(k));
+            bucket.write_point_at(&point, Timestamp::from_nanos(1_000_000 + i64::from(k))).unwrap();
+        }
+    }
+    let good = comes(|| server.stored().len() == 9 * 200);
+    toll.expect(good, || format!("{} lines of nine good buckets came", server.stored().len()));
+    toll.expect(began.elapsed() < Duration::from_secs(15), || format!("they took {:?}", began.elapsed()));
+    let told: Vec<(String, bool)> =
+        client.buckets().into_iter().map(|(name, stats)| (name, stats.health == Health::Ok)).collect();
+    let expected: Vec<(String, bool)> = (0..10).map(|i| (format!("b{i}"), i != 7)).collect();
+    toll.expect(told == expected, || format!("{told:?}"));
+    toll.expect(client.stats().health == Health::Held("bucket".to_owned()), || {
+        format!("{:?}", client.stats())
+    });
+    toll.expect(client.stats().waiting == 200, || format!("{:?}", client.stats()));
+    let report = client.close(Duration::from_millis(50)).unwrap();
+    toll.expect((report.delivered, report.spooled, report.dropped) == (1800, 200, 0), || {
+        format!("{report:?}")
+    });
+    drop((client, buckets));
+    mended.store(true, Ordering::Relaxed);
+    // Nobody asks for the bucket in this life.
+    let Some(client) = toll.opened(Client::connect(&config)) else { return };
+    let all = comes(|| server.stored().len() == 10 * 200);
+    toll.lose(2000u64.saturating_sub(server.stored().len() as u64), || "of ten buckets".to_owned());
+    toll.expect(all && client.stats().recovered == 200, || format!("{:?}", client.stats()));
+    client.close(SOON).unwrap();
+}
+
 #[test]
 fn s5_child() {
     let Ok(path) = std::env::var(CHILD) else { return };
