@@ -23,7 +23,7 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Open a store and serve the page until Ctrl-C.
     Serve(Serve),
-    /// Store line protocol from a file or standard input.
+    /// Store line protocol from a file or standard input, or send it to the server of the configuration.
     Write(Write),
     /// Readings, windows or latest values.
     Query(Query),

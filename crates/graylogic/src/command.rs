@@ -14,6 +14,7 @@ mod demo;
 mod import;
 mod query;
 mod salvage;
+mod send;
 mod serve;
 mod spool;
 mod status;

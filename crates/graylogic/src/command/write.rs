@@ -1,4 +1,4 @@
-//! `graylogic write`: line protocol from a file or standard input into the store, batch by batch.
+//! `graylogic write`: line protocol from a file or standard input into the store, batch by batch. A server's is `send.rs`.
 
 use crate::app;
 use crate::cli::Write;
@@ -15,13 +15,10 @@ use std::process::ExitCode;
 /// A batch is cut here even inside a string.
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// So many refused lines are named; the others are counted.
-const NAMED_MAX: usize = 100;
+pub(super) const NAMED_MAX: usize = 100;
 
 pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
     let config = app::config(&options.place)?;
-    let Target::Embedded(folder) = config.target() else {
-        return Err(Failure::new("write stores into the embedded store only; name its folder with --data"));
-    };
     let input: Box<dyn BufRead> = match options.file.as_deref() {
         Some(path) if path.as_os_str() != "-" => {
             let file =
@@ -29,6 +26,10 @@ pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
             Box::new(BufReader::with_capacity(1 << 20, file))
         }
         _ => Box::new(BufReader::with_capacity(1 << 20, io::stdin())),
+    };
+    let folder = match config.target() {
+        Target::Embedded(folder) => folder,
+        _ => return super::send::run(options, &config, input, json),
     };
     let store = Store::open(folder, StoreOptions::default())?;
     store.ensure_bucket(config.bucket())?;

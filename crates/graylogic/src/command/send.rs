@@ -1,0 +1,154 @@
+//! `graylogic write` for a server: line protocol goes through the spool, and what the server does not take in time waits
+//! there for the next call.
+
+use super::write::{NAMED_MAX, batches};
+use crate::app::CLOSE_DEADLINE;
+use crate::cli::Write;
+use crate::failure::{Failure, SOME_REFUSED};
+use crate::output::{answer, answer_json, remark};
+use crate::text;
+use graylogic_influxdb::{Client, Config, Level, WriteErrorKind};
+use graylogic_line::{ParseOptions, Parser, Timestamp};
+use serde_json::{Value, json};
+use std::io::{self, BufRead, Write as _};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A spool that takes no line is asked again after this time.
+const PAUSE: Duration = Duration::from_millis(20);
+/// A sync of the spool takes no longer.
+const SYNC_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Lines that were refused, by us or by the server.
+#[derive(Default)]
+struct Refusals {
+    count: u64,
+    named: Vec<Value>,
+}
+
+impl Refusals {
+    fn add(&mut self, json: bool, line: Option<usize>, text: &str, reason: &str) {
+        self.count += 1;
+        if self.named.len() >= NAMED_MAX {
+            return;
+        }
+        if !json {
+            let place = line.map_or_else(|| "the server".to_owned(), |n| format!("line {n}"));
+            remark(format_args!("{place}: '{text}': {reason}"));
+        }
+        self.named.push(json!({ "line": line, "reason": reason, "text": text }));
+    }
+}
+
+pub(crate) fn run(
+    options: &Write,
+    config: &Config,
+    input: impl BufRead,
+    json: bool,
+) -> Result<ExitCode, Failure> {
+    let client = Client::connect(config)?;
+    let recovered = client.stats().recovered;
+    if recovered > 0 {
+        remark(format_args!(
+            "{} lines of earlier calls wait for the server and go first",
+            text::count(recovered)
+        ));
+    }
+    let refusals: Arc<Mutex<Refusals>> = Arc::default();
+    let heard = refusals.clone();
+    client.set_on_error(move |news| {
+        if news.kind == WriteErrorKind::Rejected {
+            let mut refusals = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            news.first.iter().for_each(|l| refusals.add(json, None, &l.text, &l.reason));
+            refusals.count += news.lines - news.first.len() as u64;
+        } else {
+            remark(news);
+        }
+    });
+    let mut before = 0;
+    let mut last = Timestamp::from_nanos(0);
+    let done = batches(input, options.batch as usize, |batch, lines| {
+        take(&client, options, batch, before, (&refusals, json), &mut last)?;
+        before += lines;
+        if options.ack {
+            client.flush(Level::Durable, SYNC_DEADLINE)?;
+            answer(format_args!("acknowledged {before} lines"));
+            io::stdout().flush().map_err(|e| Failure::because("say what is acknowledged", e))?;
+        }
+        Ok(())
+    });
+    let report = client.close(CLOSE_DEADLINE)?;
+    done?;
+    let refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+    if json {
+        answer_json(&json!({
+            "delivered": report.delivered,
+            "waiting": report.spooled,
+            "dropped": report.dropped,
+            "refused": refusals.count,
+            "lines": refusals.named,
+        }));
+    } else {
+        answer(format_args!("{} lines delivered, {} refused", report.delivered, refusals.count));
+        if report.spooled > 0 {
+            let folder = config.spool_folder().unwrap_or(std::path::Path::new("."));
+            answer(format_args!(
+                "{} lines wait in the spool {}: the next write takes them to the server",
+                report.spooled,
+                folder.display()
+            ));
+        }
+        if report.dropped > 0 {
+            answer(format_args!("{} lines were dropped: there is no spool, or it was full", report.dropped));
+        }
+    }
+    Ok(if refusals.count + report.dropped > 0 { ExitCode::from(SOME_REFUSED) } else { ExitCode::SUCCESS })
+}
+
+/// Gives the lines of a batch to the client, which may have to wait for room in the spool.
+fn take(
+    client: &Client,
+    options: &Write,
+    batch: &[u8],
+    before: usize,
+    (refusals, json): (&Mutex<Refusals>, bool),
+    last: &mut Timestamp,
+) -> Result<(), Failure> {
+    let now = Timestamp::now();
+    let mut parser = Parser::new(batch, ParseOptions::new(options.precision.precision(), now));
+    let refuse = |line: usize, text: &[u8], reason: &str| {
+        let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.add(json, Some(before + line), &String::from_utf8_lossy(text), reason);
+    };
+    while let Some(next) = parser.next_line() {
+        let line = match next {
+            Ok(line) => line,
+            Err(error) => {
+                refuse(error.line(), error.text(), &error.reason().to_string());
+                continue;
+            }
+        };
+        let point = line.to_point();
+        let time = match line.has_timestamp() {
+            true => line.timestamp(),
+            // Each its own: two readings of a series never fall together.
+            false => {
+                *last = Timestamp::from_nanos(now.as_nanos().max(last.as_nanos().saturating_add(1)));
+                *last
+            }
+        };
+        loop {
+            match client.write_point_at(&point, time) {
+                Ok(()) => break,
+                Err(error) if error.is_retryable() => std::thread::sleep(PAUSE),
+                Err(error) if error.is_invalid_point() => {
+                    refuse(line.number(), line.text(), &error.to_string());
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
