@@ -181,6 +181,20 @@ fn reopen(disk: &SimDisk, options: LaneOptions, context: &str) -> Lane {
     opened.unwrap()
 }
 
+/// A spool on the machine's disk. A process that another test begins has all open files until it is the program it will be,
+/// and with them the lock of a spool that was let go: that is waited for.
+fn on_disk(folder: &Path) -> Result<Spool, graylogic_durable::Error> {
+    let until = Instant::now() + Duration::from_secs(5);
+    loop {
+        match Spool::open(Arc::new(RealDisk), folder) {
+            Err(error) if error.is_locked() && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// What a lane gives from its cursor on: lines by number, and the numbers told lost.
 fn content(lane: &Lane) -> (BTreeMap<u64, Vec<u8>>, BTreeSet<u64>) {
     let mut reader = lane.reader(lane.acknowledged());
@@ -769,7 +783,7 @@ const CHILD: &str = "GRAYLOGIC_TORTURE_CHILD";
 fn d6_child() {
     let Some(told) = child_of("d6") else { return };
     let (folder, first_id) = told.rsplit_once(' ').unwrap();
-    let spool = Spool::open(Arc::new(RealDisk), Path::new(folder)).unwrap();
+    let spool = on_disk(Path::new(folder)).unwrap();
     let options = LaneOptions::default().segment_bytes(20_000).keep_free(0);
     let lane = Arc::new(spool.lane("energy", options).unwrap().0);
     let say = |what: String| {
@@ -854,7 +868,7 @@ fn d6_a_killed_process_loses_nothing_it_spooled() {
         spooled.push(first_id..until);
         row.cases += 1;
     }
-    let spool = Spool::open(Arc::new(RealDisk), folder.path()).unwrap();
+    let spool = on_disk(folder.path()).unwrap();
     let lane = spool.lane("energy", LaneOptions::default().keep_free(0)).unwrap().0;
     let (rest, lost) = content(&lane);
     assert!(lost.is_empty());
@@ -878,7 +892,7 @@ fn d6_a_killed_process_loses_nothing_it_spooled() {
 fn d11_a_spool_of_every_version_opens_and_reads() {
     let expected: Vec<Vec<u8>> = (0..400).map(line).collect();
     if let Ok(folder) = std::env::var("GRAYLOGIC_FIXTURE") {
-        let spool = Spool::open(Arc::new(RealDisk), Path::new(&folder)).unwrap();
+        let spool = on_disk(Path::new(&folder)).unwrap();
         let options =
             |compressed| LaneOptions::default().segment_bytes(4000).compression(compressed).keep_free(0);
         for (compressed, ids) in [(false, 0..200), (true, 200..400)] {
@@ -905,7 +919,7 @@ fn d11_a_spool_of_every_version_opens_and_reads() {
     for version in std::fs::read_dir(fixtures).unwrap() {
         let folder = tempfile::tempdir().unwrap();
         copy(&version.unwrap().path(), folder.path());
-        let spool = Spool::open(Arc::new(RealDisk), folder.path()).unwrap();
+        let spool = on_disk(folder.path()).unwrap();
         assert_eq!(spool.lanes().unwrap(), ["energy/EG"]);
         let (lane, recovery) = spool.lane("energy/EG", LaneOptions::default().keep_free(0)).unwrap();
         assert!(recovery.damage.is_empty() && recovery.cursor.is_none(), "{recovery:?}");
@@ -939,11 +953,11 @@ fn copy(from: &Path, to: &Path) {
 fn d7_a_disk_that_fills_and_frees_goes_on() {
     let mut row = Row::new("D7", 7);
     let real = std::env::var_os("GRAYLOGIC_TORTURE_TMPFS").map(|folder| PathBuf::from(folder).join("spool"));
-    let disk: Arc<dyn Disk> =
-        if real.is_some() { Arc::new(RealDisk) } else { Arc::new(MemoryDisk::new(60_000)) };
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::new(60_000));
     let folder = real.clone().unwrap_or_else(|| "/s".into());
     let open = |context: &str| {
-        let opened = Spool::open(disk.clone(), &folder).and_then(|spool| spool.lane("l", options()));
+        let spool = if real.is_some() { on_disk(&folder) } else { Spool::open(disk.clone(), &folder) };
+        let opened = spool.and_then(|spool| spool.lane("l", options()));
         must(opened.is_ok(), Broken::RefusedToOpen, || format!("{context}: {:?}", opened.as_ref().err()));
         opened.unwrap().0
     };
@@ -1117,7 +1131,7 @@ impl Drop for Killed {
 #[test]
 fn d10_child() {
     let Some(folder) = child_of("d10") else { return };
-    let spool = Spool::open(Arc::new(RealDisk), Path::new(&folder)).unwrap();
+    let spool = on_disk(Path::new(&folder)).unwrap();
     let (lane, _) = spool.lane("a", options()).unwrap();
     let next = lane.next_number();
     lane.append(&lines(next..next + 10)).unwrap();
@@ -1140,7 +1154,7 @@ fn d10_a_spool_has_one_owner_and_a_dead_one_holds_nothing() {
         assert_eq!(own, owner.0.id().to_string(), "the lock file says who");
         drop(owner);
         assert!(folder.path().join("LOCK").exists(), "a lock file that stays is no lock");
-        let opened = Spool::open(Arc::new(RealDisk), folder.path());
+        let opened = on_disk(folder.path());
         must(opened.is_ok(), Broken::RefusedToOpen, || format!("round {round}: {opened:?}"));
         let lane = opened.unwrap().lane("a", options()).unwrap().0;
         let (found, _) = content(&lane);
@@ -1156,7 +1170,7 @@ fn d10_a_spool_has_one_owner_and_a_dead_one_holds_nothing() {
 fn d12_child() {
     let Some(folder) = child_of("d12") else { return };
     let began = Instant::now();
-    let spool = Spool::open(Arc::new(RealDisk), Path::new(&folder)).unwrap();
+    let spool = on_disk(Path::new(&folder)).unwrap();
     let (lane, recovery) = spool.lane("a", LaneOptions::default().keep_free(0)).unwrap();
     let opened = began.elapsed();
     assert_eq!(recovery.damage, []);
@@ -1174,7 +1188,7 @@ fn d12_a_long_backlog_opens_without_being_read() {
     let megabytes = part(1024);
     let folder = tempfile::tempdir().unwrap();
     let (empty, full) = (folder.path().join("empty"), folder.path().join("full"));
-    let spool = Spool::open(Arc::new(RealDisk), &full).unwrap();
+    let spool = on_disk(&full).unwrap();
     let options = LaneOptions::default().compression(false).keep_free(0).bytes_max(u64::MAX);
     let (lane, _) = spool.lane("a", options).unwrap();
     let some = lines(0..20_000);
