@@ -357,6 +357,27 @@ impl Client {
         self.lane.accept(time, encode).map(|_| ())
     }
 
+    /// [`Client::write_point`] for asynchronous code that may wait: while too many readings wait, it waits for room instead
+    /// of refusing. With `spool_when_full: block` no reading is dropped, and none refused to who calls this.
+    ///
+    /// # Errors
+    /// As [`Client::write_point`], but for a full spool; [`Error::is_not_connected`] when the client is closed meanwhile.
+    pub async fn write_point_async(&self, point: &Point) -> Result<(), Error> {
+        loop {
+            match self.write_point(point) {
+                Err(error) if error.is_retryable() => {}
+                done => return done,
+            }
+            let (answer, told) = oneshot::channel();
+            self.lane.queue.when_room(move |open| {
+                let _nobody_waits = answer.send(open);
+            });
+            if !matches!(told.await, Ok(true)) {
+                return Err(Error::closed());
+            }
+        }
+    }
+
     /// Writes a point and returns when it survives a power cut: on the spool's disk, or in the target.
     ///
     /// # Errors

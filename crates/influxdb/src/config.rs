@@ -334,7 +334,8 @@ impl Config {
                 self.spool.when_full = match text()?.as_str() {
                     "drop_oldest" => WhenFull::DropOldest,
                     "drop_newest" => WhenFull::DropNewest,
-                    other => return Err(format!("is {other:?}; write drop_oldest or drop_newest")),
+                    "block" => WhenFull::Block,
+                    other => return Err(format!("is {other:?}; write drop_oldest, drop_newest or block")),
                 };
             }
             _ => unreachable!("only known keys are set"),

@@ -173,7 +173,7 @@ fn the_keys_of_the_spool_are_read() {
         ),
         (
             "spool_when_full: drop",
-            "configuration, line 2: influxdb.spool_when_full is \"drop\"; write drop_oldest or drop_newest",
+            "configuration, line 2: influxdb.spool_when_full is \"drop\"; write drop_oldest, drop_newest or block",
         ),
         ("spool: \"\"", "configuration, line 2: influxdb.spool is empty; name a folder, or write off"),
     ] {

@@ -842,3 +842,34 @@ fn a_full_spool_goes_on_as_soon_as_its_server_does() {
         toll.clean();
     }
 }
+
+#[test]
+fn who_may_wait_waits_for_room_and_nothing_is_dropped() {
+    let server = Hostile::new(|_| None);
+    let spool = tempfile::tempdir().unwrap();
+    let config = config(&server, spool.path())
+        .with_spool_bytes_max(1_000_000)
+        .with_spool_keep_free(0)
+        .with_spool_when_full(WhenFull::Block);
+    server.will((0..10).map(|_| Do::Answer(message("503 Service Unavailable", "busy"))));
+    let client = Client::connect(&config).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // More than the spool and the memory before it hold.
+    let text = "x".repeat(40_000);
+    let plan: Vec<String> = (0..1000).map(|i| format!("m f={i}.0,s=\"{text}{i}\" {i}")).collect();
+    runtime.block_on(async {
+        for i in 0..1000i64 {
+            let point = Point::new("m").field("f", i as f64).field("s", format!("{text}{i}"));
+            let point = point.timestamp(Timestamp::from_nanos(i));
+            tokio::time::timeout(SOON, client.write_point_async(&point)).await.unwrap().unwrap();
+        }
+    });
+    assert!(client.stats().refused_full > 0, "some calls had to wait");
+    client.flush(Level::Delivered, SOON).unwrap();
+    let stats = client.stats();
+    assert_eq!((stats.delivered, stats.dropped, stats.rejected), (1000, 0, 0), "{stats:?}");
+    assert!(server.stored() == plan, "every line once, in order");
+    client.close(SOON).unwrap();
+    let closed = runtime.block_on(client.write_point_async(&Point::new("m").field("f", 1.0)));
+    assert!(closed.unwrap_err().is_not_connected());
+}
