@@ -28,13 +28,25 @@
 //! ```
 //!
 //! # What a write means
-//! A `write_*` call that returns `Ok` has accepted the reading: it is encoded, in memory, and will be handed to the store
-//! within 10 ms. It did no I/O and did not wait. A call that returns an error has not accepted it. From the store's log
-//! it survives the end of the process; within a second, or after [`Client::flush`], a power cut.
+//! A `write_*` call that returns `Ok` has accepted the reading: it is encoded, in memory, and will be handed on within
+//! 10 ms. It did no I/O and did not wait. A call that returns an error has not accepted it. From then on a reading
+//! reaches one [`Level`] after the other: [`Level::Spooled`] (in the store's log, or in the spool: survives `kill -9`),
+//! [`Level::Durable`] within a second (survives a power cut), [`Level::Delivered`] (the target said yes).
+//! [`Client::flush`] and [`Client::close`] wait for them, [`Client::write_durable`] for one reading.
 //!
-//! At any moment `accepted = delivered + rejected + waiting + dropped` ([`Client::stats`]). What is rejected, and why, is
-//! told to the callback of [`Client::set_on_error`]. While the store does not take readings (a full disk) they wait in
-//! memory, up to 64 MiB; then calls are refused, as [`Error::is_retryable`].
+//! At any moment `accepted + recovered = delivered + rejected + waiting + dropped + damaged` ([`Client::stats`]). What is
+//! rejected, dropped or damaged, and why, is told to the callback of [`Client::set_on_error`].
+//!
+//! # Servers
+//! With the address of an InfluxDB 2 as its target, a client spools readings on the disk (or in memory, `spool: off`)
+//! and sends them in requests of at most `batch_size` lines at most `flush_interval` apart. It starts while the server is
+//! down, unless `connect_strict` is set. A failure that may pass is tried again for ever, with pauses up to a minute; a
+//! wrong token, organisation, bucket or address holds the lane until it is mended, and a new token in the configuration
+//! file is picked up; lines that the server will never take are kept as dead letters, and exactly those. A line may reach
+//! the server twice after a crash in between, which InfluxDB counts once. [`Client::bucket`] writes to other buckets.
+//!
+//! While the target does not take readings and there is no spool, they wait in memory, up to 64 MiB; then calls are refused,
+//! as [`Error::is_retryable`].
 //!
 //! # Threads
 //! All methods take `&self` and are safe from any number of threads. The client owns its threads: it works inside and
@@ -45,9 +57,10 @@
 //! See [`Config`]: the section `influxdb` of a YAML file, and `GRAYLOGIC_INFLUXDB_*` over it.
 //!
 //! # Not supported
-//! - remote targets (`http://`, `https://`): refused when connecting, in one sentence;
-//! - a spool on disk in front of the store: readings that were accepted within the last 10 ms are lost by `kill -9`;
-//! - Flux and other query languages; managing buckets; several targets or buckets of one client.
+//! - targets besides InfluxDB 2's `/api/v2/write`; questions to a server, and managing its buckets;
+//! - a spool on disk in front of the embedded store: readings that were accepted within the last 10 ms are lost by
+//!   `kill -9`;
+//! - Flux and other query languages; several targets of one client; readings routed to buckets by rules.
 
 mod client;
 mod config;
