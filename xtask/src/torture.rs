@@ -11,6 +11,8 @@ use std::time::Instant;
 const TESTS: &[(&str, &str, &str)] = &[
     ("graylogic-durable", "durable", "torture"),
     ("graylogic-influxdb", "influxdb", "server"),
+    ("graylogic-influxdb", "influxdb", "tls"),
+    ("graylogic-influxdb", "influxdb", "drain"),
     ("graylogic-influxdb", "influxdb", "soak"),
 ];
 
