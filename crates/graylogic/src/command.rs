@@ -7,6 +7,7 @@ use graylogic_influxdb::{Config, Target};
 use graylogic_store::{Store, StoreOptions};
 use std::process::ExitCode;
 
+mod batches;
 mod bucket;
 mod compact;
 mod delete;

@@ -453,3 +453,69 @@ fn what_was_acknowledged_survives_kill_9() {
     );
     assert_eq!(lost, 0);
 }
+
+#[test]
+fn lines_for_a_server_that_is_away_wait_in_the_spool_and_go_out_when_it_is_back() {
+    use std::io::{Read, Write};
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let config = folder.path().join("site.yaml");
+    let write = |port: u16, lines: &str| {
+        let yaml = format!(
+            "influxdb:\n  url: http://127.0.0.1:{port}\n  bucket: house\n  spool: {}\n  batch_size: 5000\n",
+            spool.display()
+        );
+        std::fs::write(&config, yaml).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_graylogic"))
+            .args(["write", "--json", "--config"])
+            .arg(&config)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        let out = child.wait_with_output().unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        (out.status.code().unwrap(), said)
+    };
+    // Nobody listens on a port that was free a moment ago.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let (code, said) = write(port, "m f=1 1\nbad\nm f=2 2\n");
+    assert_eq!((code, &said["waiting"], &said["refused"]), (3, &2.into(), &1.into()), "{said}");
+    assert_eq!(said["lines"][0]["line"], 2, "{said}");
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let mut body = String::new();
+        while !body.contains("m f=3") {
+            let mut stream = listener.accept().unwrap().0;
+            let mut request = Vec::new();
+            let mut piece = [0; 4096];
+            loop {
+                let text = String::from_utf8_lossy(&request).into_owned();
+                let length = text
+                    .lines()
+                    .find_map(|l| l.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+                let length: usize = length.map_or(0, |l| l.trim().parse().unwrap());
+                if let Some((_, sent)) = text.split_once("\r\n\r\n")
+                    && sent.len() >= length
+                {
+                    body.push_str(sent);
+                    break;
+                }
+                let n = stream.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..n]);
+            }
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        body
+    });
+    let (code, said) = write(port, "m f=3 3\n");
+    assert_eq!((code, &said["delivered"], &said["waiting"]), (0, &3.into(), &0.into()), "{said}");
+    let body = server.join().unwrap();
+    assert_eq!(body, "m f=1.0 1\nm f=2.0 2\nm f=3.0 3\n", "what waited goes first");
+}

@@ -3,7 +3,7 @@
 
 use crate::app;
 use crate::cli::{Format, Import};
-use crate::command::write::batches;
+use crate::command::batches::batches;
 use crate::failure::{Failure, SOME_REFUSED};
 use crate::output::{answer, answer_json, remark};
 use crate::text;

@@ -1,7 +1,7 @@
 //! `graylogic write` for a server: line protocol goes through the spool, and what the server does not take in time waits
 //! there for the next call.
 
-use super::write::{NAMED_MAX, batches};
+use super::batches::{NAMED_MAX, batches};
 use crate::app::CLOSE_DEADLINE;
 use crate::cli::Write;
 use crate::failure::{Failure, SOME_REFUSED};
@@ -78,7 +78,16 @@ pub(crate) fn run(
         }
         Ok(())
     });
-    let report = client.close(CLOSE_DEADLINE)?;
+    // As long as the server takes any, however many there are.
+    let mut waiting = client.stats().waiting;
+    while client.flush(Level::Delivered, CLOSE_DEADLINE).is_err() {
+        let left = client.stats().waiting;
+        if left >= waiting {
+            break;
+        }
+        waiting = left;
+    }
+    let report = client.close(Duration::ZERO)?;
     done?;
     let refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
     if json {

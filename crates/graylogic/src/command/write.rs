@@ -1,21 +1,16 @@
 //! `graylogic write`: line protocol from a file or standard input into the store, batch by batch. A server's is `send.rs`.
 
+use super::batches::{NAMED_MAX, batches};
 use crate::app;
 use crate::cli::Write;
 use crate::failure::{Failure, SOME_REFUSED};
 use crate::output::{answer, answer_json, remark};
 use graylogic_influxdb::Target;
-use graylogic_line::LineEnds;
 use graylogic_store::{BadLine, Store, StoreOptions, WriteOptions};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::process::ExitCode;
-
-/// A batch is cut here even inside a string.
-const BATCH_BYTES_MAX: usize = 16 << 20;
-/// So many refused lines are named; the others are counted.
-pub(super) const NAMED_MAX: usize = 100;
 
 pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
     let config = app::config(&options.place)?;
@@ -101,34 +96,5 @@ impl Sink<'_> {
             io::stdout().flush().map_err(|e| Failure::because("say what is acknowledged", e))?;
         }
         Ok(())
-    }
-}
-
-/// Cuts input into batches of so many lines. A line feed inside a string ends no line for the store, so a batch goes on
-/// while its last line has an open string.
-pub(crate) fn batches(
-    mut input: impl BufRead,
-    lines_max: usize,
-    mut take: impl FnMut(&[u8], usize) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut batch = Vec::new();
-    let mut lines = 0;
-    let mut ends = LineEnds::new();
-    loop {
-        let read = input.read_until(b'\n', &mut batch).map_err(|e| Failure::because("read the input", e))?;
-        lines += usize::from(read > 0);
-        let ended = read == 0;
-        let complete = ends.feed(&batch[batch.len() - read..]).is_some();
-        if ended || (lines >= lines_max && complete) || batch.len() > BATCH_BYTES_MAX {
-            if !batch.is_empty() {
-                take(&batch, lines)?;
-            }
-            batch.clear();
-            lines = 0;
-            ends = LineEnds::new();
-        }
-        if ended {
-            return Ok(());
-        }
     }
 }
