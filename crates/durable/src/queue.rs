@@ -629,12 +629,12 @@ impl Queue {
                 dropped: state.dropped,
                 damaged: state.damaged,
                 waiting: state.waiting(),
-                in_memory: state.in_memory(),
+                in_memory: if state.durable_by_target { state.waiting() } else { state.in_memory() },
                 full: state.full.is_some(),
                 memory_bytes: state.memory_bytes(),
                 refused_invalid: state.refused_invalid,
                 refused_full: state.refused_full,
-                spooled: state.spooled,
+                spooled: if state.durable_by_target { state.settled() } else { state.spooled },
                 durable: state.durable,
                 degraded: state.degraded.clone(),
                 last_sync: state.last_sync,
@@ -689,6 +689,8 @@ impl State {
     fn reached(&self, level: Level) -> u64 {
         match level {
             Level::Accepted => self.accepted,
+            // A lane in memory goes with the process.
+            Level::Spooled if self.durable_by_target => self.settled(),
             Level::Spooled => self.spooled.max(self.settled()),
             // What a server has is as safe as it will be; what an embedded target has it may still have to sync.
             Level::Durable | Level::Delivered if self.durable_by_target => self.durable,
