@@ -651,8 +651,9 @@ impl Lane {
     #[must_use]
     pub fn stats(&self) -> LaneStats {
         let segments = self.log.segments();
-        let next = self.log.next_sequence();
         let mut state = self.state();
+        // Asked for last: what is settled by then was appended before.
+        let next = self.log.next_sequence();
         let level = state.level(&segments);
         let totals = state.totals;
         let settled = state.acknowledged - 1;

@@ -72,4 +72,4 @@ pub use queue::{
     DurableBy, Level, News, Outbox, Queue, QueueOptions, QueueStats, Refused, SyncPolicy, Taken, Want, Work,
 };
 pub use sim::{Call, Fault, IO_ERROR, NO_SPACE, READ_ONLY, SimDisk, TOO_MANY_FILES};
-pub use spool::{Spool, lanes, listed_as};
+pub use spool::{Spool, is_cut, lanes, listed_as};

@@ -12,6 +12,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -261,6 +262,12 @@ struct Inner {
     stats: LogStats,
 }
 
+impl Inner {
+    fn first(&self) -> u64 {
+        self.segments.first().map_or(self.next, |s| s.first)
+    }
+}
+
 /// A log in a folder of its own.
 ///
 /// Appends are in the hands of the operating system when they return and survive the end of the process; after
@@ -286,6 +293,10 @@ pub struct Log {
     /// Somebody else may hold the folder: nothing is written, and segments may go away.
     looking: bool,
     inner: Mutex<Inner>,
+    /// The first and the next sequence as of the last change: `inner` is held while the disk is written, and who only
+    /// asks for them does not wait for that.
+    first: AtomicU64,
+    next: AtomicU64,
     /// Held by who syncs: others wait and find that theirs was covered.
     syncing: Mutex<()>,
 }
@@ -392,9 +403,16 @@ impl Log {
             directory: directory.to_owned(),
             options,
             looking,
+            first: AtomicU64::new(inner.first()),
+            next: AtomicU64::new(inner.next),
             inner: Mutex::new(inner),
             syncing: Mutex::new(()),
         }
+    }
+
+    fn publish(&self, inner: &Inner) {
+        self.first.store(inner.first(), Ordering::Release);
+        self.next.store(inner.next, Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -477,6 +495,7 @@ impl Log {
         }
         self.write(inner, buffer, end)?;
         inner.next = end;
+        self.publish(inner);
         inner.unsynced.push_back(Unsynced { end_sequence: end, bytes: buffer.len() });
         inner.unsynced_bytes.extend(&*buffer);
         Ok(sequence)
@@ -544,6 +563,7 @@ impl Log {
         inner.stats.bytes_written += frames.len() as u64;
         inner.active = true;
         inner.folder_dirty = true;
+        self.publish(inner);
         Ok(())
     }
 
@@ -629,14 +649,13 @@ impl Log {
     /// The sequence the next frame gets.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
-        self.lock().next
+        self.next.load(Ordering::Acquire)
     }
 
     /// The first sequence that may still be in the log.
     #[must_use]
     pub fn first_sequence(&self) -> u64 {
-        let inner = self.lock();
-        inner.segments.first().map_or(inner.next, |s| s.first)
+        self.first.load(Ordering::Acquire)
     }
 
     /// Closes the segment that takes frames, so that [`Log::trim`] may remove it; the next append begins another.
@@ -677,6 +696,7 @@ impl Log {
             trimmed.segments += 1;
             trimmed.bytes += bytes;
             inner.segments.remove(0);
+            self.publish(&inner);
         }
         if trimmed.segments > 0 {
             self.sync_folder()?;
@@ -737,6 +757,7 @@ impl Log {
         let mut inner = self.lock();
         if self.looking {
             inner.segments.retain(|s| s.number != number);
+            self.publish(&inner);
         }
         inner.segments.iter().all(|s| s.number != number)
     }

@@ -275,8 +275,6 @@ struct Waiter {
 #[derive(Debug, Default)]
 pub struct Outbox {
     main: Option<LaneReader>,
-    /// The number after the last line when it was last looked.
-    seen: u64,
     /// New lines that go first while the backlog is long.
     live: Option<Live>,
     since: Option<Instant>,
@@ -631,12 +629,12 @@ impl Queue {
                 dropped: state.dropped,
                 damaged: state.damaged,
                 waiting: state.waiting(),
-                in_memory: state.in_memory(),
+                in_memory: if state.durable_by_target { state.waiting() } else { state.in_memory() },
                 full: state.full.is_some(),
                 memory_bytes: state.memory_bytes(),
                 refused_invalid: state.refused_invalid,
                 refused_full: state.refused_full,
-                spooled: state.spooled,
+                spooled: if state.durable_by_target { state.settled() } else { state.spooled },
                 durable: state.durable,
                 degraded: state.degraded.clone(),
                 last_sync: state.last_sync,
@@ -691,6 +689,8 @@ impl State {
     fn reached(&self, level: Level) -> u64 {
         match level {
             Level::Accepted => self.accepted,
+            // A lane in memory goes with the process.
+            Level::Spooled if self.durable_by_target => self.settled(),
             Level::Spooled => self.spooled.max(self.settled()),
             // What a server has is as safe as it will be; what an embedded target has it may still have to sync.
             Level::Durable | Level::Delivered if self.durable_by_target => self.durable,
@@ -714,6 +714,11 @@ impl State {
     fn in_memory(&self) -> u64 {
         let settled: usize = self.pieces.iter().map(|p| p.settled).sum();
         self.accepted - self.spooled - settled as u64
+    }
+
+    /// What a sender that waits for lines is woken for besides.
+    fn asked(&self) -> (bool, u64, u64) {
+        (self.closing, self.durable_wanted, self.delivered_wanted)
     }
 
     /// Nothing will move any more.
@@ -824,8 +829,12 @@ impl Shared {
     fn write_loop(&self, open: &mut OpenLane) {
         while self.gather() {
             let Some(lane) = self.lock().lane.clone() else {
-                if !self.try_open(open) {
-                    self.pause();
+                if self.try_open(open) {
+                    self.recovered();
+                    // The sender: what waits from an earlier life is known now.
+                    self.arrived.notify_all();
+                } else {
+                    self.pause(&self.gathered);
                 }
                 continue;
             };
@@ -854,7 +863,7 @@ impl Shared {
                         if !error.is_full() {
                             self.degrade(error.to_string());
                         }
-                        self.pause();
+                        self.pause(&self.gathered);
                         break;
                     }
                 }
@@ -869,7 +878,8 @@ impl Shared {
             if state.is_written() {
                 return false;
             }
-            if !state.pieces.is_empty() {
+            // A lane is opened though no line comes: some of an earlier life may wait in it.
+            if !state.pieces.is_empty() || state.lane.is_none() {
                 break;
             }
             let Some(since) = state.first_waits_since else {
@@ -974,13 +984,14 @@ impl Shared {
         self.progressed(state);
     }
 
-    /// A pause after a failure, ended early by what cannot wait.
-    fn pause(&self) {
+    /// A pause after a failure, ended early by what cannot wait. Each thread rests where it is woken: a call that wakes one
+    /// must not wake the other in its place.
+    fn pause(&self, woken: &Condvar) {
         let until = Instant::now() + self.options.retry;
         let mut state = self.lock();
         while !state.is_written() && (state.full.is_none() || !state.room) {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return };
-            state = wait_timeout(&self.gathered, state, left);
+            state = wait_timeout(woken, state, left);
         }
     }
 
@@ -1032,7 +1043,7 @@ impl Shared {
                 if let Err(error) = synced.and(saved_now) {
                     self.degrade(error.to_string());
                     if !ended {
-                        self.pause();
+                        self.pause(&self.sync_due);
                     }
                 }
             }
@@ -1061,7 +1072,7 @@ impl Shared {
 
     fn next(&self, outbox: &mut Outbox, want: &Want) -> Work {
         loop {
-            let (lane, end, hurry) = {
+            let (lane, end, hurry, asked) = {
                 let mut state = self.lock();
                 if state.abandon {
                     return Work::End;
@@ -1076,7 +1087,8 @@ impl Shared {
                 {
                     return Work::SyncTarget(settled);
                 }
-                (state.lane.clone(), state.end, state.closing || state.delivered_wanted > settled)
+                let hurry = state.closing || state.delivered_wanted > settled;
+                (state.lane.clone(), state.end, hurry, state.asked())
             };
             let mut pause = Duration::from_secs(3600);
             if let Some(lane) = &lane {
@@ -1105,8 +1117,8 @@ impl Shared {
             if drained && state.closing && !state.writing && state.pieces.is_empty() {
                 return Work::End;
             }
-            // Nothing arrived since it was looked.
-            if lane.is_none() || state.end == outbox.seen {
+            // Nothing arrived and nobody asked since it was looked.
+            if lane.is_some() == state.lane.is_some() && state.end == end && state.asked() == asked {
                 let _woken = wait_timeout(&self.arrived, state, pause);
             }
         }
@@ -1244,7 +1256,6 @@ impl Outbox {
 
     /// Reads lines before the number `end`: of those behind it the queue does not know yet whether they were settled in memory.
     fn read(&mut self, lane: &Lane, end: u64, want: &Want, hurry: bool) -> Read {
-        self.seen = end;
         let main = self.main.get_or_insert_with(|| lane.reader(lane.acknowledged()));
         let before = |position: u64| usize::try_from(end.saturating_sub(position)).unwrap_or(usize::MAX);
         let mut lines_max = want.lines_max.max(1);

@@ -142,8 +142,9 @@ pub(crate) fn folder_of(name: &str) -> String {
     if out.is_empty() { "%".into() } else { out }
 }
 
-/// Whether a folder has the front of a name, and a checksum: the name itself is not known.
-fn is_cut(folder: &str) -> bool {
+/// Whether a name that [`lanes`] lists is only the front of a longer one, and a checksum: the name itself is not known.
+#[must_use]
+pub fn is_cut(folder: &str) -> bool {
     let Some((front, crc)) = folder.split_once('~') else { return false };
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_%".contains(&b);
     let hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');

@@ -1,7 +1,7 @@
 //! Takes one batch of lines to its end: every line is in the server, or refused for good with the server's words. It
 //! tries for ever, splits what is refused as a whole down to the line, and holds while a setting is wrong.
 
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, NoAnswer};
 use crate::outcome::{self, Outcome};
@@ -47,6 +47,8 @@ pub(crate) struct Delivery {
     bytes_max: usize,
     /// Where the server said that it takes writes.
     location: Option<String>,
+    /// The token of the last request. Another lane may have found a new one since: they share it.
+    tried: Secret,
     troubled: bool,
 }
 
@@ -75,6 +77,7 @@ impl Delivery {
             backoff: Backoff::new(seed).hurried(config.hurry()),
             bytes_max: usize::MAX,
             location: None,
+            tried: Secret::default(),
             troubled: false,
         }
     }
@@ -100,7 +103,7 @@ impl Delivery {
                 Ok(answer) => self.after_answer(&answer, batch, piece, length, &mut delivered, events),
                 Err(NoAnswer::Stopped) => Step::Stopped,
                 Err(NoAnswer::Failed(reason)) => self.retry(reason, None, piece, events),
-                Err(NoAnswer::Untrusted { reason, setting }) => self.hold(reason, setting, piece, events),
+                Err(NoAnswer::Unusable { reason, setting }) => self.hold(reason, setting, piece, events),
             };
             match step {
                 Step::Done => {}
@@ -114,13 +117,14 @@ impl Delivery {
         Ok(delivered)
     }
 
-    fn send(&self, batch: &Batch, piece: &Piece) -> Result<Answer, NoAnswer> {
+    fn send(&mut self, batch: &Batch, piece: &Piece) -> Result<Answer, NoAnswer> {
         let mut body = Vec::with_capacity(batch.bytes.len());
         if piece.places.len() == batch.len() {
             body.extend_from_slice(&batch.bytes);
         } else {
             piece.places.iter().for_each(|&i| body.extend_from_slice(batch.line(i)));
         }
+        self.tried = self.http.token();
         self.http.write(body, self.gzip, self.location.as_deref())
     }
 
@@ -173,6 +177,8 @@ impl Delivery {
             Outcome::Retry { reason, after, server_fault } => {
                 piece.faults = if server_fault { piece.faults + 1 } else { 0 };
                 if piece.faults >= POISON_AFTER && self.is_healthy() {
+                    // The server is well: its parts need not wait as for one that is not.
+                    self.backoff.reset();
                     piece.faults = 0;
                     let reason = format!("{reason}, {POISON_AFTER} times, while others are taken");
                     return refuse_or_split(piece, reason, delivered);
@@ -231,7 +237,10 @@ impl Delivery {
                 return Step::Stopped;
             }
             left -= pause;
-            if self.config.token_now().is_some_and(|token| self.http.set_token(token)) {
+            if let Some(token) = self.config.token_now() {
+                self.http.set_token(token);
+            }
+            if self.http.token() != self.tried {
                 self.backoff.reset();
                 break;
             }
@@ -245,7 +254,7 @@ pub(crate) fn probe(http: &Http) -> Result<(), Error> {
     let failed = |why: String| Error::new(Kind::ConnectionFailed, why);
     let answer = http.write(Vec::new(), false, None).map_err(|e| match e {
         NoAnswer::Failed(why) => failed(why).retryable(true),
-        NoAnswer::Untrusted { reason, .. } => failed(reason),
+        NoAnswer::Unusable { reason, .. } => failed(reason),
         NoAnswer::Stopped => Error::closed(),
     })?;
     match outcome::read(&answer, &Batch::default(), &[], false, 0) {

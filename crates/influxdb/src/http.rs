@@ -124,8 +124,8 @@ pub(crate) enum NoAnswer {
     Stopped,
     /// It may pass, or needs a change that nobody here can name.
     Failed(String),
-    /// The certificates do not fit: somebody must change something, most likely this setting.
-    Untrusted { reason: String, setting: &'static str },
+    /// The certificates do not fit, or the token cannot be sent: somebody must change something, most likely this setting.
+    Unusable { reason: String, setting: &'static str },
 }
 
 impl Http {
@@ -197,12 +197,14 @@ impl Http {
         self.base.join(location).is_ok_and(|to| same_server(&to, &self.base))
     }
 
-    /// Takes another token from now on; tells whether it is one.
-    pub(crate) fn set_token(&self, token: Secret) -> bool {
-        let mut held = self.token.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = *held != token;
-        *held = token;
-        new
+    /// The token that the next request shows.
+    pub(crate) fn token(&self) -> Secret {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes another token from now on, for all buckets.
+    pub(crate) fn set_token(&self, token: Secret) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     fn url(&self, path: &str) -> Option<Url> {
@@ -258,10 +260,13 @@ impl Http {
         mut headers: HeaderMap,
         body: Vec<u8>,
     ) -> Result<Answer, NoAnswer> {
-        let token = self.token.lock().unwrap_or_else(PoisonError::into_inner).0.clone();
+        let token = self.token().0;
         if !token.is_empty() {
-            let mut value = header::HeaderValue::try_from(format!("Token {token}"))
-                .map_err(|_| NoAnswer::Failed("the token holds characters that no header may".to_owned()))?;
+            let mut value = header::HeaderValue::try_from(format!("Token {token}")).map_err(|_| {
+                let reason = "the token holds a line feed or another character that no request can carry; give \
+                              influxdb.token without it";
+                NoAnswer::Unusable { reason: reason.to_owned(), setting: "token" }
+            })?;
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
         }
@@ -306,7 +311,7 @@ impl Http {
         let (base, causes) = (self.base(), causes(error));
         if let Some((setting, why)) = tls::mismatch(error) {
             self.untrusted.store(true, Ordering::Relaxed);
-            return NoAnswer::Untrusted { reason: format!("connect to {base}: {why}"), setting };
+            return NoAnswer::Unusable { reason: format!("connect to {base}: {why}"), setting };
         }
         NoAnswer::Failed(if error.is_timeout() && error.is_connect() {
             format!("connect to {base}: no connection in time")

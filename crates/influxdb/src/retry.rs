@@ -34,13 +34,13 @@ impl Backoff {
         self.tries = 0;
     }
 
-    /// The next pause; what the server asked for counts.
+    /// The next pause; what the server asked for counts, unless that is next to nothing: then it would be asked without end.
     pub(crate) fn next(&mut self, asked: Option<Duration>) -> Duration {
         let bound = FIRST.saturating_mul(1 << self.tries.min(16)).min(LONGEST);
         self.tries = self.tries.saturating_add(1);
         let pause = match asked {
-            Some(time) => time.min(ASKED_LONGEST),
-            None => bound.mul_f64(self.roll()).max(FIRST / 8),
+            Some(time) if time >= FIRST => time.min(ASKED_LONGEST),
+            _ => bound.mul_f64(self.roll()).max(FIRST / 8),
         };
         pause / self.hurry
     }
@@ -161,6 +161,9 @@ mod tests {
         }
         assert!(longest > LONGEST * 9 / 10);
         assert_eq!(backoff.next(Some(Duration::from_secs(9))), Duration::from_secs(9));
+        for soon in [Duration::ZERO, Duration::from_millis(1)] {
+            assert!((0..100).all(|_| backoff.next(Some(soon)) >= FIRST / 8), "a pause of next to nothing");
+        }
         backoff.reset();
         assert!(backoff.next(None) <= FIRST);
         backoff.reset();

@@ -78,7 +78,9 @@ impl Stats {
     /// What one lane has done.
     pub(crate) fn of(lane: &Lane) -> Self {
         let queue = lane.queue.stats();
-        let status = lane.status().clone();
+        let mut status = lane.status().clone();
+        // A target that hung when the client was closed may have taken them after all.
+        status.abandoned = status.abandoned.min(queue.waiting);
         let on_disk = queue.lane.as_ref();
         let health = match (&status.trouble, &queue.degraded) {
             (_, Some(why)) => Health::Degraded(why.clone()),

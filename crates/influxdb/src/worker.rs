@@ -10,7 +10,7 @@ use crate::notify::{Notifier, WriteError, WriteErrorKind};
 use crate::sender::{Destination, Sender};
 use graylogic_durable::{
     Disk, DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, RealDisk,
-    Spool, WhenFull, lanes,
+    Spool, WhenFull, is_cut, lanes,
 };
 use graylogic_store::Store;
 use std::path::Path;
@@ -127,7 +127,7 @@ impl Works {
         let names = lanes(&*disk, folder).unwrap_or_default();
         for name in names.iter().filter(|name| *name != self.config.bucket() && waits(name)) {
             // The folder of a very long name does not tell it.
-            let opened = if name.contains('~') {
+            let opened = if is_cut(name) {
                 Err("its name is too long to be told from its folder; ask for the bucket by its name"
                     .to_owned())
             } else {
@@ -251,11 +251,11 @@ impl Works {
             .map_err(|e| Error::because(Kind::ConnectionFailed, "start the client's threads", e))
     }
 
-    /// A queue whose lane is in memory: for the embedded store, whose log makes lines durable, and without a spool.
+    /// A queue whose lane is in memory: for the embedded store, whose log makes lines durable, and for a server without a
+    /// spool, where nothing is safe before the server has it.
     fn in_memory(&self, bucket: &str) -> std::io::Result<Queue> {
-        let durable_by = if self.store.is_some() { DurableBy::Target } else { DurableBy::Lane };
         let options = QueueOptions::default()
-            .durable_by(durable_by)
+            .durable_by(DurableBy::Target)
             .memory_bytes_max(MEMORY_OPEN_BYTES)
             .retry(std::time::Duration::from_millis(100))
             .keep_dead(false);

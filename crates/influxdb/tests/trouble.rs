@@ -205,6 +205,14 @@ fn a_close_on_a_hanging_disk_ends_and_says_so() {
     assert_eq!(report.delivered + report.dropped, 10);
     assert_eq!(report.dropped, 10);
     gate.set(false);
+    // The sender comes back from the disk when nobody waits for it any more: its lines are in the store after all.
+    let until = Instant::now() + SOON;
+    while client.stats().delivered == 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let stats = client.stats();
+    let gone = stats.delivered + stats.rejected + stats.dropped + stats.damaged;
+    assert_eq!((stats.accepted, stats.waiting), (gone, 0), "{stats:?}");
 }
 
 #[test]

@@ -1,0 +1,272 @@
+//! Queues whose disk is slow, fails once or comes late: nobody waits who need not, and nobody sleeps over what came.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use graylogic_durable::{
+    Call, DirEntry, Disk, DiskFile, DiskLock, DurableBy, Fault, IO_ERROR, LaneOptions, Level, Lines,
+    MemoryDisk, News, OpenMode, Outbox, Queue, QueueOptions, SimDisk, Space, Spool, SyncPolicy, Taken, Want,
+    Work,
+};
+use std::convert::Infallible;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn queue(disk: Arc<dyn Disk>, options: QueueOptions, lane: LaneOptions) -> Queue {
+    let open = move || Spool::open(disk.clone(), Path::new("/s"))?.lane("energy", lane.clone());
+    Queue::start("test", options, open, |_| {}).unwrap()
+}
+
+fn line(i: u64) -> Vec<u8> {
+    format!("power,device=d{} value={}.5 {i}\n", i % 50, i % 1000).into_bytes()
+}
+
+fn accept(queue: &Queue, i: u64) {
+    let put = |out: &mut Vec<u8>| {
+        out.extend_from_slice(&line(i));
+        Ok::<(), Infallible>(())
+    };
+    queue.accept(put).unwrap();
+}
+
+fn want(lines_max: usize) -> Want {
+    Want { lines_max, bytes_max: 1 << 20, interval: Duration::from_millis(20) }
+}
+
+fn batch(queue: &Queue, outbox: &mut Outbox) -> Taken {
+    match queue.next(outbox, &want(100)) {
+        Work::Batch(taken) => taken,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A sender that delivers everything, as a thread; returns how many lines that were.
+fn sender(queue: &Queue) -> std::thread::JoinHandle<usize> {
+    let queue = queue.clone();
+    std::thread::spawn(move || {
+        let (mut outbox, mut delivered) = (Outbox::default(), 0);
+        loop {
+            match queue.next(&mut outbox, &want(100)) {
+                Work::Batch(taken) => {
+                    delivered += taken.batch.len();
+                    queue.settle(&mut outbox, &taken, &[]).unwrap();
+                }
+                Work::SyncTarget(lines) => queue.made_durable(lines),
+                Work::Lost(damage) => panic!("{damage}"),
+                _ => break,
+            }
+        }
+        queue.sender_ended();
+        delivered
+    })
+}
+
+fn comes(mut what: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + SOON;
+    while !what() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    what()
+}
+
+/// A disk whose syncs wait while a gate is shut.
+#[derive(Clone, Debug)]
+struct Slow {
+    disk: SimDisk,
+    gate: Arc<(Mutex<Gate>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    shut: bool,
+    waiting: usize,
+}
+
+impl Slow {
+    fn shut(&self, yes: bool) {
+        self.gate.0.lock().unwrap().shut = yes;
+        self.gate.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut gate = self.gate.0.lock().unwrap();
+        gate.waiting += 1;
+        self.gate.1.notify_all();
+        gate = self.gate.1.wait_while(gate, |g| g.shut).unwrap();
+        gate.waiting -= 1;
+    }
+}
+
+#[derive(Debug)]
+struct SlowFile(Slow, Arc<dyn DiskFile>);
+
+impl DiskFile for SlowFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.1.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.1.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.pass();
+        self.1.sync()
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.1.truncate(bytes)
+    }
+
+    fn bytes(&self) -> io::Result<u64> {
+        self.1.bytes()
+    }
+}
+
+impl Disk for Slow {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<DirEntry>> {
+        self.disk.list(directory)
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(SlowFile(self.clone(), self.disk.open(path, mode)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        self.disk.sync_dir(directory)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        Disk::lock(&self.disk, path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.disk.space(path)
+    }
+}
+
+#[test]
+fn a_segment_whose_sync_takes_long_holds_up_no_caller() {
+    let disk = Slow { disk: SimDisk::new(), gate: Arc::default() };
+    let options = QueueOptions::default().sync(SyncPolicy::Every(Duration::from_secs(3600)));
+    let lane = LaneOptions::default().segment_bytes(100).compression(false).keep_free(0);
+    let queue = queue(Arc::new(disk.clone()), options, lane);
+    (0..10).for_each(|i| accept(&queue, i));
+    let mut outbox = Outbox::default();
+    let taken = batch(&queue, &mut outbox);
+    // The next append begins a segment, and waits for its sync.
+    disk.shut(true);
+    accept(&queue, 10);
+    assert!(comes(|| disk.gate.0.lock().unwrap().waiting > 0));
+    let (settled, told) = channel();
+    let theirs = queue.clone();
+    std::thread::spawn(move || {
+        theirs.settle(&mut outbox, &taken, &[]).unwrap();
+        settled.send(()).unwrap();
+    });
+    let sender_waited = told.recv_timeout(Duration::from_secs(2)).is_err();
+    let (accepted, told) = channel();
+    let theirs = queue.clone();
+    std::thread::spawn(move || {
+        accept(&theirs, 11);
+        accepted.send(()).unwrap();
+    });
+    let caller_waited = told.recv_timeout(Duration::from_secs(2)).is_err();
+    disk.shut(false);
+    assert!(!caller_waited, "a caller waited for the disk");
+    assert!(!sender_waited, "and so did the sender, who held the lock");
+    queue.sender_ended();
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+}
+
+#[test]
+fn lines_are_spooled_in_time_while_a_failed_sync_waits_to_be_tried_again() {
+    let disk = SimDisk::new();
+    let options = QueueOptions::default().sync(SyncPolicy::EachAppend).retry(Duration::from_secs(3600));
+    let (degraded, told) = channel();
+    let their_disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let lane = LaneOptions::default().keep_free(0);
+    let open = move || Spool::open(their_disk.clone(), Path::new("/s"))?.lane("energy", lane.clone());
+    let tell = move |news: News| {
+        if let News::Degraded(why) = news {
+            degraded.send(why).unwrap();
+        }
+    };
+    let queue = Queue::start("test", options, open, tell).unwrap();
+    accept(&queue, 0);
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    disk.fail(Fault { call: Some(Call::Sync), after: 0, times: 1, errno: IO_ERROR });
+    accept(&queue, 1);
+    told.recv_timeout(SOON).unwrap();
+    for i in 2..10 {
+        accept(&queue, i);
+        // Nobody asks for it.
+        assert!(comes(|| queue.stats().spooled > i), "line {i} waits in memory: {:?}", queue.stats());
+    }
+    queue.sender_ended();
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+}
+
+#[test]
+fn who_asks_for_a_level_while_the_sender_looks_around_is_heard() {
+    let options = QueueOptions::default().durable_by(DurableBy::Target);
+    let lane = LaneOptions::default().segment_bytes(64 << 10).compression(false).keep_free(0);
+    let queue = queue(Arc::new(MemoryDisk::new(16 << 20)), options, lane);
+    let carried = sender(&queue);
+    for i in 0..20_000 {
+        accept(&queue, i);
+        queue.hurry(Level::Spooled);
+        while queue.stats().delivered <= i {
+            std::hint::spin_loop();
+        }
+        // The sender has just settled it and looks for more.
+        let left = queue.wait(Level::Durable, Instant::now() + Duration::from_secs(5));
+        assert_eq!(left, 0, "after {i} lines: {:?}", queue.stats());
+    }
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap(), 20_000);
+}
+
+#[test]
+fn what_waits_from_an_earlier_life_goes_out_when_the_folder_can_be_opened_though_no_line_comes() {
+    let disk = SimDisk::new();
+    let lane = Spool::open(Arc::new(disk.clone()), Path::new("/s"))
+        .unwrap()
+        .lane("energy", LaneOptions::default())
+        .unwrap()
+        .0;
+    let mut lines = Lines::default();
+    (0..50).for_each(|i| lines.push(&line(i)));
+    lane.append(&lines).unwrap();
+    lane.sync().unwrap();
+    drop(lane);
+    disk.fail(Fault { call: None, after: 0, times: u64::MAX, errno: IO_ERROR });
+    let options = QueueOptions::default().retry(Duration::from_millis(30));
+    let queue = queue(Arc::new(disk.clone()), options, LaneOptions::default());
+    let carried = sender(&queue);
+    assert!(queue.stats().degraded.is_some());
+    disk.heal();
+    assert!(comes(|| queue.stats().delivered == 50), "{:?}", queue.stats());
+    assert!(comes(|| queue.stats().degraded.is_none()), "{:?}", queue.stats());
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap(), 50);
+}
