@@ -62,7 +62,10 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
         }
         401 => held("token"),
         403 => held("token"),
-        404 => held(not_found(&said.message)),
+        404 => match not_found(&said.message) {
+            "url" => Outcome::Held { reason: no_such_place(&reason(), answer), setting: "url" },
+            setting => held(setting),
+        },
         413 => Outcome::TooLarge(reason()),
         415 => not_gzip(gzip, reason()),
         // Bytes changed on their way.
@@ -70,9 +73,15 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
             Outcome::Retry { reason: reason(), after: after(), server_fault: false }
         }
         400 if gzip && !permanent && said.message.to_lowercase().contains("gzip") => Outcome::NotGzip,
+        // It took what was compressed for a line.
+        400 if gzip && said.message.contains(QUOTES_GZIP) => Outcome::NotGzip,
+        // Nanoseconds are what every InfluxDB takes.
+        400 if !permanent && said.message.contains("invalid precision") => held("url"),
         400 if is_about_org(&said.message) => held("org"),
         400 | 422 => refused(named(), reason()),
         500..600 if permanent => refused(named(), reason()),
+        // Some buckets are there and have nothing behind them: 2.x for those of its own.
+        500..600 if said.message.contains("database not found") => held("bucket"),
         408 | 425 | 429 | 500..600 => Outcome::Retry {
             reason: reason(),
             after: after(),
@@ -89,6 +98,16 @@ fn refused(named: Vec<(usize, String)>, reason: String) -> Outcome {
 
 fn not_gzip(gzip: bool, reason: String) -> Outcome {
     if gzip { Outcome::NotGzip } else { Outcome::Held { reason, setting: "url" } }
+}
+
+/// What nobody answers for at this address, in words that help to find out why.
+fn no_such_place(reason: &str, answer: &Answer) -> String {
+    match &answer.version {
+        Some(version) => {
+            format!("{reason}; it is InfluxDB {version}, and api/v2/write is in 1.8 and later only")
+        }
+        None => format!("{reason}; there is no api/v2/write at this address"),
+    }
 }
 
 fn not_found(message: &str) -> &'static str {
@@ -171,6 +190,8 @@ fn named(said: &Said, batch: &Batch, places: &[usize]) -> Vec<(usize, String)> {
 
 const QUOTE_OPENS: &str = "unable to parse '";
 const QUOTE_ENDS: &str = "': ";
+/// The first bytes of a compressed body, quoted as a line: the second is no UTF-8.
+const QUOTES_GZIP: &str = "unable to parse '\u{1f}\u{fffd}";
 
 /// A line as servers quote it: without the line end and the white space before it.
 fn quoted_form(line: &[u8]) -> &[u8] {
@@ -223,7 +244,13 @@ fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "shared with a test of the whole client")]
+#[path = "../tests/recorded/mod.rs"]
+mod recorded;
+
+#[cfg(test)]
 mod tests {
+    use super::recorded::{Fate, Step, writes};
     use super::*;
 
     fn batch(lines: &[&str]) -> Batch {
@@ -295,6 +322,17 @@ mod tests {
         assert_eq!(setting(404, r#"{"error":"database not found: \"x\""}"#), "bucket");
         assert_eq!(setting(404, r#"{"message":"organization name \"x\" not found"}"#), "org");
         assert_eq!(setting(404, "404 page not found"), "url");
+        let old = Answer {
+            status: 404,
+            version: Some("1.6.7".to_owned()),
+            body: b"404 page not found".to_vec(),
+            ..Answer::default()
+        };
+        let Outcome::Held { reason, .. } = read(&old, &batch(&lines), &[0], false, 0) else { panic!() };
+        assert_eq!(
+            reason,
+            "the server answered 404: 404 page not found; it is InfluxDB 1.6.7, and api/v2/write is in 1.8 and later only"
+        );
         assert_eq!(setting(400, r#"{"message":"Please provide either orgID or org"}"#), "org");
         assert_eq!(setting(200, "<!DOCTYPE html><p>Welcome"), "url");
         assert_eq!(setting(405, ""), "url");
@@ -313,5 +351,61 @@ mod tests {
         assert!(matches!(check(500, "unable to parse points", &lines), Outcome::Unnamed(_)));
         let checksum = r#"{"message":"unable to read data: gzip: invalid checksum"}"#;
         assert!(matches!(check(400, checksum, &lines), Outcome::Retry { .. }));
+    }
+
+    /// What is read of a recorded answer otherwise than the recording has it.
+    fn misread(step: &Step) -> Option<String> {
+        let lines: Vec<String> = step.lines.iter().map(|l| String::from_utf8_lossy(l).into_owned()).collect();
+        let batch = batch(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        let header =
+            |name: &str| step.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone());
+        let answer = Answer {
+            status: step.status,
+            content_type: header("Content-Type").unwrap_or_default(),
+            location: header("Location"),
+            body: step.body.clone().into_bytes(),
+            ..Answer::default()
+        };
+        let places: Vec<usize> = (0..batch.len()).collect();
+        let outcome = read(&answer, &batch, &places, step.is_gzip, 0);
+        let is_right = match (&step.fate, &outcome) {
+            (Fate::Settled(lines), Outcome::Delivered) => lines.iter().all(Option::is_none),
+            (Fate::Settled(lines), Outcome::Refused(named)) => {
+                let of_line = |(i, words): (usize, &Option<String>)| {
+                    Some((i, format!("unable to parse: {}", words.as_ref()?)))
+                };
+                step.status == 400
+                    && *named == lines.iter().enumerate().filter_map(of_line).collect::<Vec<_>>()
+            }
+            // The server stored the rest, and names no line.
+            (Fate::Settled(lines), Outcome::Partial { named, reason }) => {
+                step.status == 422
+                    && named.is_empty()
+                    && lines.iter().flatten().all(|w| reason.contains(&shortened(w)))
+            }
+            (Fate::Again, Outcome::Retry { reason, .. }) => reason.contains(&step.message),
+            (Fate::Plain, Outcome::NotGzip) => true,
+            (Fate::Held(expected), Outcome::Held { reason, setting }) => {
+                expected == setting && reason.contains(&step.message)
+            }
+            (Fate::Elsewhere(expected), Outcome::Redirect(place)) => expected == place,
+            _ => false,
+        };
+        (!is_right).then(|| format!("{}: {:?} in place of {:?}", step.name, outcome, step.fate))
+    }
+
+    #[test]
+    fn every_recorded_answer_is_read_as_the_recording_has_it() {
+        let steps = writes();
+        let misread: Vec<String> = steps.iter().filter_map(misread).collect();
+        assert!(misread.is_empty(), "{} of {}:\n{}", misread.len(), steps.len(), misread.join("\n"));
+        // The recordings show each of these.
+        let has = |what: fn(&Fate) -> bool| steps.iter().any(|s| what(&s.fate));
+        assert!(has(|f| matches!(f, Fate::Settled(lines) if lines.iter().any(Option::is_some))));
+        assert!(has(|f| *f == Fate::Again) && has(|f| *f == Fate::Plain));
+        for setting in ["token", "org", "bucket", "url"] {
+            assert!(steps.iter().any(|s| s.fate == Fate::Held(setting)), "{setting}");
+        }
+        assert!(has(|f| matches!(f, Fate::Elsewhere(_))));
     }
 }

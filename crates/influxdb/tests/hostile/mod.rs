@@ -65,6 +65,9 @@ pub struct Seen {
 #[derive(Debug, Default)]
 pub struct Request {
     pub is_get: bool,
+    /// Where it went, and the body, decompressed, byte for byte.
+    pub target: String,
+    pub body: Vec<u8>,
     pub token: Option<String>,
     pub is_gzip: bool,
     /// Bytes of the body, decompressed.
@@ -111,6 +114,8 @@ impl Head {
         }
         Some(Request {
             is_get: self.0.starts_with("GET"),
+            target: self.0.split(' ').nth(1).unwrap_or_default().to_owned(),
+            body: body.clone(),
             token: self.header("authorization"),
             is_gzip,
             bytes: body.len(),
