@@ -650,11 +650,21 @@ impl Lane {
     /// What the lane holds and has done.
     #[must_use]
     pub fn stats(&self) -> LaneStats {
-        let segments = self.log.segments();
+        self.stats_of(&self.log.segments(), self.log.synced(), self.log.stats().bytes_written)
+    }
+
+    /// [`Lane::stats`], or `None` when a disk that does not answer keeps the lane from saying so for that long.
+    #[must_use]
+    pub fn stats_within(&self, time: Duration) -> Option<LaneStats> {
+        let (segments, synced, stats) = self.log.seen_within(time)?;
+        Some(self.stats_of(&segments, synced, stats.bytes_written))
+    }
+
+    fn stats_of(&self, segments: &[SegmentInfo], synced: u64, bytes_written: u64) -> LaneStats {
         let mut state = self.state();
         // Asked for last: what is settled by then was appended before.
         let next = self.log.next_sequence();
-        let level = state.level(&segments);
+        let level = state.level(segments);
         let totals = state.totals;
         let settled = state.acknowledged - 1;
         let oldest = segments
@@ -678,11 +688,11 @@ impl Lane {
             segments: segments.len(),
             first: state.acknowledged,
             next,
-            synced: self.log.synced(),
+            synced,
             oldest_age: oldest.map(|s| {
                 Duration::from_nanos(u64::try_from(self.now().saturating_sub(s.created)).unwrap_or(0))
             }),
-            bytes_written: self.log.stats().bytes_written,
+            bytes_written,
         }
     }
 

@@ -13,7 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Suffix of segment files.
@@ -415,6 +415,23 @@ impl Log {
         self.next.store(inner.next, Ordering::Release);
     }
 
+    /// What it holds and has done: segments, the first sequence that may not survive a power cut, figures; `None` when a
+    /// disk that does not answer keeps it from saying so for that long.
+    pub(crate) fn seen_within(&self, time: Duration) -> Option<(Vec<SegmentInfo>, u64, LogStats)> {
+        let until = Instant::now() + time;
+        let inner = loop {
+            match self.inner.try_lock() {
+                Ok(inner) => break inner,
+                Err(TryLockError::Poisoned(inner)) => break inner.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(TryLockError::WouldBlock) => return None,
+            }
+        };
+        Some((infos(&inner.segments), inner.synced, inner.stats))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Fields change together between fallible calls, so that a panic elsewhere leaves them whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -712,14 +729,7 @@ impl Log {
     /// The segments, oldest first.
     #[must_use]
     pub fn segments(&self) -> Vec<SegmentInfo> {
-        let of = |s: &Segment| SegmentInfo {
-            number: s.number,
-            first_sequence: s.first,
-            end_sequence: s.end,
-            bytes: s.bytes,
-            created: s.created,
-        };
-        self.lock().segments.iter().map(of).collect()
+        infos(&self.lock().segments)
     }
 
     /// What the log has done since it was opened.
@@ -788,6 +798,17 @@ impl Log {
             unread: None,
         }
     }
+}
+
+fn infos(segments: &[Segment]) -> Vec<SegmentInfo> {
+    let of = |s: &Segment| SegmentInfo {
+        number: s.number,
+        first_sequence: s.first,
+        end_sequence: s.end,
+        bytes: s.bytes,
+        created: s.created,
+    };
+    segments.iter().map(of).collect()
 }
 
 /// What a reader that follows a log comes to next.

@@ -23,6 +23,8 @@ const EAGER_BYTES: usize = 256 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 /// A burst does not hold more memory than this for ever.
 const SPARE_BYTES_MAX: usize = 4 << 20;
+/// Who asks for figures waits at most this long for a disk.
+const STATS_WAIT: Duration = Duration::from_millis(100);
 /// The cursor is saved at most this often.
 const CURSOR_EVERY: Duration = Duration::from_secs(1);
 /// Of so many requests to the target one at least is for the backlog, however much live data comes.
@@ -213,7 +215,7 @@ struct State {
     dropped: u64,
     damaged: u64,
     lane: Option<Arc<Lane>>,
-    /// What it held when it was let go.
+    /// What it held when it was asked last, or let go.
     left: Option<LaneStats>,
     /// The number the first accepted line got, or would have got.
     base: u64,
@@ -642,7 +644,13 @@ impl Queue {
             };
             (stats, state.lane.clone(), state.left.clone())
         };
-        stats.lane = lane.map(|l| l.stats()).or(left);
+        // A disk that does not answer keeps nobody from asking: then what it said last is told.
+        stats.lane = lane.and_then(|l| l.stats_within(STATS_WAIT)).or(left);
+        let mut state = self.shared.lock();
+        if state.lane.is_some() && stats.lane.is_some() {
+            state.left.clone_from(&stats.lane);
+        }
+        drop(state);
         stats
     }
 

@@ -72,7 +72,7 @@ fn comes(mut what: impl FnMut() -> bool) -> bool {
     what()
 }
 
-/// A disk whose syncs wait while a gate is shut.
+/// A disk whose syncs and writes wait while a gate is shut: a dying card stands still like that.
 #[derive(Clone, Debug)]
 struct Slow {
     disk: SimDisk,
@@ -109,6 +109,7 @@ impl DiskFile for SlowFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.pass();
         self.1.write_at(bytes, offset)
     }
 
@@ -269,4 +270,30 @@ fn what_waits_from_an_earlier_life_goes_out_when_the_folder_can_be_opened_though
     queue.close();
     assert!(queue.wait_ended(Instant::now() + SOON));
     assert_eq!(carried.join().unwrap(), 50);
+}
+
+#[test]
+fn a_write_that_stands_still_holds_up_nobody_who_asks_or_closes() {
+    let disk = Slow { disk: SimDisk::new(), gate: Arc::default() };
+    let queue = queue(Arc::new(disk.clone()), QueueOptions::default(), LaneOptions::default().keep_free(0));
+    accept(&queue, 1);
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + Duration::from_secs(10)), 0);
+    assert_eq!(queue.stats().lane.unwrap().waiting, 1);
+    disk.shut(true);
+    accept(&queue, 2);
+    assert!(comes(|| disk.gate.0.lock().unwrap().waiting > 0));
+    let began = Instant::now();
+    accept(&queue, 3);
+    let stats = queue.stats();
+    assert_eq!((stats.accepted, stats.waiting, stats.in_memory), (3, 3, 2));
+    assert_eq!(stats.lane.unwrap().waiting, 1, "what the lane said last is told");
+    assert_eq!(queue.wait(Level::Spooled, Instant::now() + Duration::from_millis(50)), 2);
+    queue.close();
+    queue.abandon();
+    queue.sender_ended();
+    assert!(!queue.wait_ended(Instant::now() + Duration::from_millis(50)));
+    assert_eq!(queue.stats().accepted, 3);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    disk.shut(false);
+    assert!(queue.wait_ended(Instant::now() + Duration::from_secs(10)));
 }
