@@ -249,14 +249,23 @@ impl Delivery {
     }
 }
 
-/// Asks a server whether it takes writes: an empty one proves token, organisation and bucket, and stores nothing.
+/// Asks a server whether it is there and takes writes: an empty one proves token, organisation and bucket, and stores nothing.
 pub(crate) fn probe(http: &Http) -> Result<(), Error> {
     let failed = |why: String| Error::new(Kind::ConnectionFailed, why);
-    let answer = http.write(Vec::new(), false, None).map_err(|e| match e {
+    let no_answer = |e| match e {
         NoAnswer::Failed(why) => failed(why).retryable(true),
         NoAnswer::Unusable { reason, .. } => failed(reason),
         NoAnswer::Stopped => Error::closed(),
-    })?;
+    };
+    // Whether anybody is there, before anything that needs rights. What it says does not count: proxies hide it.
+    let there = http.get("ping").map_err(no_answer)?;
+    tracing::debug!(
+        server = http.base(),
+        status = there.status,
+        version = there.version,
+        "the server is there"
+    );
+    let answer = http.write(Vec::new(), false, None).map_err(no_answer)?;
     match outcome::read(&answer, &Batch::default(), &[], false, 0) {
         Outcome::Delivered => Ok(()),
         Outcome::Held { reason, setting } => {
