@@ -531,7 +531,15 @@ impl Log {
         let created = (self.options.clock)();
         let header = SegmentHeader { log_id: self.options.log_id, first_sequence: first, created };
         let make = || -> io::Result<Arc<dyn DiskFile>> {
-            if self.disk.list(&self.directory)?.iter().any(|e| unnamed.ends_with(&e.name)) {
+            let found = match self.disk.list(&self.directory) {
+                // Somebody took it away while it was in use.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.disk.create_dir_all(&self.directory)?;
+                    Vec::new()
+                }
+                found => found?,
+            };
+            if found.iter().any(|e| unnamed.ends_with(&e.name)) {
                 // Left behind by a call that failed; gone for good before the name is used again.
                 self.disk.remove(&unnamed)?;
                 self.disk.sync_dir(&self.directory)?;
@@ -762,6 +770,20 @@ impl Log {
         inner.segments.iter().all(|s| s.number != number)
     }
 
+    /// Whether somebody else took a segment away for good. A folder that is away as a whole may come back; what is
+    /// appended next makes it again.
+    fn was_taken(&self, path: &Path) -> bool {
+        match self.disk.list(&self.directory) {
+            Ok(found) => !found.iter().any(|e| path.ends_with(&e.name)),
+            Err(e) => {
+                if e.kind() == io::ErrorKind::NotFound && !self.looking {
+                    self.roll();
+                }
+                false
+            }
+        }
+    }
+
     /// The next sequence when the log was opened.
     fn opened_at(&self) -> u64 {
         self.lock().opened_at
@@ -863,6 +885,14 @@ impl Follow {
                     // Trimmed since it was looked for.
                     Err(e) if e.kind() == io::ErrorKind::NotFound && self.log.was_trimmed(place.number) => {
                         continue;
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && self.log.was_taken(&place.path) => {
+                        self.offset = 0;
+                        // The last one may be told once.
+                        return Ok(match self.expected < place.limit {
+                            true => self.lost(&place, place.limit, place.bytes),
+                            false => Step::End,
+                        });
                     }
                     Err(e) => {
                         return Err(Error::io(format_args!("read segment {}", place.path.display()), e));

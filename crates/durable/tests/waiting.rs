@@ -1,10 +1,11 @@
-//! Queues whose disk is slow, fails once or comes late: nobody waits who need not, and nobody sleeps over what came.
+//! Queues whose disk is slow, fails once, comes late or goes away: nobody waits who need not, nobody sleeps over what came,
+//! and the lane goes on.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use graylogic_durable::{
     Call, DirEntry, Disk, DiskFile, DiskLock, DurableBy, Fault, IO_ERROR, LaneOptions, Level, Lines,
-    MemoryDisk, News, OpenMode, Outbox, Queue, QueueOptions, SimDisk, Space, Spool, SyncPolicy, Taken, Want,
-    Work,
+    MemoryDisk, News, Next, OpenMode, Outbox, Queue, QueueOptions, RealDisk, SimDisk, Space, Spool,
+    SyncPolicy, Taken, Want, Work,
 };
 use std::convert::Infallible;
 use std::io;
@@ -55,7 +56,8 @@ fn sender(queue: &Queue) -> std::thread::JoinHandle<usize> {
                     queue.settle(&mut outbox, &taken, &[]).unwrap();
                 }
                 Work::SyncTarget(lines) => queue.made_durable(lines),
-                Work::Lost(damage) => panic!("{damage}"),
+                // Counted by the queue.
+                Work::Lost(_) => {}
                 _ => break,
             }
         }
@@ -269,4 +271,99 @@ fn what_waits_from_an_earlier_life_goes_out_when_the_folder_can_be_opened_though
     queue.close();
     assert!(queue.wait_ended(Instant::now() + SOON));
     assert_eq!(carried.join().unwrap(), 50);
+}
+
+fn conserved(queue: &Queue) {
+    let stats = queue.stats();
+    let gone = stats.delivered + stats.rejected + stats.dropped + stats.damaged;
+    assert_eq!(stats.accepted + stats.recovered, gone + stats.waiting, "{stats:?}");
+}
+
+#[test]
+fn a_segment_that_somebody_took_away_is_counted_as_damage_and_the_lane_goes_on() {
+    let disk = SimDisk::new();
+    let lane = LaneOptions::default().segment_bytes(1000).compression(false).keep_free(0);
+    let queue = queue(Arc::new(disk.clone()), QueueOptions::default(), lane);
+    for i in 0..100 {
+        accept(&queue, i);
+        if i % 10 == 9 {
+            assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+        }
+    }
+    let mut segments: Vec<_> =
+        disk.files().into_iter().filter(|p| p.extension().is_some_and(|e| e == "seg")).collect();
+    segments.sort();
+    assert!(segments.len() >= 4, "{segments:?}");
+    Disk::remove(&disk, &segments[1]).unwrap();
+    let carried = sender(&queue);
+    assert!(comes(|| queue.stats().waiting == 0), "{:?}", queue.stats());
+    accept(&queue, 100);
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    conserved(&queue);
+    let stats = queue.stats();
+    assert!(stats.damaged > 0 && stats.damaged < 50, "{stats:?}");
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap() as u64, stats.delivered);
+}
+
+#[test]
+fn a_folder_that_somebody_took_away_is_made_again_and_the_lane_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let lane = LaneOptions::default().segment_bytes(1000).compression(false).keep_free(0);
+    let theirs = spool.clone();
+    let open = move || Spool::open(Arc::new(RealDisk), &theirs)?.lane("energy", lane.clone());
+    let options = QueueOptions::default().retry(Duration::from_millis(30));
+    let queue = Queue::start("test", options, open, |_| {}).unwrap();
+    for i in 0..100 {
+        accept(&queue, i);
+        if i % 10 == 9 {
+            assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+        }
+    }
+    std::fs::remove_dir_all(&spool).unwrap();
+    let carried = sender(&queue);
+    for i in 100..200 {
+        accept(&queue, i);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0, "{:?}", queue.stats());
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0, "{:?}", queue.stats());
+    accept(&queue, 200);
+    assert!(comes(|| queue.stats().degraded.is_none()), "{:?}", queue.stats());
+    conserved(&queue);
+    let stats = queue.stats();
+    assert!(stats.damaged <= 100 && stats.delivered >= 100, "what came later is there: {stats:?}");
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    let stats = queue.stats();
+    assert_eq!(carried.join().unwrap() as u64, stats.delivered);
+    assert!(spool.join("energy").is_dir());
+}
+
+#[test]
+fn a_last_segment_that_somebody_took_away_is_told_once_and_what_comes_after_it_is_read() {
+    let disk = SimDisk::new();
+    let lane = || {
+        let spool = Spool::open(Arc::new(disk.clone()), Path::new("/s")).unwrap();
+        spool.lane("energy", LaneOptions::default().keep_free(0)).unwrap().0
+    };
+    let lines = |numbers: std::ops::Range<u64>| {
+        let mut lines = Lines::default();
+        numbers.for_each(|i| lines.push(&line(i)));
+        lines
+    };
+    lane().append(&lines(0..10)).unwrap();
+    let lane = lane();
+    disk.files().iter().filter(|p| p.ends_with("0000000000000001.seg")).for_each(|p| {
+        Disk::remove(&disk, p).unwrap();
+    });
+    let mut reader = lane.reader(1);
+    let Next::Lost(damage) = reader.next(100, 1 << 20).unwrap() else { panic!() };
+    assert_eq!(damage.lost, 1..11);
+    assert!(matches!(reader.next(100, 1 << 20).unwrap(), Next::End));
+    assert_eq!(lane.append(&lines(10..20)).unwrap().first, 11);
+    let Next::Lines(batch) = reader.next(100, 1 << 20).unwrap() else { panic!() };
+    assert_eq!((batch.first, batch.len(), batch.line(0)), (11, 10, &line(10)[..]));
 }
