@@ -367,3 +367,45 @@ fn a_last_segment_that_somebody_took_away_is_told_once_and_what_comes_after_it_i
     let Next::Lines(batch) = reader.next(100, 1 << 20).unwrap() else { panic!() };
     assert_eq!((batch.first, batch.len(), batch.line(0)), (11, 10, &line(10)[..]));
 }
+
+#[test]
+fn damage_around_the_place_where_live_lines_began_is_counted_once() {
+    let disk = SimDisk::new();
+    let lane = LaneOptions::default().compression(false).keep_free(0);
+    let queue = queue(Arc::new(disk.clone()), QueueOptions::default(), lane);
+    let put = |numbers: std::ops::Range<u64>| {
+        numbers.for_each(|i| accept(&queue, i));
+        assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    };
+    (0..20).for_each(|k| put(k * 1000..(k + 1) * 1000));
+    let want = want(1000);
+    let mut outbox = Outbox::default();
+    let mut next = || match queue.next(&mut outbox, &want) {
+        Work::Batch(taken) => {
+            queue.settle(&mut outbox, &taken, &[]).unwrap();
+            queue.live_first(&mut outbox, Duration::from_secs(3600), &want);
+            taken.batch.first
+        }
+        _ => 0,
+    };
+    assert_eq!(next(), 1);
+    put(20_000..21_000);
+    while next() != 20_001 {}
+    // The frames before and after that place are damaged now; the live lines were delivered before.
+    let path = disk.files().into_iter().find(|p| p.extension().is_some_and(|e| e == "seg")).unwrap();
+    let (bytes, file) = (disk.bytes(&path).unwrap(), disk.open(&path, OpenMode::ReadWrite).unwrap());
+    for i in [19_999, 20_000] {
+        let at = bytes.windows(line(i).len()).position(|w| w == line(i)).unwrap();
+        file.write_at(&[bytes[at] ^ 1], at as u64).unwrap();
+    }
+    while queue.stats().waiting > 0 {
+        next();
+        conserved(&queue);
+    }
+    let stats = queue.stats();
+    assert_eq!((stats.delivered + stats.damaged, stats.waiting), (21_000, 0), "{stats:?}");
+    assert!(stats.damaged > 0, "{stats:?}");
+    queue.sender_ended();
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+}
