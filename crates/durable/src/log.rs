@@ -1225,7 +1225,8 @@ fn entry_of(disk: &dyn Disk, directory: &Path, options: &LogOptions, entry: &Dir
         return Ok(Entry::Other);
     };
     let number = name.strip_suffix(SUFFIX).filter(|n| n.len() == 16);
-    let number = number.and_then(|n| u64::from_str_radix(n, 16).ok());
+    // No log comes to half of all numbers: a file with such a name must not use up the rest of them.
+    let number = number.and_then(|n| u64::from_str_radix(n, 16).ok()).filter(|n| *n <= u64::MAX / 2);
     let path = directory.join(name);
     let mut front = [0; SEGMENT_HEADER_BYTES];
     let file = disk.open(&path, OpenMode::Read)?;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use graylogic_durable::{
-    Call, DirEntry, Disk, DiskFile, DiskLock, DurableBy, Fault, IO_ERROR, LaneOptions, Level, Lines,
+    Call, DirEntry, Disk, DiskFile, DiskLock, DurableBy, Fault, IO_ERROR, Lane, LaneOptions, Level, Lines,
     MemoryDisk, News, Next, OpenMode, Outbox, Queue, QueueOptions, RealDisk, SimDisk, Space, Spool,
     SyncPolicy, Taken, Want, Work,
 };
@@ -408,4 +408,35 @@ fn damage_around_the_place_where_live_lines_began_is_counted_once() {
     queue.sender_ended();
     queue.close();
     assert!(queue.wait_ended(Instant::now() + SOON));
+}
+
+#[test]
+fn a_file_whose_name_is_the_largest_number_does_not_end_the_lane() {
+    for content in [vec![7; 100], vec![7; 10], Vec::new()] {
+        let disk = SimDisk::new();
+        let lane = || {
+            let spool = Spool::open(Arc::new(disk.clone()), Path::new("/s")).unwrap();
+            spool.lane("energy", LaneOptions::default().segment_bytes(200).keep_free(0)).unwrap()
+        };
+        let append = |lane: &Lane, numbers: std::ops::Range<u64>| {
+            for i in numbers {
+                let mut lines = Lines::default();
+                lines.push(&line(i));
+                lane.append(&lines).unwrap();
+            }
+        };
+        append(&lane().0, 0..10);
+        disk.set_bytes(Path::new("/s/energy/ffffffffffffffff.seg"), content);
+        for round in 1..4 {
+            let (lane, recovery) = lane();
+            assert_eq!(recovery.waiting, round * 10, "{recovery:?}");
+            append(&lane, round * 10..round * 10 + 10);
+            let mut reader = lane.reader(1);
+            for i in 0..round * 10 + 10 {
+                let Next::Lines(batch) = reader.next(1, 1 << 20).unwrap() else { panic!("line {i}") };
+                assert_eq!(batch.line(0), line(i));
+            }
+            lane.sync().unwrap();
+        }
+    }
 }
