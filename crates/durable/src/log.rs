@@ -834,6 +834,10 @@ struct Place {
 
 /// So much is read at once.
 const PIECE_BYTES: usize = 256 << 10;
+/// A place that could not be read so often, one time after the other, is damage if anything around it can be read.
+const READS: u32 = 30;
+/// Around it so much is read at once: what a disk loses of its own accord.
+const SECTOR_BYTES: u64 = 4096;
 
 /// Follows a log from a sequence on, frame by frame, also while it grows and is trimmed. Holds one open file and the piece
 /// of it that was read last.
@@ -846,13 +850,24 @@ pub(crate) struct Follow {
     offset: u64,
     piece: Vec<u8>,
     piece_at: u64,
+    /// Reads that failed since one did not.
+    failed: u32,
     /// Told with the next step.
     pending: Option<Damage>,
 }
 
 impl Follow {
     pub(crate) fn new(log: Arc<Log>, from: u64) -> Self {
-        Self { log, expected: from, open: None, offset: 0, piece: Vec::new(), piece_at: 0, pending: None }
+        Self {
+            log,
+            expected: from,
+            open: None,
+            offset: 0,
+            piece: Vec::new(),
+            piece_at: 0,
+            failed: 0,
+            pending: None,
+        }
     }
 
     /// Damage that is told once more, with the next step.
@@ -1008,16 +1023,14 @@ impl Follow {
             self.piece.resize(wanted, 0);
             self.piece_at = self.offset;
             let file = &self.open.as_ref().expect("a segment is open while it is read").1;
-            let mut filled = 0;
-            while filled < wanted {
-                match file.read_at(&mut self.piece[filled..], self.offset + filled as u64) {
-                    Ok(0) => break,
-                    Ok(read) => filled += read,
-                    Err(e) => {
-                        // What was not read is not zeros: the next call reads it again.
-                        self.piece.clear();
-                        return Err(Error::io(format_args!("read segment {}", place.path.display()), e));
-                    }
+            match read_whole(&**file, &mut self.piece, self.offset) {
+                Ok(()) => self.failed = 0,
+                Err(_) if self.failed >= READS && read_around(&**file, &mut self.piece, self.offset) => {}
+                Err(e) => {
+                    self.failed = self.failed.saturating_add(1);
+                    // What was not read is not zeros: the next call reads it again.
+                    self.piece.clear();
+                    return Err(Error::io(format_args!("read segment {}", place.path.display()), e));
                 }
             }
             // A file that is shorter than it should be reads as zeros, which are no frame.
@@ -1025,6 +1038,36 @@ impl Follow {
         }
         Ok(&self.piece[from..from + n])
     }
+}
+
+/// Reads as much as there is, up to the length of a buffer of zeros.
+fn read_whole(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(())
+}
+
+/// Reads what can be read, sector by sector; the rest is zeros. Tells whether there was any, here or at the front of the
+/// file: a disk that reads nothing at all may be away for a while.
+fn read_around(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> bool {
+    let mut any = read_whole(file, &mut [0; SEGMENT_HEADER_BYTES], 0).is_ok();
+    let mut at = 0;
+    while at < buffer.len() {
+        let place = offset + at as u64;
+        let sector = (SECTOR_BYTES - place % SECTOR_BYTES) as usize;
+        let to = buffer.len().min(at + sector);
+        match read_whole(file, &mut buffer[at..to], place) {
+            Ok(()) => any = true,
+            Err(_) => buffer[at..to].fill(0),
+        }
+        at = to;
+    }
+    any
 }
 
 /// The frames of a log in their order, with the damage between them: an iterator.

@@ -74,7 +74,7 @@ fn comes(mut what: impl FnMut() -> bool) -> bool {
     what()
 }
 
-/// A disk whose syncs wait while a gate is shut.
+/// A disk whose syncs wait while a gate is shut, and that cannot read a place in any of its files.
 #[derive(Clone, Debug)]
 struct Slow {
     disk: SimDisk,
@@ -85,6 +85,7 @@ struct Slow {
 struct Gate {
     shut: bool,
     waiting: usize,
+    bad: std::ops::Range<u64>,
 }
 
 impl Slow {
@@ -107,6 +108,10 @@ struct SlowFile(Slow, Arc<dyn DiskFile>);
 
 impl DiskFile for SlowFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bad = self.0.gate.0.lock().unwrap().bad.clone();
+        if offset < bad.end && bad.start < offset + buffer.len() as u64 {
+            return Err(io::Error::from_raw_os_error(IO_ERROR));
+        }
         self.1.read_at(buffer, offset)
     }
 
@@ -439,4 +444,48 @@ fn a_file_whose_name_is_the_largest_number_does_not_end_the_lane() {
             lane.sync().unwrap();
         }
     }
+}
+
+#[test]
+fn a_place_that_cannot_be_read_costs_its_lines_and_the_lane_goes_on() {
+    for bad in [100_000..100_512, 0..512, 300_000..380_000, 680_000..700_000] {
+        let disk = Slow { disk: SimDisk::new(), gate: Arc::default() };
+        let lane = LaneOptions::default().compression(false).keep_free(0);
+        let options = QueueOptions::default().retry(Duration::from_millis(5));
+        let queue = queue(Arc::new(disk.clone()), options, lane);
+        for k in 0..100 {
+            (k * 200..(k + 1) * 200).for_each(|i| accept(&queue, i));
+            assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+        }
+        disk.gate.0.lock().unwrap().bad = bad.clone();
+        let carried = sender(&queue);
+        assert!(comes(|| queue.stats().waiting == 0), "{bad:?}: {:?}", queue.stats());
+        accept(&queue, 20_000);
+        assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+        conserved(&queue);
+        let stats = queue.stats();
+        let most = (bad.end - bad.start + 2 * 8192) / 30 + 400;
+        assert!(stats.damaged <= most && (stats.damaged > 0 || bad.start == 0), "{bad:?}: {stats:?}");
+        queue.close();
+        assert!(queue.wait_ended(Instant::now() + SOON));
+        assert_eq!(carried.join().unwrap() as u64, stats.delivered);
+    }
+}
+
+#[test]
+fn a_disk_that_reads_nothing_at_all_is_waited_for() {
+    let disk = Slow { disk: SimDisk::new(), gate: Arc::default() };
+    let options = QueueOptions::default().retry(Duration::from_millis(2));
+    let queue = queue(Arc::new(disk.clone()), options, LaneOptions::default().keep_free(0));
+    (0..1000).for_each(|i| accept(&queue, i));
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    disk.gate.0.lock().unwrap().bad = 0..u64::MAX;
+    let carried = sender(&queue);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((queue.stats().waiting, queue.stats().damaged), (1000, 0));
+    disk.gate.0.lock().unwrap().bad = 0..0;
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap(), 1000);
 }
