@@ -548,7 +548,15 @@ impl Log {
         let created = (self.options.clock)();
         let header = SegmentHeader { log_id: self.options.log_id, first_sequence: first, created };
         let make = || -> io::Result<Arc<dyn DiskFile>> {
-            if self.disk.list(&self.directory)?.iter().any(|e| unnamed.ends_with(&e.name)) {
+            let found = match self.disk.list(&self.directory) {
+                // Somebody took it away while it was in use.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    self.disk.create_dir_all(&self.directory)?;
+                    Vec::new()
+                }
+                found => found?,
+            };
+            if found.iter().any(|e| unnamed.ends_with(&e.name)) {
                 // Left behind by a call that failed; gone for good before the name is used again.
                 self.disk.remove(&unnamed)?;
                 self.disk.sync_dir(&self.directory)?;
@@ -772,6 +780,20 @@ impl Log {
         inner.segments.iter().all(|s| s.number != number)
     }
 
+    /// Whether somebody else took a segment away for good. A folder that is away as a whole may come back; what is
+    /// appended next makes it again.
+    fn was_taken(&self, path: &Path) -> bool {
+        match self.disk.list(&self.directory) {
+            Ok(found) => !found.iter().any(|e| path.ends_with(&e.name)),
+            Err(e) => {
+                if e.kind() == io::ErrorKind::NotFound && !self.looking {
+                    self.roll();
+                }
+                false
+            }
+        }
+    }
+
     /// The next sequence when the log was opened.
     fn opened_at(&self) -> u64 {
         self.lock().opened_at
@@ -833,6 +855,10 @@ struct Place {
 
 /// So much is read at once.
 const PIECE_BYTES: usize = 256 << 10;
+/// A place that could not be read so often, one time after the other, is damage if anything around it can be read.
+const READS: u32 = 30;
+/// Around it so much is read at once: what a disk loses of its own accord.
+const SECTOR_BYTES: u64 = 4096;
 
 /// Follows a log from a sequence on, frame by frame, also while it grows and is trimmed. Holds one open file and the piece
 /// of it that was read last.
@@ -845,13 +871,24 @@ pub(crate) struct Follow {
     offset: u64,
     piece: Vec<u8>,
     piece_at: u64,
+    /// Reads that failed since one did not.
+    failed: u32,
     /// Told with the next step.
     pending: Option<Damage>,
 }
 
 impl Follow {
     pub(crate) fn new(log: Arc<Log>, from: u64) -> Self {
-        Self { log, expected: from, open: None, offset: 0, piece: Vec::new(), piece_at: 0, pending: None }
+        Self {
+            log,
+            expected: from,
+            open: None,
+            offset: 0,
+            piece: Vec::new(),
+            piece_at: 0,
+            failed: 0,
+            pending: None,
+        }
     }
 
     /// Damage that is told once more, with the next step.
@@ -884,6 +921,14 @@ impl Follow {
                     // Trimmed since it was looked for.
                     Err(e) if e.kind() == io::ErrorKind::NotFound && self.log.was_trimmed(place.number) => {
                         continue;
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::NotFound && self.log.was_taken(&place.path) => {
+                        self.offset = 0;
+                        // The last one may be told once.
+                        return Ok(match self.expected < place.limit {
+                            true => self.lost(&place, place.limit, place.bytes),
+                            false => Step::End,
+                        });
                     }
                     Err(e) => {
                         return Err(Error::io(format_args!("read segment {}", place.path.display()), e));
@@ -999,16 +1044,14 @@ impl Follow {
             self.piece.resize(wanted, 0);
             self.piece_at = self.offset;
             let file = &self.open.as_ref().expect("a segment is open while it is read").1;
-            let mut filled = 0;
-            while filled < wanted {
-                match file.read_at(&mut self.piece[filled..], self.offset + filled as u64) {
-                    Ok(0) => break,
-                    Ok(read) => filled += read,
-                    Err(e) => {
-                        // What was not read is not zeros: the next call reads it again.
-                        self.piece.clear();
-                        return Err(Error::io(format_args!("read segment {}", place.path.display()), e));
-                    }
+            match read_whole(&**file, &mut self.piece, self.offset) {
+                Ok(()) => self.failed = 0,
+                Err(_) if self.failed >= READS && read_around(&**file, &mut self.piece, self.offset) => {}
+                Err(e) => {
+                    self.failed = self.failed.saturating_add(1);
+                    // What was not read is not zeros: the next call reads it again.
+                    self.piece.clear();
+                    return Err(Error::io(format_args!("read segment {}", place.path.display()), e));
                 }
             }
             // A file that is shorter than it should be reads as zeros, which are no frame.
@@ -1016,6 +1059,48 @@ impl Follow {
         }
         Ok(&self.piece[from..from + n])
     }
+}
+
+/// Reads as much as there is, up to the length of a buffer of zeros.
+fn read_whole(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(())
+}
+
+/// Like [`read_whole`], a few times when it fails.
+pub(crate) fn read_patiently(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut read = read_whole(file, buffer, offset);
+    for _ in 0..TAIL_LOOKS {
+        if read.is_err() {
+            std::thread::sleep(TAIL_PAUSE);
+            read = read_whole(file, buffer, offset);
+        }
+    }
+    read
+}
+
+/// Reads what can be read, sector by sector; the rest is zeros. Tells whether there was any, here or at the front of the
+/// file: a disk that reads nothing at all may be away for a while.
+fn read_around(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> bool {
+    let mut any = read_whole(file, &mut [0; SEGMENT_HEADER_BYTES], 0).is_ok();
+    let mut at = 0;
+    while at < buffer.len() {
+        let place = offset + at as u64;
+        let sector = (SECTOR_BYTES - place % SECTOR_BYTES) as usize;
+        let to = buffer.len().min(at + sector);
+        match read_whole(file, &mut buffer[at..to], place) {
+            Ok(()) => any = true,
+            Err(_) => buffer[at..to].fill(0),
+        }
+        at = to;
+    }
+    any
 }
 
 /// The frames of a log in their order, with the damage between them: an iterator.
@@ -1065,7 +1150,12 @@ impl Replay {
     fn load(&mut self) -> Option<Result<(), Damage>> {
         let segment = self.segments.pop_front()?;
         let limit = self.segments.iter().map(|s| s.first).min().unwrap_or(self.end);
-        match read_all(&*self.disk, &segment.path) {
+        // Who only looks tells of what cannot be read at this moment, and may look again.
+        let read = match self.looking {
+            true => read_all(&*self.disk, &segment.path),
+            false => read_what_can_be(&*self.disk, &segment.path).map(|(bytes, _)| bytes),
+        };
+        match read {
             Ok(mut bytes) => {
                 if self.looking {
                     // What was appended since is not looked at.
@@ -1197,6 +1287,19 @@ pub(crate) fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// All bytes of a file, and whether they are: what cannot be read though it was tried again is zeros, as long as anything
+/// can be.
+fn read_what_can_be(disk: &dyn Disk, path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let length = usize::try_from(file.bytes()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut bytes = vec![0; length];
+    match read_patiently(&*file, &mut bytes, 0) {
+        Ok(()) => Ok((bytes, true)),
+        Err(_) if read_around(&*file, &mut bytes, 0) => Ok((bytes, false)),
+        Err(e) => Err(e),
+    }
+}
+
 /// What a file in the folder of a log is.
 enum Entry {
     /// A segment; its header may be damaged.
@@ -1216,20 +1319,20 @@ fn entry_of(disk: &dyn Disk, directory: &Path, options: &LogOptions, entry: &Dir
         return Ok(Entry::Other);
     };
     let number = name.strip_suffix(SUFFIX).filter(|n| n.len() == 16);
-    let number = number.and_then(|n| u64::from_str_radix(n, 16).ok());
+    // No log comes to half of all numbers: a file with such a name must not use up the rest of them.
+    let number = number.and_then(|n| u64::from_str_radix(n, 16).ok()).filter(|n| *n <= u64::MAX / 2);
     let path = directory.join(name);
     let mut front = [0; SEGMENT_HEADER_BYTES];
     let file = disk.open(&path, OpenMode::Read)?;
     // Asked after the folder was listed: a segment that another one follows in the list grows no more.
     let bytes = file.bytes()?;
-    let mut filled = 0;
-    while filled < front.len() {
-        match file.read_at(&mut front[filled..], filled as u64)? {
-            0 => break,
-            n => filled += n,
-        }
+    // A header that cannot be read is a damaged one, if there are frames that say where they belong.
+    match read_patiently(&*file, &mut front, 0) {
+        Err(e) if bytes <= SEGMENT_HEADER_BYTES as u64 => return Err(e),
+        Err(_) => front.fill(0),
+        Ok(()) => {}
     }
-    let header = SegmentHeader::decode(&front[..filled]);
+    let header = SegmentHeader::decode(&front);
     let damage = |bytes| Damage { segment: name.to_owned(), offset: 0, bytes, lost: 0..0, kept_in: None };
     let (number, first, damaged) = match (number, header) {
         (Some(number), Some(header)) if header.log_id == options.log_id => {
@@ -1308,7 +1411,7 @@ fn sync_found(disk: &dyn Disk, directory: &Path, segments: &[Segment]) -> io::Re
 }
 
 fn first_good_sequence(disk: &dyn Disk, path: &Path, log_id: u64) -> io::Result<Option<u64>> {
-    let bytes = read_all(disk, path)?;
+    let (bytes, _) = read_what_can_be(disk, path)?;
     Ok(next_frame(&bytes, 0, log_id, 0..u64::MAX).map(|f| f.header.first_sequence))
 }
 
@@ -1336,14 +1439,16 @@ fn cut_torn_tail(
     last: &mut Segment,
     recovery: &mut Recovery,
 ) -> io::Result<u64> {
-    let bytes = read_all(disk, &last.path)?;
+    let (bytes, is_whole) = read_what_can_be(disk, &last.path)?;
     let (at, mut next) = whole_end(&bytes, options.log_id, last.first);
     if at < bytes.len() {
         let lost = torn_numbers(&bytes, at, next);
         next = next.max(lost.end);
         let copy_name = format!("{}-{at:x}.torn", last.name());
-        let kept_in = match copy_damaged(disk, directory, &copy_name, &bytes[at..]) {
-            Ok(path) => {
+        let kept_in = match is_whole.then(|| copy_damaged(disk, directory, &copy_name, &bytes[at..])) {
+            // Zeros in place of what cannot be read are no copy of it: it stays where it is, and readers pass it.
+            None => None,
+            Some(Ok(path)) => {
                 let file = disk.open(&last.path, OpenMode::ReadWrite)?;
                 file.truncate(at as u64)?;
                 file.sync()?;
@@ -1352,8 +1457,8 @@ fn cut_torn_tail(
             }
             // A full disk has no room for a copy, and opens all the same: the tail stays where it is, readers pass it, and
             // new frames go to a new segment.
-            Err(e) if is_no_space(e.kind()) => None,
-            Err(e) => return Err(e),
+            Some(Err(e)) if is_no_space(e.kind()) => None,
+            Some(Err(e)) => return Err(e),
         };
         recovery.damage.push(Damage {
             segment: last.name(),

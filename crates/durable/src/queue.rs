@@ -1101,8 +1101,8 @@ impl Shared {
             let mut pause = Duration::from_secs(3600);
             if let Some(lane) = &lane {
                 match outbox.read(lane, end, want, hurry) {
-                    Read::Work(Work::Lost(damage)) => {
-                        self.lost(outbox, lane, &damage);
+                    Read::Work(Work::Lost(mut damage)) => {
+                        self.lost(outbox, lane, &mut damage);
                         return Work::Lost(damage);
                     }
                     Read::Work(work) => return work,
@@ -1133,9 +1133,12 @@ impl Shared {
     }
 
     /// Everything before lost lines is settled: one batch at a time is on its way.
-    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &Damage) {
+    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &mut Damage) {
         let mut state = self.lock();
         let damaged = if outbox.live.as_ref().is_none_or(|l| damage.lost.start < l.start) {
+            // Where live lines began their own reader tells what is lost: some may have been delivered before.
+            let end = outbox.live.as_ref().map_or(u64::MAX, |l| l.start);
+            damage.lost.end = damage.lost.end.min(end);
             state.acknowledge(lane, damage.lost.end)
         } else {
             state.ahead.end = damage.lost.end;

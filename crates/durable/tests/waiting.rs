@@ -1,10 +1,11 @@
-//! Queues whose disk is slow, fails once or comes late: nobody waits who need not, and nobody sleeps over what came.
+//! Queues whose disk is slow, fails once, comes late or goes away: nobody waits who need not, nobody sleeps over what came,
+//! and the lane goes on.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use graylogic_durable::{
-    Call, DirEntry, Disk, DiskFile, DiskLock, DurableBy, Fault, IO_ERROR, LaneOptions, Level, Lines,
-    MemoryDisk, News, OpenMode, Outbox, Queue, QueueOptions, SimDisk, Space, Spool, SyncPolicy, Taken, Want,
-    Work,
+    Call, DirEntry, Disk, DiskFile, DiskLock, DurableBy, Fault, IO_ERROR, Lane, LaneOptions, Level, Lines,
+    MemoryDisk, News, Next, OpenMode, Outbox, Queue, QueueOptions, RealDisk, SimDisk, Space, Spool,
+    SyncPolicy, Taken, Want, Work,
 };
 use std::convert::Infallible;
 use std::io;
@@ -55,7 +56,8 @@ fn sender(queue: &Queue) -> std::thread::JoinHandle<usize> {
                     queue.settle(&mut outbox, &taken, &[]).unwrap();
                 }
                 Work::SyncTarget(lines) => queue.made_durable(lines),
-                Work::Lost(damage) => panic!("{damage}"),
+                // Counted by the queue.
+                Work::Lost(_) => {}
                 _ => break,
             }
         }
@@ -72,7 +74,8 @@ fn comes(mut what: impl FnMut() -> bool) -> bool {
     what()
 }
 
-/// A disk whose syncs and writes wait while a gate is shut: a dying card stands still like that.
+/// A disk whose syncs and writes wait while a gate is shut, as those of a dying card do, and that cannot read a place in any
+/// of its files.
 #[derive(Clone, Debug)]
 struct Slow {
     disk: SimDisk,
@@ -83,6 +86,7 @@ struct Slow {
 struct Gate {
     shut: bool,
     waiting: usize,
+    bad: std::ops::Range<u64>,
 }
 
 impl Slow {
@@ -105,6 +109,10 @@ struct SlowFile(Slow, Arc<dyn DiskFile>);
 
 impl DiskFile for SlowFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bad = self.0.gate.0.lock().unwrap().bad.clone();
+        if offset < bad.end && bad.start < offset + buffer.len() as u64 {
+            return Err(io::Error::from_raw_os_error(IO_ERROR));
+        }
         self.1.read_at(buffer, offset)
     }
 
@@ -296,4 +304,257 @@ fn a_write_that_stands_still_holds_up_nobody_who_asks_or_closes() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     disk.shut(false);
     assert!(queue.wait_ended(Instant::now() + Duration::from_secs(10)));
+}
+
+fn conserved(queue: &Queue) {
+    let stats = queue.stats();
+    let gone = stats.delivered + stats.rejected + stats.dropped + stats.damaged;
+    assert_eq!(stats.accepted + stats.recovered, gone + stats.waiting, "{stats:?}");
+}
+
+#[test]
+fn a_segment_that_somebody_took_away_is_counted_as_damage_and_the_lane_goes_on() {
+    let disk = SimDisk::new();
+    let lane = LaneOptions::default().segment_bytes(1000).compression(false).keep_free(0);
+    let queue = queue(Arc::new(disk.clone()), QueueOptions::default(), lane);
+    for i in 0..100 {
+        accept(&queue, i);
+        if i % 10 == 9 {
+            assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+        }
+    }
+    let mut segments: Vec<_> =
+        disk.files().into_iter().filter(|p| p.extension().is_some_and(|e| e == "seg")).collect();
+    segments.sort();
+    assert!(segments.len() >= 4, "{segments:?}");
+    Disk::remove(&disk, &segments[1]).unwrap();
+    let carried = sender(&queue);
+    assert!(comes(|| queue.stats().waiting == 0), "{:?}", queue.stats());
+    accept(&queue, 100);
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    conserved(&queue);
+    let stats = queue.stats();
+    assert!(stats.damaged > 0 && stats.damaged < 50, "{stats:?}");
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap() as u64, stats.delivered);
+}
+
+#[test]
+fn a_folder_that_somebody_took_away_is_made_again_and_the_lane_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    let lane = LaneOptions::default().segment_bytes(1000).compression(false).keep_free(0);
+    let theirs = spool.clone();
+    let open = move || Spool::open(Arc::new(RealDisk), &theirs)?.lane("energy", lane.clone());
+    let options = QueueOptions::default().retry(Duration::from_millis(30));
+    let queue = Queue::start("test", options, open, |_| {}).unwrap();
+    for i in 0..100 {
+        accept(&queue, i);
+        if i % 10 == 9 {
+            assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+        }
+    }
+    std::fs::remove_dir_all(&spool).unwrap();
+    let carried = sender(&queue);
+    for i in 100..200 {
+        accept(&queue, i);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0, "{:?}", queue.stats());
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0, "{:?}", queue.stats());
+    accept(&queue, 200);
+    assert!(comes(|| queue.stats().degraded.is_none()), "{:?}", queue.stats());
+    conserved(&queue);
+    let stats = queue.stats();
+    assert!(stats.damaged <= 100 && stats.delivered >= 100, "what came later is there: {stats:?}");
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    let stats = queue.stats();
+    assert_eq!(carried.join().unwrap() as u64, stats.delivered);
+    assert!(spool.join("energy").is_dir());
+}
+
+#[test]
+fn a_last_segment_that_somebody_took_away_is_told_once_and_what_comes_after_it_is_read() {
+    let disk = SimDisk::new();
+    let lane = || {
+        let spool = Spool::open(Arc::new(disk.clone()), Path::new("/s")).unwrap();
+        spool.lane("energy", LaneOptions::default().keep_free(0)).unwrap().0
+    };
+    let lines = |numbers: std::ops::Range<u64>| {
+        let mut lines = Lines::default();
+        numbers.for_each(|i| lines.push(&line(i)));
+        lines
+    };
+    lane().append(&lines(0..10)).unwrap();
+    let lane = lane();
+    disk.files().iter().filter(|p| p.ends_with("0000000000000001.seg")).for_each(|p| {
+        Disk::remove(&disk, p).unwrap();
+    });
+    let mut reader = lane.reader(1);
+    let Next::Lost(damage) = reader.next(100, 1 << 20).unwrap() else { panic!() };
+    assert_eq!(damage.lost, 1..11);
+    assert!(matches!(reader.next(100, 1 << 20).unwrap(), Next::End));
+    assert_eq!(lane.append(&lines(10..20)).unwrap().first, 11);
+    let Next::Lines(batch) = reader.next(100, 1 << 20).unwrap() else { panic!() };
+    assert_eq!((batch.first, batch.len(), batch.line(0)), (11, 10, &line(10)[..]));
+}
+
+#[test]
+fn damage_around_the_place_where_live_lines_began_is_counted_once() {
+    let disk = SimDisk::new();
+    let lane = LaneOptions::default().compression(false).keep_free(0);
+    let queue = queue(Arc::new(disk.clone()), QueueOptions::default(), lane);
+    let put = |numbers: std::ops::Range<u64>| {
+        numbers.for_each(|i| accept(&queue, i));
+        assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    };
+    (0..20).for_each(|k| put(k * 1000..(k + 1) * 1000));
+    let want = want(1000);
+    let mut outbox = Outbox::default();
+    let mut next = || match queue.next(&mut outbox, &want) {
+        Work::Batch(taken) => {
+            queue.settle(&mut outbox, &taken, &[]).unwrap();
+            queue.live_first(&mut outbox, Duration::from_secs(3600), &want);
+            taken.batch.first
+        }
+        _ => 0,
+    };
+    assert_eq!(next(), 1);
+    put(20_000..21_000);
+    while next() != 20_001 {}
+    // The frames before and after that place are damaged now; the live lines were delivered before.
+    let path = disk.files().into_iter().find(|p| p.extension().is_some_and(|e| e == "seg")).unwrap();
+    let (bytes, file) = (disk.bytes(&path).unwrap(), disk.open(&path, OpenMode::ReadWrite).unwrap());
+    for i in [19_999, 20_000] {
+        let at = bytes.windows(line(i).len()).position(|w| w == line(i)).unwrap();
+        file.write_at(&[bytes[at] ^ 1], at as u64).unwrap();
+    }
+    while queue.stats().waiting > 0 {
+        next();
+        conserved(&queue);
+    }
+    let stats = queue.stats();
+    assert_eq!((stats.delivered + stats.damaged, stats.waiting), (21_000, 0), "{stats:?}");
+    assert!(stats.damaged > 0, "{stats:?}");
+    queue.sender_ended();
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+}
+
+#[test]
+fn a_file_whose_name_is_the_largest_number_does_not_end_the_lane() {
+    for content in [vec![7; 100], vec![7; 10], Vec::new()] {
+        let disk = SimDisk::new();
+        let lane = || {
+            let spool = Spool::open(Arc::new(disk.clone()), Path::new("/s")).unwrap();
+            spool.lane("energy", LaneOptions::default().segment_bytes(200).keep_free(0)).unwrap()
+        };
+        let append = |lane: &Lane, numbers: std::ops::Range<u64>| {
+            for i in numbers {
+                let mut lines = Lines::default();
+                lines.push(&line(i));
+                lane.append(&lines).unwrap();
+            }
+        };
+        append(&lane().0, 0..10);
+        disk.set_bytes(Path::new("/s/energy/ffffffffffffffff.seg"), content);
+        for round in 1..4 {
+            let (lane, recovery) = lane();
+            assert_eq!(recovery.waiting, round * 10, "{recovery:?}");
+            append(&lane, round * 10..round * 10 + 10);
+            let mut reader = lane.reader(1);
+            for i in 0..round * 10 + 10 {
+                let Next::Lines(batch) = reader.next(1, 1 << 20).unwrap() else { panic!("line {i}") };
+                assert_eq!(batch.line(0), line(i));
+            }
+            lane.sync().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_read_costs_its_lines_and_the_lane_goes_on() {
+    for bad in [100_000..100_512, 0..512, 300_000..380_000, 680_000..700_000] {
+        let disk = Slow { disk: SimDisk::new(), gate: Arc::default() };
+        let lane = LaneOptions::default().compression(false).keep_free(0);
+        let options = QueueOptions::default().retry(Duration::from_millis(5));
+        let queue = queue(Arc::new(disk.clone()), options, lane);
+        for k in 0..100 {
+            (k * 200..(k + 1) * 200).for_each(|i| accept(&queue, i));
+            assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+        }
+        disk.gate.0.lock().unwrap().bad = bad.clone();
+        let carried = sender(&queue);
+        assert!(comes(|| queue.stats().waiting == 0), "{bad:?}: {:?}", queue.stats());
+        accept(&queue, 20_000);
+        assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+        conserved(&queue);
+        let stats = queue.stats();
+        let most = (bad.end - bad.start + 2 * 8192) / 30 + 400;
+        assert!(stats.damaged <= most && (stats.damaged > 0 || bad.start == 0), "{bad:?}: {stats:?}");
+        queue.close();
+        assert!(queue.wait_ended(Instant::now() + SOON));
+        assert_eq!(carried.join().unwrap() as u64, stats.delivered);
+    }
+}
+
+#[test]
+fn a_disk_that_reads_nothing_at_all_is_waited_for() {
+    let disk = Slow { disk: SimDisk::new(), gate: Arc::default() };
+    let options = QueueOptions::default().retry(Duration::from_millis(2));
+    let queue = queue(Arc::new(disk.clone()), options, LaneOptions::default().keep_free(0));
+    (0..1000).for_each(|i| accept(&queue, i));
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    disk.gate.0.lock().unwrap().bad = 0..u64::MAX;
+    let carried = sender(&queue);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!((queue.stats().waiting, queue.stats().damaged), (1000, 0));
+    disk.gate.0.lock().unwrap().bad = 0..0;
+    assert_eq!(queue.wait(Level::Delivered, Instant::now() + SOON), 0);
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert_eq!(carried.join().unwrap(), 1000);
+}
+
+#[test]
+fn a_lane_whose_last_segment_cannot_be_read_everywhere_opens_and_goes_on() {
+    // Its header, its middle, and its end.
+    for bad in [0..512, 20_000..20_512, 28_000..40_000] {
+        let disk = Slow { disk: SimDisk::new(), gate: Arc::default() };
+        let lane = || {
+            let spool = Spool::open(Arc::new(disk.clone()), Path::new("/s")).unwrap();
+            spool.lane("energy", LaneOptions::default().compression(false).keep_free(0)).unwrap()
+        };
+        let first = lane().0;
+        for k in 0..10 {
+            let mut lines = Lines::default();
+            (k * 100..(k + 1) * 100).for_each(|i| lines.push(&line(i)));
+            first.append(&lines).unwrap();
+        }
+        first.sync().unwrap();
+        drop(first);
+        let path = disk.disk.files().into_iter().find(|p| p.extension().is_some_and(|e| e == "seg")).unwrap();
+        let before = disk.disk.bytes(&path);
+        disk.gate.0.lock().unwrap().bad = bad.clone();
+        let (lane, recovery) = lane();
+        disk.gate.0.lock().unwrap().bad = 0..0;
+        assert!(recovery.waiting >= 700 && recovery.waiting <= 1000, "{bad:?}: {recovery:?}");
+        assert!(bad.start == 20_000 || !recovery.damage.is_empty(), "{bad:?}: {recovery:?}");
+        assert_eq!(disk.disk.bytes(&path), before, "what cannot be read is not cut");
+        let mut lines = Lines::default();
+        lines.push(&line(1));
+        let appended = lane.append(&lines).unwrap();
+        lane.sync().unwrap();
+        let (mut reader, mut read) = (lane.reader(1), 0);
+        loop {
+            match reader.next(1000, 1 << 20).unwrap() {
+                Next::Lines(batch) => read += batch.len() as u64,
+                Next::Lost(_) => {}
+                _ => break,
+            }
+        }
+        assert_eq!((reader.position(), read), (appended.first + 1, appended.first), "{bad:?}");
+    }
 }

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// The same lines, refused so often with a fault of the server that is healthy otherwise, are the fault.
 const POISON_AFTER: u32 = 5;
+/// And so often when another line was found to be the fault before and nothing was taken since: then it is rather the
+/// server, whatever it says of its health.
+const POISON_ALONE_AFTER: u32 = 60;
 /// While a setting is wrong, a new token is looked for this often.
 const TOKEN_EVERY: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,9 @@ pub(crate) struct Delivery {
     location: Option<String>,
     /// The token of the last request. Another lane may have found a new one since: they share it.
     tried: Secret,
+    /// Answers that were no trouble; and whether a line was found to be the fault and there was none since.
+    answers: u64,
+    suspected: bool,
     troubled: bool,
 }
 
@@ -57,12 +63,16 @@ pub(crate) struct Delivery {
 struct Piece {
     places: Vec<usize>,
     faults: u32,
+    /// Good answers to others when the first of the faults came.
+    since: u64,
 }
 
 /// How a piece goes on after an answer.
 enum Step {
     Done,
     Again(Piece),
+    /// After all the others of its batch.
+    Later(Piece),
     Split(Piece),
     Stopped,
 }
@@ -78,6 +88,8 @@ impl Delivery {
             bytes_max: usize::MAX,
             location: None,
             tried: Secret::default(),
+            answers: 0,
+            suspected: false,
             troubled: false,
         }
     }
@@ -89,7 +101,7 @@ impl Delivery {
         events: &mut dyn FnMut(Event),
     ) -> Result<Delivered, Stopped> {
         let mut delivered = Delivered::default();
-        let mut pieces = vec![Piece { places: (0..batch.len()).collect(), faults: 0 }];
+        let mut pieces = vec![Piece { places: (0..batch.len()).collect(), faults: 0, since: 0 }];
         while let Some(piece) = pieces.pop() {
             if piece.places.is_empty() {
                 continue;
@@ -108,6 +120,7 @@ impl Delivery {
             match step {
                 Step::Done => {}
                 Step::Again(piece) => pieces.push(piece),
+                Step::Later(piece) => pieces.insert(0, piece),
                 Step::Split(piece) => split(piece, &mut pieces),
                 Step::Stopped => return Err(Stopped),
             }
@@ -143,6 +156,8 @@ impl Delivery {
             !matches!(outcome, Outcome::Retry { .. } | Outcome::Held { .. } | Outcome::Redirect(_));
         if lets_through {
             self.backoff.reset();
+            self.answers += 1;
+            self.suspected = false;
             if std::mem::take(&mut self.troubled) {
                 events(Event::Ok);
             }
@@ -175,15 +190,28 @@ impl Delivery {
             Outcome::Held { reason, setting } => self.hold(reason, setting, piece, events),
             Outcome::Redirect(location) => self.redirected(&location, piece, events),
             Outcome::Retry { reason, after, server_fault } => {
-                piece.faults = if server_fault { piece.faults + 1 } else { 0 };
-                if piece.faults >= POISON_AFTER && self.is_healthy() {
-                    // The server is well: its parts need not wait as for one that is not.
-                    self.backoff.reset();
-                    piece.faults = 0;
-                    let reason = format!("{reason}, {POISON_AFTER} times, while others are taken");
-                    return refuse_or_split(piece, reason, delivered);
+                if piece.faults == 0 {
+                    piece.since = self.answers;
                 }
-                self.retry(reason, after, piece, events)
+                piece.faults = if server_fault { piece.faults + 1 } else { 0 };
+                if piece.faults < POISON_AFTER || !self.is_healthy() {
+                    return self.retry(reason, after, piece, events);
+                }
+                let alone = piece.places.len() == 1;
+                let proven = self.answers > piece.since || piece.faults >= POISON_ALONE_AFTER;
+                if alone && self.suspected && !proven {
+                    return match self.retry(reason, after, piece, events) {
+                        Step::Again(piece) => Step::Later(piece),
+                        step => step,
+                    };
+                }
+                self.suspected |= alone;
+                // The server is well: its parts need not wait as for one that is not.
+                self.backoff.reset();
+                let reason =
+                    format!("{reason}, {} times, though the server says that it is well", piece.faults);
+                piece.faults = 0;
+                refuse_or_split(piece, reason, delivered)
             }
         }
     }
@@ -293,6 +321,6 @@ fn refuse_or_split(piece: Piece, reason: String, delivered: &mut Delivered) -> S
 /// The first half goes out first.
 fn split(mut piece: Piece, pieces: &mut Vec<Piece>) {
     let second = piece.places.split_off(piece.places.len() / 2);
-    pieces.push(Piece { places: second, faults: 0 });
-    pieces.push(Piece { places: piece.places, faults: 0 });
+    pieces.push(Piece { places: second, faults: 0, since: 0 });
+    pieces.push(Piece { places: piece.places, faults: 0, since: 0 });
 }

@@ -7,6 +7,8 @@ mod hostile;
 use graylogic_influxdb::{Client, Config, Health, Level, Point, Timestamp};
 use hostile::{Hostile, answer, message};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -169,5 +171,51 @@ fn a_bucket_with_a_tilde_in_its_name_is_drained_after_a_restart() {
     drop(client);
     let client = Client::connect(&config(&server.url())).unwrap();
     assert!(comes(|| server.stored().len() == 10), "{:?}", client.buckets());
+    client.close(SOON).unwrap();
+}
+
+#[test]
+fn a_server_that_breaks_on_every_line_is_not_believed_to_be_well() {
+    // As one does whose disk is full: its health is good, and every write ends in a fault.
+    let full = Arc::new(AtomicBool::new(true));
+    let asked = full.clone();
+    let server = Hostile::new(move |_| {
+        asked.load(Ordering::Relaxed).then(|| message("500 Internal Server Error", "no space left on device"))
+    });
+    let spool = tempfile::tempdir().unwrap();
+    let config = Config::remote(&server.url())
+        .unwrap()
+        .with_spool(Some(spool.path().to_owned()))
+        .with_batches(20, Duration::from_millis(20))
+        .with_hurry(100);
+    let client = Client::connect(&config).unwrap();
+    write(&client, 0..60);
+    std::thread::sleep(Duration::from_secs(6));
+    full.store(false, Ordering::Relaxed);
+    client.flush(Level::Delivered, SOON).unwrap();
+    let stats = client.stats();
+    // The first one was the suspect, as if it alone broke the server.
+    assert!(stats.rejected <= 1, "{stats:?}");
+    assert_eq!(server.stored().len() as u64, 60 - stats.rejected);
+    client.close(SOON).unwrap();
+}
+
+#[test]
+fn poisonous_lines_one_after_the_other_are_found() {
+    let bad: Vec<String> = (0..5).chain(30..32).map(line).collect();
+    let server = Hostile::new(move |lines| {
+        let breaks = lines.iter().any(|l| bad.contains(l));
+        breaks.then(|| message("500 Internal Server Error", "panic: runtime error"))
+    });
+    let spool = tempfile::tempdir().unwrap();
+    let config = Config::remote(&server.url())
+        .unwrap()
+        .with_spool(Some(spool.path().to_owned()))
+        .with_batches(60, Duration::from_millis(200))
+        .with_hurry(100);
+    let client = Client::connect(&config).unwrap();
+    write(&client, 0..60);
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!((client.stats().rejected, server.stored().len()), (7, 53));
     client.close(SOON).unwrap();
 }
