@@ -1,5 +1,8 @@
 //! The release build against real programs. Starts them, hands over to the script that looks, and stops them;
-//! must not know what a page should show (`campaign_page.py` beside this crate does).
+//! must not know what a page should show (`campaign_page.py` beside this crate does), nor what servers must have of the
+//! spool (`campaign/spool.rs` does).
+
+mod spool;
 
 use crate::cargo;
 use std::io::{BufRead, BufReader};
@@ -26,6 +29,64 @@ const LONG_TESTS: &[(&str, &str, &str, &str)] = &[
 /// What `tools/read_store.py` needs.
 const PYTHON_PACKAGES: &[&str] = &["pcodec==1.1.0", "numpy"];
 
+/// Servers, as program and Debian package. Where they are missing they are unpacked into the campaign's folder:
+/// installed they would be started, now and with the machine.
+const SERVERS: [(&str, &str); 2] = [("victoria-metrics", "victoria-metrics"), ("influxd", "influxdb")];
+
+/// The part that needs servers, alone.
+pub(crate) fn run_spool(root: &Path) -> Result<(), String> {
+    let data = TemporaryFolder::new()?;
+    spool_and_servers(root, data.path())
+}
+
+/// The spool against servers that are killed.
+fn spool_and_servers(root: &Path, folder: &Path) -> Result<(), String> {
+    let mut build = cargo(root);
+    build.args(["build", "--release", "--package", "graylogic-influxdb", "--example", "promises"]);
+    crate::run("campaign: release build of the writer", &mut build)?;
+    let promises = release_folder(root).join("examples").join("promises");
+    let [victoria_metrics, influxd] =
+        SERVERS.map(|(program, package)| find_or_unpack(program, package, folder));
+    spool::run(&spool::Programs { promises, victoria_metrics: victoria_metrics?, influxd: influxd? }, folder)
+}
+
+/// Where release builds are.
+fn release_folder(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    root.join(target).join("release")
+}
+
+/// A program of Debian, installed or unpacked.
+fn find_or_unpack(program: &str, package: &str, folder: &Path) -> Result<PathBuf, String> {
+    if is_installed(program) {
+        return Ok(program.into());
+    }
+    println!("campaign: unpacking {package}");
+    let folder = folder.join(package);
+    std::fs::create_dir_all(&folder).map_err(|e| format!("campaign: create {}: {e}", folder.display()))?;
+    let download = || apt(&["-o", "APT::Sandbox::User=root", "download", package], &folder);
+    // The lists may be missing or old; who is not root has to live with those that are there.
+    download().or_else(|_| apt(&["update"], &folder).and_then(|()| download()))?;
+    let mut unpack = Command::new("sh");
+    unpack.current_dir(&folder).args(["-c", "dpkg-deb --extract *.deb ."]);
+    crate::run("campaign: unpack", &mut unpack)?;
+    let program = folder.join("usr").join("bin").join(program);
+    if program.is_file() {
+        Ok(program)
+    } else {
+        Err(format!("campaign: {package} holds no {}", program.display()))
+    }
+}
+
+fn apt(arguments: &[&str], folder: &Path) -> Result<(), String> {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-qq", "-o", "Acquire::Retries=3"])
+        .args(arguments);
+    crate::run("campaign: install", command.current_dir(folder).stdout(Stdio::null()))
+}
+
 /// Builds, fills a store with the shipped recordings, serves it, looks at the page, stops.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     install()?;
@@ -33,11 +94,11 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
         "campaign: release build",
         cargo(root).args(["build", "--release", "--package", "graylogic"]),
     )?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let program = root.join(target).join("release").join("graylogic");
+    let program = release_folder(root).join("graylogic");
 
     long_tests(root)?;
     let data = TemporaryFolder::new()?;
+    spool_and_servers(root, data.path())?;
     read_by_others(root, &program, data.path())?;
     let mut demo = Command::new(&program);
     demo.args(["demo", "--once", "--data"]).arg(data.path().join("store")).stdout(Stdio::null());
@@ -88,17 +149,10 @@ fn install() -> Result<(), String> {
         return Ok(());
     }
     println!("campaign: installing {}", missing.join(" "));
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(["-qq", "-o", "Acquire::Retries=3"])
-            .args(arguments);
-        crate::run("campaign: install", command.stdout(Stdio::null()))
-    };
     let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
     arguments.extend(&missing);
-    apt(&["update"]).and_then(|()| apt(&arguments)).map_err(|why| {
+    let here = Path::new(".");
+    apt(&["update"], here).and_then(|()| apt(&arguments, here)).map_err(|why| {
         format!(
             "{why}\ncampaign: {} must be installed; as root this installs them itself",
             missing.join(" and ")

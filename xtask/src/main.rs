@@ -16,7 +16,8 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   check      hygiene, recordings, format, lints, tests, documentation: what a change must pass
-  campaign   the release build against real programs: the page in headless Chromium
+  campaign   the release build against real programs: the page in headless Chromium, the spool with servers that
+             are killed; `campaign spool` for the latter alone
   torture    every row of the spool's test bar; --json for an array, ROW... (D1, S3) for some, --miri for
              the codec under Miri as well
   hygiene    nothing of the developer's machine in the files, no foreign registry, no unfinished code";
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check::run(&root()),
         ["campaign"] => campaign::run(&root()),
+        ["campaign", "spool"] => campaign::run_spool(&root()),
         ["torture", ref rest @ ..] => torture::run(&root(), rest),
         ["hygiene"] => hygiene::run(&root()),
         _ => Err(HELP.to_owned()),

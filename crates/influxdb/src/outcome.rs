@@ -224,7 +224,10 @@ fn quotes<'a>(message: &'a str, lines: &HashMap<String, Vec<usize>>) -> Vec<(&'a
         match matched {
             Some(end) => {
                 let reason = &from[end + QUOTE_ENDS.len()..];
-                let reason_ends = reason.find("\nunable to parse '").unwrap_or(reason.len());
+                // An answer that was cut is no JSON any more, and its line ends are still written as two characters.
+                let next =
+                    ["\nunable to parse '", "\\nunable to parse '"].iter().filter_map(|n| reason.find(n));
+                let reason_ends = next.min().unwrap_or(reason.len());
                 found.push((&from[..end], &reason[..reason_ends]));
                 rest = &reason[reason_ends..];
             }
@@ -351,6 +354,20 @@ mod tests {
         assert!(matches!(check(500, "unable to parse points", &lines), Outcome::Unnamed(_)));
         let checksum = r#"{"message":"unable to read data: gzip: invalid checksum"}"#;
         assert!(matches!(check(400, checksum, &lines), Outcome::Retry { .. }));
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_still_names_its_lines() {
+        let lines: Vec<String> = (0..100).map(|i| format!("m,d=d{i} f=x {i}")).collect();
+        let said: Vec<String> =
+            lines.iter().map(|l| format!("unable to parse '{l}': invalid boolean")).collect();
+        let body = serde_json::json!({ "code": "invalid", "message": said.join("\n") }).to_string();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let outcome = check(400, &body[..body.len() / 2], &lines);
+        // All that came whole, each with its own reason; the last may have come in part.
+        assert!(places(&outcome).len() >= 48, "{outcome:?}");
+        let Outcome::Refused(named) = outcome else { panic!() };
+        assert!(named[..48].iter().all(|n| n.1 == "unable to parse: invalid boolean"), "{named:?}");
     }
 
     /// What is read of a recorded answer otherwise than the recording has it.

@@ -1,10 +1,10 @@
 //! The client against the recorded answers of a real InfluxDB 2.8: what the recordings say that is good arrives, what they
 //! say that is refused is a dead letter with the server's words, and what is a setting's fault waits for it.
-#![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod hostile;
-#[allow(dead_code, clippy::unwrap_used, reason = "shared with a test of the answers alone")]
+#[allow(dead_code, reason = "shared with a test of the answers alone")]
 mod recorded;
 
 use graylogic_durable::{DeadLetter, Lane, LaneOptions, Lines, RealDisk, Spool};
@@ -42,12 +42,15 @@ fn leave(config: &Config, lines: &[Vec<u8>]) {
     lane.sync().unwrap();
 }
 
+/// Where a request went, and its lines.
+type Seen = (String, Vec<Vec<u8>>);
+
 /// A server that goes on as the recording's did.
 struct Recorded {
     server: Hostile,
     stored: Arc<Mutex<Vec<Vec<u8>>>>,
-    /// The requests it saw: where they went, and their lines.
-    seen: Arc<Mutex<Vec<(String, Vec<Vec<u8>>)>>>,
+    /// The requests that it judged: not those it answered by the script.
+    seen: Arc<Mutex<Vec<Seen>>>,
     mended: Arc<AtomicBool>,
 }
 
@@ -154,11 +157,11 @@ fn check(step: &Step) {
         }
         Fate::Plain => assert_eq!(requests, 2, "{name}: once more, not compressed"),
         Fate::Elsewhere(place) => {
-            assert_eq!(seen.iter().map(|s| &s.0).collect::<Vec<_>>(), [place], "{name}")
+            assert_eq!(seen.iter().map(|s| &s.0).collect::<Vec<_>>(), [place], "{name}");
         }
         // What a 400 quotes is known at once: the rest follows in one request.
         Fate::Settled(_) if step.status == 400 => {
-            assert_eq!(requests, 1 + usize::from(!good.is_empty()), "{name}")
+            assert_eq!(requests, 1 + usize::from(!good.is_empty()), "{name}");
         }
         _ => {}
     }
