@@ -177,9 +177,10 @@ impl Core {
         }
     }
 
-    /// Bytes that tails may take of a budget: what is known of series is taken out of it, down to half.
+    /// Bytes that tails may take of a budget: two thirds of what is known of series are taken out of it, down to two
+    /// fifths.
     pub(crate) fn tail_bytes_max(&self, budget: usize) -> usize {
-        budget.saturating_sub(self.catalog.memory_bytes() / 2).max(budget / 2)
+        budget.saturating_sub(self.catalog.memory_bytes() / 3 * 2).max(budget / 5 * 2)
     }
 
     /// Sends the tail of a series on its way into chunks.

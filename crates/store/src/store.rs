@@ -84,7 +84,7 @@ impl StoreOptions {
     }
 
     /// Memory for readings that are not in chunks yet, at least 1 MiB; a third as much again may be on its way into chunks.
-    /// Many series take memory of their own, about 0.45 kB each; up to half of this is given up for them.
+    /// Many series take memory of their own, about 0.45 kB each; up to three fifths of this are given up for them.
     #[must_use]
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes.max(1 << 20);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// So many tails go into chunks in one commit.
 const JOBS_PER_COMMIT: usize = 128;
 /// And so many definitions of series beside those of the tails.
-const DEFINITIONS_PER_COMMIT: usize = 5000;
+const DEFINITIONS_PER_COMMIT: usize = 2000;
 /// How often the compactor looks for work.
 const COMPACTION_TICK: Duration = Duration::from_secs(10);
 /// How often the sealer looks after the log and series without being woken.
