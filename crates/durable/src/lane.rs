@@ -58,6 +58,7 @@ pub struct LaneOptions {
     bytes_max: Option<u64>,
     age_max: Option<Duration>,
     keep_free: Option<u64>,
+    dead_bytes_max: u64,
     when_full: WhenFull,
     clock: Option<fn() -> i64>,
 }
@@ -72,6 +73,7 @@ impl Default for LaneOptions {
             bytes_max: None,
             age_max: None,
             keep_free: None,
+            dead_bytes_max: 64 << 20,
             when_full: WhenFull::DropOldest,
             clock: None,
         }
@@ -111,6 +113,14 @@ impl LaneOptions {
     #[must_use]
     pub fn keep_free(mut self, bytes: u64) -> Self {
         self.keep_free = Some(bytes);
+        self
+    }
+
+    /// Most bytes of dead letters, 64 MiB without it; then the oldest go, about a mebibyte at a time. Who refused them told
+    /// of each.
+    #[must_use]
+    pub fn dead_bytes_max(mut self, bytes: u64) -> Self {
+        self.dead_bytes_max = bytes;
         self
     }
 
@@ -609,10 +619,24 @@ impl Lane {
         }
         self.with_dead(|log| {
             dead::append(log, lines)?;
-            log.sync().map(|_| ())
+            log.sync()?;
+            let segments = log.segments();
+            let mut bytes: u64 = segments.iter().map(|s| s.bytes).sum();
+            let too_many = |s: &&SegmentInfo| {
+                let over = bytes > self.options.dead_bytes_max;
+                bytes -= s.bytes;
+                over
+            };
+            let gone = segments.iter().take_while(too_many).count().min(segments.len() - 1);
+            if gone > 0 { log.trim(segments[gone].first_sequence).map(|_| ()) } else { Ok(()) }
         })?;
-        self.state().totals.dead += lines.len() as u64;
+        self.count_dead(lines.len() as u64);
         Ok(())
+    }
+
+    /// Says that so many lines were refused for good whose letters could not be kept.
+    pub fn count_dead(&self, lines: u64) {
+        self.state().totals.dead += lines;
     }
 
     /// The dead letters, oldest first, with the damage between them.

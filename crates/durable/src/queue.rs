@@ -1157,7 +1157,12 @@ impl Shared {
         let lane = self.lock().lane.clone();
         let parked = match &lane {
             Some(lane) if !refused.is_empty() && self.options.keep_dead => {
-                lane.park(&dead_lines(&taken.batch, refused))
+                let parked = lane.park(&dead_lines(&taken.batch, refused));
+                if parked.is_err() {
+                    // Refused all the same, and not delivered.
+                    lane.count_dead(refused.len() as u64);
+                }
+                parked
             }
             _ => Ok(()),
         };

@@ -840,3 +840,26 @@ fn a_line_that_no_lane_takes_is_refused_and_does_not_hold_up_the_others() {
     assert!(queue.wait_ended(Instant::now() + SOON));
     assert_eq!(carried.join().unwrap(), (0..10).map(line).collect::<Vec<_>>());
 }
+
+#[test]
+fn dead_letters_take_no_more_room_than_they_may_and_the_newest_stay() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let options = || LaneOptions::default().keep_free(0).dead_bytes_max(3 << 20);
+    let lane = Spool::open(disk.clone(), Path::new("/s")).unwrap().lane("l", options()).unwrap().0;
+    let text = vec![b'x'; 100_000];
+    for number in 1..=100 {
+        let dead = DeadLine { number, time: 0, reason: "too long", line: &text };
+        lane.park(&[dead]).unwrap();
+        let kept = lane.dead().unwrap();
+        assert_eq!(kept.last().unwrap().number, number);
+        assert!(
+            kept.len() <= 44,
+            "{} letters of 100 kB in 3 MiB and the segment that is written",
+            kept.len()
+        );
+    }
+    assert_eq!(lane.stats().dead, 100, "all are counted");
+    drop(lane);
+    let lane = Spool::open(disk, Path::new("/s")).unwrap().lane("l", options()).unwrap().0;
+    assert!(lane.dead().unwrap().len() >= 20);
+}
