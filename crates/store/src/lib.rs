@@ -52,6 +52,7 @@
 //! damage makes a wrong value, and opening deletes nothing.
 //!
 //! # Not supported
+//! - a folder that is mounted read-only here while somebody writes to it elsewhere;
 //! - backup while the store is open: copy the folder after [`Store::close`];
 //! - several processes on one folder, and network file systems without a working `fdatasync` or `flock`;
 //! - batches above 32 MiB of line protocol.
