@@ -2,6 +2,7 @@
 //! lost or wrong without harm: lines are sent again. `docs/format.md` has every byte.
 
 use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::log::read_patiently;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,12 +69,11 @@ impl Cursor {
             Err(e) => return Err(e),
         };
         let mut bytes = vec![0; 2 * SLOT_BYTES];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match file.read_at(&mut bytes[filled..], filled as u64)? {
-                0 => break,
-                n => filled += n,
-            }
+        if let Err(e) = read_patiently(&*file, &mut bytes, 0) {
+            // A place that is written each second is the first that a card loses. It is made anew.
+            let trouble =
+                format!("the cursor cannot be read: {e}; lines that were delivered may be sent again");
+            return Ok((Self::default(), Position::default(), Some(trouble)));
         }
         let slots = bytes.chunks(SLOT_BYTES).filter_map(decode);
         let newest = slots.max_by_key(|s| s.0);

@@ -1052,6 +1052,18 @@ fn read_whole(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result
     Ok(())
 }
 
+/// Like [`read_whole`], a few times when it fails.
+pub(crate) fn read_patiently(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut read = read_whole(file, buffer, offset);
+    for _ in 0..TAIL_LOOKS {
+        if read.is_err() {
+            std::thread::sleep(TAIL_PAUSE);
+            read = read_whole(file, buffer, offset);
+        }
+    }
+    read
+}
+
 /// Reads what can be read, sector by sector; the rest is zeros. Tells whether there was any, here or at the front of the
 /// file: a disk that reads nothing at all may be away for a while.
 fn read_around(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> bool {
@@ -1117,7 +1129,12 @@ impl Replay {
     fn load(&mut self) -> Option<Result<(), Damage>> {
         let segment = self.segments.pop_front()?;
         let limit = self.segments.iter().map(|s| s.first).min().unwrap_or(self.end);
-        match read_all(&*self.disk, &segment.path) {
+        // Who only looks tells of what cannot be read at this moment, and may look again.
+        let read = match self.looking {
+            true => read_all(&*self.disk, &segment.path),
+            false => read_what_can_be(&*self.disk, &segment.path).map(|(bytes, _)| bytes),
+        };
+        match read {
             Ok(mut bytes) => {
                 if self.looking {
                     // What was appended since is not looked at.
@@ -1249,6 +1266,19 @@ pub(crate) fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// All bytes of a file, and whether they are: what cannot be read though it was tried again is zeros, as long as anything
+/// can be.
+fn read_what_can_be(disk: &dyn Disk, path: &Path) -> io::Result<(Vec<u8>, bool)> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let length = usize::try_from(file.bytes()?).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    let mut bytes = vec![0; length];
+    match read_patiently(&*file, &mut bytes, 0) {
+        Ok(()) => Ok((bytes, true)),
+        Err(_) if read_around(&*file, &mut bytes, 0) => Ok((bytes, false)),
+        Err(e) => Err(e),
+    }
+}
+
 /// What a file in the folder of a log is.
 enum Entry {
     /// A segment; its header may be damaged.
@@ -1275,14 +1305,13 @@ fn entry_of(disk: &dyn Disk, directory: &Path, options: &LogOptions, entry: &Dir
     let file = disk.open(&path, OpenMode::Read)?;
     // Asked after the folder was listed: a segment that another one follows in the list grows no more.
     let bytes = file.bytes()?;
-    let mut filled = 0;
-    while filled < front.len() {
-        match file.read_at(&mut front[filled..], filled as u64)? {
-            0 => break,
-            n => filled += n,
-        }
+    // A header that cannot be read is a damaged one, if there are frames that say where they belong.
+    match read_patiently(&*file, &mut front, 0) {
+        Err(e) if bytes <= SEGMENT_HEADER_BYTES as u64 => return Err(e),
+        Err(_) => front.fill(0),
+        Ok(()) => {}
     }
-    let header = SegmentHeader::decode(&front[..filled]);
+    let header = SegmentHeader::decode(&front);
     let damage = |bytes| Damage { segment: name.to_owned(), offset: 0, bytes, lost: 0..0, kept_in: None };
     let (number, first, damaged) = match (number, header) {
         (Some(number), Some(header)) if header.log_id == options.log_id => {
@@ -1361,7 +1390,7 @@ fn sync_found(disk: &dyn Disk, directory: &Path, segments: &[Segment]) -> io::Re
 }
 
 fn first_good_sequence(disk: &dyn Disk, path: &Path, log_id: u64) -> io::Result<Option<u64>> {
-    let bytes = read_all(disk, path)?;
+    let (bytes, _) = read_what_can_be(disk, path)?;
     Ok(next_frame(&bytes, 0, log_id, 0..u64::MAX).map(|f| f.header.first_sequence))
 }
 
@@ -1389,14 +1418,16 @@ fn cut_torn_tail(
     last: &mut Segment,
     recovery: &mut Recovery,
 ) -> io::Result<u64> {
-    let bytes = read_all(disk, &last.path)?;
+    let (bytes, is_whole) = read_what_can_be(disk, &last.path)?;
     let (at, mut next) = whole_end(&bytes, options.log_id, last.first);
     if at < bytes.len() {
         let lost = torn_numbers(&bytes, at, next);
         next = next.max(lost.end);
         let copy_name = format!("{}-{at:x}.torn", last.name());
-        let kept_in = match copy_damaged(disk, directory, &copy_name, &bytes[at..]) {
-            Ok(path) => {
+        let kept_in = match is_whole.then(|| copy_damaged(disk, directory, &copy_name, &bytes[at..])) {
+            // Zeros in place of what cannot be read are no copy of it: it stays where it is, and readers pass it.
+            None => None,
+            Some(Ok(path)) => {
                 let file = disk.open(&last.path, OpenMode::ReadWrite)?;
                 file.truncate(at as u64)?;
                 file.sync()?;
@@ -1405,8 +1436,8 @@ fn cut_torn_tail(
             }
             // A full disk has no room for a copy, and opens all the same: the tail stays where it is, readers pass it, and
             // new frames go to a new segment.
-            Err(e) if is_no_space(e.kind()) => None,
-            Err(e) => return Err(e),
+            Some(Err(e)) if is_no_space(e.kind()) => None,
+            Some(Err(e)) => return Err(e),
         };
         recovery.damage.push(Damage {
             segment: last.name(),

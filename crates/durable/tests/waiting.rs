@@ -489,3 +489,44 @@ fn a_disk_that_reads_nothing_at_all_is_waited_for() {
     assert!(queue.wait_ended(Instant::now() + SOON));
     assert_eq!(carried.join().unwrap(), 1000);
 }
+
+#[test]
+fn a_lane_whose_last_segment_cannot_be_read_everywhere_opens_and_goes_on() {
+    // Its header, its middle, and its end.
+    for bad in [0..512, 20_000..20_512, 28_000..40_000] {
+        let disk = Slow { disk: SimDisk::new(), gate: Arc::default() };
+        let lane = || {
+            let spool = Spool::open(Arc::new(disk.clone()), Path::new("/s")).unwrap();
+            spool.lane("energy", LaneOptions::default().compression(false).keep_free(0)).unwrap()
+        };
+        let first = lane().0;
+        for k in 0..10 {
+            let mut lines = Lines::default();
+            (k * 100..(k + 1) * 100).for_each(|i| lines.push(&line(i)));
+            first.append(&lines).unwrap();
+        }
+        first.sync().unwrap();
+        drop(first);
+        let path = disk.disk.files().into_iter().find(|p| p.extension().is_some_and(|e| e == "seg")).unwrap();
+        let before = disk.disk.bytes(&path);
+        disk.gate.0.lock().unwrap().bad = bad.clone();
+        let (lane, recovery) = lane();
+        disk.gate.0.lock().unwrap().bad = 0..0;
+        assert!(recovery.waiting >= 700 && recovery.waiting <= 1000, "{bad:?}: {recovery:?}");
+        assert!(bad.start == 20_000 || !recovery.damage.is_empty(), "{bad:?}: {recovery:?}");
+        assert_eq!(disk.disk.bytes(&path), before, "what cannot be read is not cut");
+        let mut lines = Lines::default();
+        lines.push(&line(1));
+        let appended = lane.append(&lines).unwrap();
+        lane.sync().unwrap();
+        let (mut reader, mut read) = (lane.reader(1), 0);
+        loop {
+            match reader.next(1000, 1 << 20).unwrap() {
+                Next::Lines(batch) => read += batch.len() as u64,
+                Next::Lost(_) => {}
+                _ => break,
+            }
+        }
+        assert_eq!((reader.position(), read), (appended.first + 1, appended.first), "{bad:?}");
+    }
+}
