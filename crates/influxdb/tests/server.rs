@@ -845,14 +845,24 @@ fn a_full_spool_goes_on_as_soon_as_its_server_does() {
 
 #[test]
 fn who_may_wait_waits_for_room_and_nothing_is_dropped() {
-    let server = Hostile::new(|_| None);
+    // Takes nothing until a call had to wait.
+    let waits = Arc::new(AtomicBool::new(true));
+    let busy = waits.clone();
+    let server = Hostile::new(move |_| {
+        busy.load(Ordering::Relaxed).then(|| message("503 Service Unavailable", "busy"))
+    });
     let spool = tempfile::tempdir().unwrap();
     let config = config(&server, spool.path())
         .with_spool_bytes_max(1_000_000)
         .with_spool_keep_free(0)
         .with_spool_when_full(WhenFull::Block);
-    server.will((0..10).map(|_| Do::Answer(message("503 Service Unavailable", "busy"))));
     let client = Client::connect(&config).unwrap();
+    let seen = client.clone();
+    let release = std::thread::spawn(move || {
+        let waited = comes(|| seen.stats().refused_full > 0);
+        waits.store(false, Ordering::Relaxed);
+        waited
+    });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // More than the spool and the memory before it hold.
     let text = "x".repeat(40_000);
@@ -864,7 +874,7 @@ fn who_may_wait_waits_for_room_and_nothing_is_dropped() {
             tokio::time::timeout(SOON, client.write_point_async(&point)).await.unwrap().unwrap();
         }
     });
-    assert!(client.stats().refused_full > 0, "some calls had to wait");
+    assert!(release.join().unwrap(), "some calls had to wait");
     client.flush(Level::Delivered, SOON).unwrap();
     let stats = client.stats();
     assert_eq!((stats.delivered, stats.dropped, stats.rejected), (1000, 0, 0), "{stats:?}");
