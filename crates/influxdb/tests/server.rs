@@ -864,13 +864,20 @@ fn who_may_wait_waits_for_room_and_nothing_is_dropped() {
         waited
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // More than the spool and the memory before it hold.
-    let text = "x".repeat(40_000);
-    let plan: Vec<String> = (0..1000).map(|i| format!("m f={i}.0,s=\"{text}{i}\" {i}")).collect();
+    // More than the spool and the memory before it hold, and nothing that becomes small when compressed.
+    let mut dice = 0x9E37_79B9_7F4A_7C15u64;
+    let mut digit = || {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        char::from(b'!' + (dice % 90) as u8).to_string().replace(['"', '\\'], "x")
+    };
+    let texts: Vec<String> = (0..1000).map(|_| (0..40_000).map(|_| digit()).collect()).collect();
+    let plan: Vec<String> = (0..1000).map(|i| format!("m f={i}.0,s=\"{}\" {i}", texts[i])).collect();
     runtime.block_on(async {
-        for i in 0..1000i64 {
-            let point = Point::new("m").field("f", i as f64).field("s", format!("{text}{i}"));
-            let point = point.timestamp(Timestamp::from_nanos(i));
+        for (i, text) in texts.iter().enumerate() {
+            let point = Point::new("m").field("f", i as f64).field("s", text.as_str());
+            let point = point.timestamp(Timestamp::from_nanos(i as i64));
             tokio::time::timeout(SOON, client.write_point_async(&point)).await.unwrap().unwrap();
         }
     });
