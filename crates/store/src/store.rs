@@ -398,8 +398,11 @@ impl Store {
         core.catalog.buckets[place].retention = stored.retention;
         core.catalog.rename_bucket(place, &stored.name);
         drop(core);
+        // Somebody may have removed it since.
         let found = self.buckets().into_iter().find(|b| b.id == stored.id);
-        Ok(found.unwrap_or_else(|| unreachable!("buckets vanish only by remove_bucket, which returns")))
+        found.ok_or_else(|| {
+            Error::new(Kind::NotFound, format!("bucket {name:?} was removed while it was changed"))
+        })
     }
 
     /// Removes a bucket with everything in it. Both are gone when the call returns.
@@ -632,7 +635,7 @@ impl Handle {
         }
         // Two ways to look at the file that do not know of each other must not be open together; questions that come
         // meanwhile are refused. The lock of the folder goes with it: nobody else comes in between.
-        current.file.close()?;
+        let _nothing_to_write = current.file.close();
         let folder = lock(&current.folder).take();
         match begin(&current.directory, &self.options, folder) {
             Ok((shared, workers, _)) => {
@@ -822,8 +825,14 @@ fn read_in(
         folder: Mutex::new(folder),
         read_only,
     });
-    let workers = if options.workers { Some(Workers::start(&shared)?) } else { None };
-    Ok((shared, workers, recovery))
+    let workers = options.workers.then(|| Workers::start(&shared)).transpose();
+    match workers {
+        Ok(workers) => Ok((shared, workers, recovery)),
+        Err(error) => {
+            let folder = lock(&shared.folder).take();
+            Err(NotOpened { error, folder })
+        }
+    }
 }
 
 impl Shared {

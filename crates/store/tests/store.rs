@@ -682,3 +682,22 @@ fn many_series_do_not_take_more_memory_than_the_budget() {
     }
     assert_eq!(store.stats().unwrap().values, 240_000);
 }
+
+#[test]
+fn a_bucket_that_is_removed_while_it_is_changed_is_an_error_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for i in 0..60 {
+        let name = format!("bucket-{i}");
+        store.create_bucket(&name).unwrap();
+        std::thread::scope(|scope| {
+            let remover = scope.spawn(|| store.remove_bucket(&name));
+            let changed: Vec<_> = (1..20)
+                .map(|hours| store.set_retention(&name, Some(Duration::from_secs(3600 * hours))))
+                .collect();
+            remover.join().unwrap().unwrap();
+            assert!(changed.iter().all(|c| c.as_ref().map_or_else(|e| e.is_not_found(), |b| b.name == name)));
+        });
+        assert!(store.set_retention(&name, None).unwrap_err().is_not_found());
+    }
+}
