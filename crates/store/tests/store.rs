@@ -696,7 +696,11 @@ fn a_bucket_that_is_removed_while_it_is_changed_is_an_error_and_no_panic() {
                 .map(|hours| store.set_retention(&name, Some(Duration::from_secs(3600 * hours))))
                 .collect();
             remover.join().unwrap().unwrap();
-            assert!(changed.iter().all(|c| c.as_ref().map_or_else(|e| e.is_not_found(), |b| b.name == name)));
+            assert!(
+                changed.iter().all(|c| c
+                    .as_ref()
+                    .map_or_else(graylogic_store::Error::is_not_found, |b| b.name == name))
+            );
         });
         assert!(store.set_retention(&name, None).unwrap_err().is_not_found());
     }
