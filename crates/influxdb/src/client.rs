@@ -2,12 +2,12 @@
 //! `worker.rs`.
 
 use crate::config::{Config, Target};
-use crate::delivery;
 use crate::error::{Error, Kind};
 use crate::http::Http;
 use crate::lane::Lane;
 use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
+use crate::preflight;
 use crate::stats::Stats;
 use crate::worker::{Works, start};
 use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
@@ -139,7 +139,7 @@ impl Client {
             Target::Remote(url) => {
                 let http = Http::new(config, url)?;
                 if config.is_strict() {
-                    preflight(&http)?;
+                    preflight::strict(config, &http)?;
                 }
                 // The oldest dialect every version of the server reads.
                 Ok(Self::with(start(config, None, Some(http))?, Encoder::new(Dialect::V2)))
@@ -753,15 +753,6 @@ impl SeriesHandle {
     pub fn write_float(&self, value: f64, time: Option<Timestamp>) -> Result<(), Error> {
         self.client.accept(time, |time, out| self.template.encode_float(value, time, out))
     }
-}
-
-/// Asks the server whether it takes writes; on a thread of its own, because the caller's may be one of a runtime.
-fn preflight(http: &Http) -> Result<(), Error> {
-    let http = http.clone();
-    let asking = std::thread::Builder::new().name("influxdb-health".into());
-    let asked = asking.spawn(move || delivery::probe(&http));
-    let asked = asked.map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
-    asked.join().unwrap_or_else(|_| Err(Error::new(Kind::ConnectionFailed, "the server could not be asked")))
 }
 
 /// A moment after a duration, however long it is.
