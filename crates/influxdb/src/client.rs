@@ -5,6 +5,7 @@ use crate::config::{Config, Target};
 use crate::error::{Error, Kind};
 use crate::http::Http;
 use crate::lane::Lane;
+use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
 use crate::preflight;
@@ -200,6 +201,13 @@ impl Client {
             store.ensure_bucket(name).map_err(|e| connection_failed(&format!("open bucket {name:?}"), e))?;
         }
         Ok(Self { handle: self.handle.clone(), lane: works.lane(name)? })
+    }
+
+    /// What manages the target: its buckets and their retention, its tokens, its tasks, deleting. Cheap; it may outlive
+    /// the client, and then answers [`Error::is_not_connected`].
+    #[must_use]
+    pub fn manage(&self) -> Manage {
+        Manage::of(&self.handle.works)
     }
 
     fn works(&self) -> &Works {

@@ -21,6 +21,11 @@ pub(crate) enum Kind {
     InvalidConfig,
     QueryFailed,
     TimedOut,
+    Unsupported,
+    NotFound,
+    Exists,
+    Unauthorized,
+    Refused,
 }
 
 impl Error {
@@ -91,6 +96,36 @@ impl Error {
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         self.kind == Kind::TimedOut
+    }
+
+    /// True when the target has nothing of the kind; the message says what it has instead.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.kind == Kind::Unsupported
+    }
+
+    /// True when the thing that was named is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.kind == Kind::NotFound
+    }
+
+    /// True when there is one already.
+    #[must_use]
+    pub fn is_exists(&self) -> bool {
+        self.kind == Kind::Exists
+    }
+
+    /// True when the target does not know the token, or it has not the right to do this.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        self.kind == Kind::Unauthorized
+    }
+
+    /// True when the target would not do what it was asked to, for whatever reason.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.kind, Kind::Refused | Kind::NotFound | Kind::Exists | Kind::Unauthorized)
     }
 
     /// True when the same call may succeed later without anybody changing it.

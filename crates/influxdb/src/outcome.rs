@@ -129,15 +129,15 @@ fn is_about_org(message: &str) -> bool {
 }
 
 /// What the body of an answer says.
-struct Said {
-    message: String,
+pub(crate) struct Said {
+    pub(crate) message: String,
     /// Lines by their number in the request, from 1, with their text and the reason: InfluxDB 3.
     numbered: Vec<(usize, String, String)>,
-    is_page: bool,
+    pub(crate) is_page: bool,
 }
 
 impl Said {
-    fn of(answer: &Answer) -> Self {
+    pub(crate) fn of(answer: &Answer) -> Self {
         let text = String::from_utf8_lossy(&answer.body);
         let start = text.trim_start().get(..14).unwrap_or_default().to_lowercase();
         let is_page = answer.content_type.contains("text/html")
@@ -238,7 +238,7 @@ fn quotes<'a>(message: &'a str, lines: &HashMap<String, Vec<usize>>) -> Vec<(&'a
 }
 
 /// A reason of bounded length.
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     let text = text.trim();
     match text.char_indices().find(|(i, c)| i + c.len_utf8() > REASON_BYTES_MAX) {
         Some((at, _)) => format!("{}…", &text[..at]),
