@@ -36,6 +36,18 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn buckets_are_made_only_where_somebody_said_so() {
+    let allowed = Config::default().with_create_buckets(true);
+    assert_eq!(read("influxdb:\n  create_buckets: true\n").unwrap(), allowed);
+    let environment = |name: &str| (name == "GRAYLOGIC_INFLUXDB_CREATE_BUCKETS").then(|| "true".to_owned());
+    assert_eq!(Config::from_yaml_with_env("", environment).unwrap(), allowed);
+    assert_eq!(
+        read("influxdb:\n  create_buckets: maybe\n").unwrap_err(),
+        "configuration, line 2: influxdb.create_buckets is \"maybe\"; give true or false"
+    );
+}
+
+#[test]
 fn mistakes_are_named_with_their_remedy() {
     let cases = [
         (
@@ -219,7 +231,7 @@ fn the_shipped_file_documents_every_variable() {
         None
     };
     Config::from_yaml_with_env("", note).unwrap();
-    assert_eq!(asked.borrow().len(), 16);
+    assert_eq!(asked.borrow().len(), 18);
     for name in asked.into_inner() {
         assert!(text.contains(&format!("  # Environment: {name}\n")), "{name}");
         let key = name.trim_start_matches("GRAYLOGIC_INFLUXDB_").to_lowercase();
