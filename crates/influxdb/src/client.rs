@@ -7,7 +7,7 @@ use crate::http::Http;
 use crate::lane::Lane;
 use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
-use crate::preflight;
+use crate::preflight::{self, Preflight};
 use crate::stats::Stats;
 use crate::worker::{Works, start};
 use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
@@ -145,6 +145,15 @@ impl Client {
                 Ok(Self::with(start(config, None, Some(http))?, Encoder::new(Dialect::V2)))
             }
         }
+    }
+
+    /// What is right and wrong with the target of a configuration, found out by asking it: nothing is stored. It waits for the
+    /// server as long as its requests may take. Shown, it has a line for each check.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when there is nothing to ask, because the configuration itself cannot be used.
+    pub fn preflight(config: &Config) -> Result<Preflight, Error> {
+        preflight::look(config)
     }
 
     /// A client of a store that is open already; closing the client closes the store.

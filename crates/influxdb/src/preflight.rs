@@ -117,18 +117,28 @@ impl fmt::Display for Preflight {
 
 /// What the server is: asked once, until somebody has reason to forget it. `None` when it does not show.
 pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnswer> {
-    if let Some(kind) = http.configured() {
-        return Ok(Some(Recognised { kind, version: String::new() }));
-    }
     if let Some(known) = http.recognised() {
         return Ok(Some(known));
     }
     let found = recognise(&http.fetch(Request::get("ping")).await?);
+    let found = match (http.configured(), found) {
+        (Some(kind), Some(found)) if kind != found.kind => {
+            return Err(NoAnswer::Unusable { reason: differs(http, kind, &found), setting: "kind" });
+        }
+        (Some(kind), None) => Some(Recognised { kind, version: String::new() }),
+        (_, found) => found,
+    };
     if let Some(found) = &found {
         tracing::debug!(server = http.base(), %found, "the server was recognised");
         http.set_recognised(Some(found.clone()));
     }
     Ok(found)
+}
+
+/// A server of another kind than the configuration says may take readings in a way that spoils them.
+fn differs(http: &Http, configured: ServerKind, found: &Recognised) -> String {
+    let (base, configured, right) = (http.base(), configured.key(), found.kind.key());
+    format!("{base} is {found}, but influxdb.kind says {configured}; set influxdb.kind to {right} or auto")
 }
 
 /// Looks at the target of a configuration; waits for a server as long as its requests may take.
@@ -210,11 +220,7 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     preflight.server.clone_from(&found);
     let kind = match (http.configured(), &found) {
         (Some(configured), Some(found)) if configured != found.kind => {
-            let says = format!(
-                "{base} is {found}, but influxdb.kind says {}; set influxdb.kind to {} or auto",
-                configured.key(),
-                found.kind.key()
-            );
+            let says = differs(http, configured, found);
             return preflight.ends("kind", Some("kind"), says);
         }
         (Some(configured), None) => {
