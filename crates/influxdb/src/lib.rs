@@ -62,21 +62,26 @@
 //!   `kill -9`;
 //! - Flux and other query languages; several targets of one client; readings routed to buckets by rules.
 
+mod annotated_csv;
 mod client;
 mod config;
 mod delivery;
+mod deserialize;
 mod error;
 mod http;
 mod lane;
 mod metrics;
 mod notify;
 mod outcome;
+mod refusal;
 mod retry;
 mod sender;
 mod stats;
+mod table;
 mod tls;
 mod worker;
 
+pub use annotated_csv::FluxReader;
 pub use client::{Aggregate, Client, CloseReport, FlushReport, LatestValue, QuerySeries, SeriesHandle};
 pub use config::{Config, Target};
 pub use error::Error;
@@ -86,3 +91,4 @@ pub use graylogic_store::{Store, Value};
 pub use metrics::METRICS_CONTENT_TYPE;
 pub use notify::{RefusedLine, WriteError, WriteErrorKind};
 pub use stats::{Health, Stats};
+pub use table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue};
