@@ -62,10 +62,12 @@
 //!   `kill -9`;
 //! - Flux and other query languages; several targets of one client; readings routed to buckets by rules.
 
+mod annotated_csv;
 mod client;
 mod config;
 mod delivery;
 mod dialect;
+mod deserialize;
 mod error;
 mod http;
 mod kind;
@@ -74,13 +76,16 @@ mod metrics;
 mod notify;
 mod outcome;
 mod preflight;
+mod refusal;
 mod retry;
 mod sender;
 mod stats;
+mod table;
 mod tls;
 mod translate;
 mod worker;
 
+pub use annotated_csv::FluxReader;
 pub use client::{Aggregate, Client, CloseReport, FlushReport, LatestValue, QuerySeries, SeriesHandle};
 pub use config::{Config, Target};
 pub use error::Error;
@@ -92,3 +97,4 @@ pub use metrics::METRICS_CONTENT_TYPE;
 pub use notify::{RefusedLine, WriteError, WriteErrorKind};
 pub use preflight::{Check, Preflight, Verdict};
 pub use stats::{Health, Stats};
+pub use table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue};
