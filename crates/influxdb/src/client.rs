@@ -603,6 +603,21 @@ impl Client {
         self.store().ok_or_else(|| Error::new(Kind::QueryFailed, message))
     }
 
+    /// The server that is asked something which only servers answer.
+    pub(crate) fn server(&self, what: &str) -> Result<Http, Error> {
+        if self.works().is_closing() {
+            return Err(Error::closed());
+        }
+        let message =
+            format!("{what} is not answered by the embedded store in this version; use a typed query");
+        self.works().http.clone().ok_or_else(|| Error::new(Kind::Unsupported, message))
+    }
+
+    /// The organisation of the target.
+    pub(crate) fn org(&self) -> &str {
+        self.works().config.org()
+    }
+
     fn selector(&self, measurement: &str, tags: &[(&str, &str)]) -> Selector {
         let all = Selector::bucket(&*self.lane.bucket).measurement(measurement);
         tags.iter().fold(all, |s, (k, v)| s.tag(*k, Matcher::equal(*v)))
@@ -644,6 +659,7 @@ impl Handle {
             works.abandon();
             works.wait_ended(Instant::now() + Duration::from_secs(1));
         }
+        works.stop_requests();
         works.release_spool();
         works.count_abandoned();
         // A dropped reading is news as well, and has a moment to be told after the deadline.

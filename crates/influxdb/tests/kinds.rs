@@ -1,10 +1,9 @@
 //! Servers of every kind, as far as their answers to pings and writes go: each is recognised and written to in its own way,
 //! and each fault of a configuration is one sentence of its own.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![allow(dead_code, reason = "shared with the other tests of servers")]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
-#[path = "hostile/mod.rs"]
+#[allow(dead_code, reason = "each test uses a part of it")]
 mod hostile;
 
 use graylogic_influxdb::{
