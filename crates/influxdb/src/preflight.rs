@@ -10,8 +10,9 @@ use crate::outcome::{self, Outcome};
 use crate::retry::http_date;
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
-use graylogic_store::{Store, StoreOptions};
+use graylogic_store::{State, Store, StoreOptions};
 use std::fmt;
+use std::path::Path;
 
 /// Clocks that differ by more make readings fall into the wrong hour, and out of what a bucket keeps.
 const SKEW_SECONDS_MAX: i64 = 60;
@@ -144,19 +145,52 @@ fn differs(http: &Http, configured: ServerKind, found: &Recognised) -> String {
 /// Looks at the target of a configuration; waits for a server as long as its requests may take.
 pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
     match config.target() {
-        Target::Embedded(folder) => {
-            let mut preflight = Preflight::default();
-            match Store::open(folder, StoreOptions::default()).and_then(|store| store.close()) {
-                Ok(()) => preflight.good("store", format!("{} can be opened", folder.display())),
-                Err(error) => return Ok(preflight.ends("store", Some("url"), error.to_string())),
-            }
-            Ok(preflight)
-        }
+        Target::Embedded(folder) => Ok(look_at_store(folder)),
         Target::Remote(url) => {
             let http = Http::new(config, url)?;
             on_a_thread(move |config| ask(config, &http), config)
         }
     }
+}
+
+/// Looks at the embedded store, without making one.
+fn look_at_store(folder: &Path) -> Preflight {
+    let mut preflight = Preflight::default();
+    let shown = folder.display();
+    if !folder.join("store.sqlite").exists() {
+        match folder.ancestors().find(|f| f.exists()) {
+            Some(parent) if !parent.is_dir() => {
+                let says = format!("{} is no folder; name another in influxdb.url", parent.display());
+                return preflight.ends("store", Some("url"), says);
+            }
+            _ => preflight.good("store", format!("there is none in {shown} yet: connecting makes it")),
+        }
+        return preflight;
+    }
+    match Store::open(folder, StoreOptions::default()) {
+        Ok(store) => {
+            let state = store.stats().map(|stats| stats.state);
+            // It was only looked at: what it has to say was said.
+            let _closed = store.close();
+            match state {
+                Ok(State::Degraded(why)) => {
+                    return preflight.ends(
+                        "store",
+                        None,
+                        format!("the store in {shown} takes no readings: {why}"),
+                    );
+                }
+                Ok(_) => preflight.good("store", format!("the store in {shown} is well")),
+                Err(error) => return preflight.ends("store", None, error.to_string()),
+            }
+        }
+        Err(error) if error.is_locked() => preflight.add("store", Verdict::Warning, error.to_string()),
+        Err(error) => {
+            let says = format!("{error}; check influxdb.url, or look with `graylogic verify`");
+            return preflight.ends("store", Some("url"), says);
+        }
+    }
+    preflight
 }
 
 /// Fails with the first fault; for `connect_strict`.

@@ -55,8 +55,9 @@ pub(crate) fn translate(kind: ServerKind, batch: &Batch) -> Option<Translated> {
 fn line(encoder: &Encoder, text: &[u8], out: &mut Vec<u8>) -> Line {
     let is_vm = encoder.dialect() == Dialect::Vm;
     // Only these are read differently, so most lines are not even parsed.
-    let may_differ = |b: &u8| *b == b'\\' || (is_vm && *b == b'"');
-    if !text.iter().any(may_differ) && !(is_vm && ends_before_1970(text)) {
+    let differs = |b: &u8| *b == b'\\' || (is_vm && *b == b'"');
+    let may_differ = text.iter().any(differs) || (is_vm && ends_before_1970(text));
+    if !may_differ {
         return Line::Same;
     }
     // Every line in the spool has its time.
