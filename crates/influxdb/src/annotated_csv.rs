@@ -103,6 +103,9 @@ impl FluxReader {
     ///
     /// # Errors
     /// When more than 64 MiB of earlier bytes wait to be taken: nothing of the new ones is kept then.
+    ///
+    /// # Panics
+    /// In debug builds, after [`finish`](Self::finish).
     pub fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
         debug_assert!(!self.is_finished, "an answer goes on after its end");
         if self.is_over {
@@ -136,7 +139,9 @@ impl FluxReader {
             self.is_over = true;
             self.records = Records::default();
         }
-        found.map_err(|problem| Error::new(Kind::QueryFailed, format!("read the answer: {problem}")))
+        let failed =
+            |problem| Error::new(Kind::QueryFailed, shortened(format!("read the answer: {problem}")));
+        found.map_err(failed)
     }
 
     /// The next row, whichever table it is of; `None` when more bytes are needed, or when there is nothing more.
@@ -552,7 +557,7 @@ fn nameless(width: usize) -> Vec<String> {
 
 /// The error of a server that could not go on.
 fn broken_off(record: &Record<'_>, error: usize, reference: Option<usize>) -> String {
-    let said = |at: usize| record.columns().get(at).map(|c| shortened(record.text(c))).unwrap_or_default();
+    let said = |at: usize| record.columns().get(at).map(|c| record.text(c)).unwrap_or_default();
     let error = match said(error) {
         none if none.is_empty() => "it did not say why".to_owned(),
         error => error,
@@ -956,6 +961,23 @@ mod tests {
         assert_eq!(base64(b"+/+/"), Some(vec![0xfb, 0xff, 0xbf]));
         for text in ["Zg", "Zg=", "Z===", "====", "Zh==", "Zm9=", "Zg==Zg==", "Zm 9", "-_-_", "Zm9v\n"] {
             assert_eq!(base64(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_taken_takes_no_room() {
+        let answer = format!(",result,table,x\n{}", ",a,0,some text of a row\n".repeat(10_000));
+        for size in [1, 100, 1000] {
+            let mut reader = FluxReader::new();
+            let mut rows = 0;
+            for piece in answer.as_bytes().chunks(size) {
+                reader.feed(piece).unwrap();
+                while reader.next_record().unwrap().is_some() {
+                    rows += 1;
+                }
+                assert!(reader.records.waiting() < 30 && reader.records.buffer.capacity() < 4 * (size + 30));
+            }
+            assert_eq!(rows, 10_000);
         }
     }
 

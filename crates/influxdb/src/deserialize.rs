@@ -1,6 +1,7 @@
 //! Rows as values of the caller's types, by serde: a field of a struct is the column of its name. Knows nothing of CSV.
 
 use crate::error::{Error, Kind};
+use crate::refusal::shortened;
 use crate::table::{FluxRecord, FluxValue};
 use serde::de::value::SeqDeserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
@@ -46,7 +47,7 @@ impl FluxRecord {
                 Some(column) => format!("line {} of the answer, column \"{column}\"", self.line()),
                 None => format!("line {} of the answer", self.line()),
             };
-            Error::new(Kind::QueryFailed, format!("read a row: {place}: {}", misfit.message))
+            Error::new(Kind::QueryFailed, shortened(format!("read a row: {place}: {}", misfit.message)))
         })
     }
 }
@@ -82,6 +83,10 @@ impl de::Error for Misfit {
 
     fn invalid_value(found: Unexpected<'_>, wanted: &dyn de::Expected) -> Self {
         Self::custom(format_args!("it is {found} where {wanted} is asked for"))
+    }
+
+    fn duplicate_field(name: &'static str) -> Self {
+        Self::custom(format_args!("two columns are for \"{name}\": rename one in the query"))
     }
 
     fn missing_field(name: &'static str) -> Self {

@@ -271,6 +271,8 @@ fn an_error_table_is_an_error_after_the_rows_before_it() {
         let error = "error: read the answer: the server broke it off and did not say why";
         check(&format!("{rows},error,reference\n{end}"), &[head[0], head[1], error]);
     }
+    let long = format!(",error,reference\n,{},\n", "long ".repeat(1 << 18));
+    assert!(FluxReader::read_all(long.as_bytes()).unwrap_err().to_string().len() < 5000);
     let mut reader = FluxReader::new();
     reader.feed(format!("{rows},error,reference\n,no,\n").as_bytes()).unwrap();
     let mut tables = Vec::new();
@@ -725,6 +727,12 @@ fn a_row_that_does_not_fit_is_refused_with_line_column_and_both_types() {
     );
     let other = "#datatype,double\n,z\n,1\n";
     check::<f64>(other, ": there is no column \"x\": keep it in the query, or give the field a default");
+    check::<f64>(
+        "#datatype,double,double\n,x,x\n,1,2\n",
+        ": two columns are for \"x\": rename one in the query",
+    );
+    let long = FluxReader::read_all(format!(",x\n,{}\n", "y".repeat(1 << 20)).as_bytes()).unwrap();
+    assert!(long[0].rows()[0].deserialize::<One<f64>>().unwrap_err().to_string().len() < 5000);
     let numbers = FluxReader::read_all(TYPED.as_bytes()).unwrap()[0].rows()[0].deserialize::<Vec<i64>>();
     let message = numbers.unwrap_err().to_string();
     assert_eq!(message, "read a row: line 4 of the answer: it is map where a sequence is asked for");
