@@ -184,6 +184,9 @@ fn literal(name: &str, value: &FluxValue) -> Result<Value, Error> {
     })
 }
 
+/// So many bytes of an answer are gathered into tables; a longer one is read row by row.
+const GATHERED_BYTES_MAX: u64 = 256 << 20;
+
 /// The rows of an answer in Flux, as they come; dropped, the question is given up.
 ///
 /// It is an iterator that waits for each row; asynchronous code asks [`FluxRows::next_async`] instead. However long the
@@ -192,6 +195,8 @@ fn literal(name: &str, value: &FluxValue) -> Result<Value, Error> {
 pub struct FluxRows {
     pieces: Option<Pieces>,
     reader: FluxReader,
+    /// Bytes that came.
+    came: u64,
 }
 
 impl FluxRows {
@@ -223,7 +228,10 @@ impl FluxRows {
                 }
             }
             let failed = match self.pieces.as_mut()?.next().await {
-                Some(Ok(piece)) => self.reader.feed(&piece).err(),
+                Some(Ok(piece)) => {
+                    self.came += piece.len() as u64;
+                    self.reader.feed(&piece).err()
+                }
                 Some(Err(why)) => Some(broke_off(why)),
                 None => {
                     self.pieces = None;
@@ -255,7 +263,7 @@ impl FluxRows {
     /// All tables of the answer, the empty ones too; all of it is in memory then.
     ///
     /// # Errors
-    /// As [`FluxRows::next_async`]; the tables before are lost then.
+    /// As [`FluxRows::next_async`], and when the answer has more than 256 MiB; the tables before are lost then.
     pub fn tables(self) -> Result<Vec<FluxTable>, Error> {
         wait_for(self.tables_async())
     }
@@ -271,6 +279,10 @@ impl FluxRows {
                 (FluxItem::Table(table), _) => tables.push(table),
                 (FluxItem::Record(row), Some(table)) => table.rows.push(row),
                 (FluxItem::Record(_), None) => {}
+            }
+            if self.came > GATHERED_BYTES_MAX {
+                let message = "gather the tables of an answer: it has more than 256 MiB; read it row by row, or ask for less";
+                return Err(Error::new(Kind::QueryFailed, message));
             }
         }
         Ok(tables)
@@ -339,7 +351,7 @@ impl Client {
     /// As [`Client::query`].
     pub async fn query_async(&self, query: impl Into<FluxQuery>) -> Result<FluxRows, Error> {
         let pieces = self.pieces(query.into()).await?;
-        Ok(FluxRows { pieces: Some(pieces), reader: FluxReader::new() })
+        Ok(FluxRows { pieces: Some(pieces), reader: FluxReader::new(), came: 0 })
     }
 
     /// The answer to a question in Flux as the server writes it, with all annotations.

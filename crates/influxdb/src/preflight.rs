@@ -274,7 +274,7 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
     let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
     match http.send(place.write(kind, Vec::new(), false)) {
-        Ok(answer) => judge(preflight, &answer, kind, &place, base),
+        Ok(answer) => judge(preflight, &answer, kind, &place, http),
         Err(NoAnswer::Stopped) => preflight.ends("write", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => preflight.ends("write", None, why),
         Err(NoAnswer::Unusable { reason, setting }) => {
@@ -325,15 +325,20 @@ fn judge(
     answer: &Answer,
     kind: ServerKind,
     place: &Place,
-    base: &str,
+    http: &Http,
 ) -> Preflight {
+    let base = http.base();
+    let token = match http.token().is_empty() {
+        true => "there is none in the configuration, and the server wants none",
+        false => "the server takes it",
+    };
     let Place { org, bucket } = place;
     let container =
         if kind == ServerKind::InfluxDb1 || kind == ServerKind::InfluxDb3 { "database" } else { "bucket" };
     match outcome::read(answer, &Batch::default(), &[], false, 0) {
         // An empty body is no line protocol for some: then everything before it was right.
         Outcome::Delivered | Outcome::Unnamed(_) | Outcome::Refused(_) | Outcome::Partial { .. } => {
-            preflight.good("token", "the server takes it");
+            preflight.good("token", token);
             if kind == ServerKind::InfluxDb2 {
                 preflight.good("organisation", format!("{org:?} is there"));
             }
@@ -355,7 +360,7 @@ fn judge(
             ),
         ),
         Outcome::Held { reason, setting: "org" } => {
-            preflight.good("token", "the server takes it");
+            preflight.good("token", token);
             preflight.ends(
                 "organisation",
                 Some("org"),
@@ -363,7 +368,7 @@ fn judge(
             )
         }
         Outcome::Held { reason, setting: "bucket" } => {
-            preflight.good("token", "the server takes it");
+            preflight.good("token", token);
             if kind == ServerKind::InfluxDb2 {
                 preflight.good("organisation", format!("{org:?} is there"));
             }
