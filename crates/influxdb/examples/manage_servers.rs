@@ -4,7 +4,8 @@
 //! with an error when anything is not as it should be. Deleting is judged by asking the server itself.
 
 use graylogic_influxdb::{
-    BucketUpdate, Client, Config, HealthStatus, Level, Manage, NewBucket, Point, Predicate, Timestamp,
+    BucketUpdate, Client, Config, HealthStatus, Level, Manage, NewBucket, Point, Predicate, ServerKind,
+    Timestamp,
 };
 use std::error::Error;
 use std::io::{Read, Write};
@@ -30,7 +31,7 @@ fn main() -> Done {
     let health = manage.health()?;
     ensure(health.status == HealthStatus::Pass, &format!("health is {health:?}"))?;
     ensure(manage.ready()?, "the server is not ready")?;
-    let found = health.kind.map(|kind| kind.key());
+    let found = health.kind.map(ServerKind::key);
     ensure(found == Some(kind.as_str()), &format!("the server was taken for {found:?}"))?;
     say(&format!("{kind}, version {:?}, is well", manage.version()?))?;
 

@@ -6,7 +6,7 @@ use crate::dialect::Place;
 use crate::error::Error;
 use crate::http::{Answer, Http, NoAnswer, Request};
 use crate::kind::ServerKind;
-use crate::manage::{self, Managed, NewBucket, Server};
+use crate::manage;
 use crate::outcome::{self, Outcome};
 use crate::preflight;
 use crate::retry::Backoff;
@@ -295,7 +295,12 @@ impl Delivery {
 
     /// Whether the server says that it is well.
     fn is_healthy(&self) -> bool {
-        self.http.send(Request::get("health")).is_ok_and(|a| a.status == 200)
+        let path = match self.kind {
+            // Its older versions have no other.
+            Some(ServerKind::InfluxDb1) => "ping",
+            _ => "health",
+        };
+        self.http.send(Request::get(path)).is_ok_and(|a| matches!(a.status, 200 | 204))
     }
 
     /// Follows once, to the same server only.
@@ -373,16 +378,8 @@ impl Delivery {
         if !matches!(self.kind, Some(ServerKind::InfluxDb1 | ServerKind::InfluxDb2)) {
             return None;
         }
-        let bucket = &self.place.bucket;
-        let server = Managed::Server(Server::new(self.http.clone(), &self.place.org));
-        let made = self.http.wait(manage::create_bucket(server, NewBucket::new(bucket))).ok()?;
-        match made {
-            Ok(_) => tracing::info!(bucket, "the bucket was not there and was made"),
-            // Somebody else was faster.
-            Err(error) if error.is_exists() => {}
-            Err(error) => return Some(Err(error)),
-        }
-        Some(Ok(()))
+        let made = manage::create_missing(&self.http, &self.place.org, &self.place.bucket);
+        self.http.wait(made).ok()
     }
 }
 

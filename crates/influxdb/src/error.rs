@@ -20,8 +20,8 @@ pub(crate) enum Kind {
     InvalidPoint,
     InvalidConfig,
     QueryFailed,
-    TimedOut,
     Unsupported,
+    TimedOut,
     NotFound,
     Exists,
     Unauthorized,
@@ -89,19 +89,19 @@ impl Error {
     /// True when a question could not be answered.
     #[must_use]
     pub fn is_query_failed(&self) -> bool {
-        self.kind == Kind::QueryFailed
+        matches!(self.kind, Kind::QueryFailed | Kind::Unsupported)
+    }
+
+    /// True when the target cannot do this, whatever it holds; the message says what can.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.kind == Kind::Unsupported
     }
 
     /// True when a deadline passed; what was accepted stays accepted.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         self.kind == Kind::TimedOut
-    }
-
-    /// True when the target has nothing of the kind; the message says what it has instead.
-    #[must_use]
-    pub fn is_unsupported(&self) -> bool {
-        self.kind == Kind::Unsupported
     }
 
     /// True when the thing that was named is not there.

@@ -34,8 +34,7 @@ pub use setup::{Setup, SetupResult};
 pub use system::{HealthStatus, ServerHealth};
 pub use task::{Downsampling, NewTask, Task, TaskRun, TaskUpdate};
 
-pub(crate) use bucket::create as create_bucket;
-pub(crate) use server::{Managed, Server};
+use server::{Managed, Server};
 
 /// Manages a target. Cheap to clone; works from plain threads and from any asynchronous runtime.
 ///
@@ -147,7 +146,8 @@ calls! {
     run_task, run_task_async(id: &str) -> TaskRun = task::run;
     /// The latest runs of a task, which is named by its [`Task::id`]; at most a hundred.
     task_runs, task_runs_async(id: &str) -> Vec<TaskRun> = task::runs;
-    /// Deletes the readings of a bucket with `start <= time < stop` that the predicate means.
+    /// Deletes the readings of a bucket with `start <= time < stop` that the predicate means; a stop of
+    /// [`Timestamp::MAX`] is none.
     ///
     /// VictoriaMetrics deletes whole series only: from [`Timestamp::MIN`] to [`Timestamp::MAX`].
     delete, delete_async(bucket: &str, range: &Range<Timestamp>, predicate: &Predicate) -> () = delete::delete;
@@ -179,7 +179,7 @@ impl Manage {
                         .map_err(|e| Error::because(Kind::ConnectionFailed, "open the embedded store", e))?,
                 )
             }
-            Target::Remote(url) => Managed::Server(Server::new(Http::new(config, url)?, config.org())),
+            Target::Remote(url) => Managed::server(Http::new(config, url)?, config.org()),
         };
         Ok(Self { target, works: None })
     }
@@ -188,7 +188,7 @@ impl Manage {
     pub(crate) fn of(works: &Arc<Works>) -> Self {
         let target = match (&works.store, &works.http) {
             (Some(store), _) => Managed::Embedded(store.clone()),
-            (None, Some(http)) => Managed::Server(Server::new(http.clone(), works.config.org())),
+            (None, Some(http)) => Managed::server(http.clone(), works.config.org()),
             (None, None) => unreachable!("a client has a target"),
         };
         Self { target, works: Some(works.clone()) }
@@ -241,6 +241,17 @@ impl Manage {
         let closed = self.works.as_ref().is_some_and(|works| works.is_closing());
         if closed { Err(Error::closed()) } else { Ok(()) }
     }
+}
+
+/// Makes a bucket that readings are for and that is not there, which keeps them for ever.
+pub(crate) async fn create_missing(http: &Http, org: &str, name: &str) -> Result<(), Error> {
+    match bucket::create(Managed::server(http.clone(), org), NewBucket::new(name)).await {
+        Ok(_) => tracing::info!(bucket = name, "the bucket was not there and was made"),
+        // Somebody else was faster.
+        Err(error) if error.is_exists() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
 }
 
 fn told<T>(answer: Result<Result<T, Error>, crate::http::GaveUp>) -> Result<T, Error> {

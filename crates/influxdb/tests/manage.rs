@@ -786,6 +786,29 @@ fn readings_are_deleted_as_recorded() {
 }
 
 #[test]
+fn a_range_without_an_end_has_none() {
+    let server = Scripted::new(|seen| match seen.path.as_str() {
+        "/ping" => scripted::ping(ServerKind::InfluxDb2),
+        _ => Answer::of(204, ""),
+    });
+    let m = manage(&server, "my-org");
+    let whole = [
+        Timestamp::MIN..Timestamp::MAX,
+        Timestamp::from_nanos(i64::MIN)..Timestamp::from_nanos(i64::MAX),
+        Timestamp::from_nanos(0)..Timestamp::from_nanos(1),
+        // Nothing: the server would take the bounds for what is between them.
+        Timestamp::from_nanos(5)..Timestamp::from_nanos(5),
+        Timestamp::from_nanos(5)..Timestamp::from_nanos(4),
+    ];
+    whole.iter().for_each(|range| m.delete("b", range, &Predicate::new()).unwrap());
+    let (first, last) = ("1677-09-21T00:12:43.145224194Z", "2262-04-11T23:47:16.854775806Z");
+    let epoch = "1970-01-01T00:00:00Z";
+    let asked: Vec<Value> = server.seen().into_iter().skip(1).map(|seen| seen.body).collect();
+    let range = |start: &str, stop: &str| json!({ "start": start, "stop": stop });
+    assert_eq!(asked, [range(first, last), range(first, last), range(epoch, epoch)]);
+}
+
+#[test]
 fn a_fresh_server_is_set_up_as_recorded() {
     fn setup() -> Setup {
         Setup::new("u", "o", "b").password("long-enough")
@@ -1148,6 +1171,9 @@ fn databases_and_retention_policies_of_influxdb_1_are_its_buckets() {
             seen.iter().filter_map(|s| s.value("q")).filter(|q| !q.starts_with("SHOW")).collect();
         assert!(all.ends_with(statements), "{all:?}");
         assert!(seen.iter().all(|s| s.path == "/ping" || s.method == "POST"));
+        let is_shown =
+            |s: &&Seen| s.path == "/query" && s.authorization.as_deref() == Some("Bearer my-token");
+        assert_eq!(seen.iter().filter(is_shown).count(), seen.iter().filter(|s| s.path == "/query").count());
     };
     m.update_bucket("house/week", &BucketUpdate::new().retention(30 * DAY)).unwrap();
     said(&[r#"ALTER RETENTION POLICY "week" ON "house" DURATION 2592000s"#]);
@@ -1268,6 +1294,8 @@ fn the_embedded_store_is_managed() {
     assert!(m.create_bucket(&NewBucket::new("hours")).unwrap_err().is_exists());
     let changed = m.update_bucket(&made.id, &BucketUpdate::new().name("days").retention(None)).unwrap();
     assert_eq!((changed.id, changed.name.as_str(), changed.retention), (made.id.clone(), "days", None));
+    // The store is open once: through the client.
+    assert!(Manage::connect(&config).unwrap_err().is_connection_failed());
     let names: Vec<String> = m.buckets().unwrap().into_iter().map(|b| b.name).collect();
     assert_eq!(names, ["telemetry", "days"]);
     // One that cannot keep what it was asked to is not made.
@@ -1481,6 +1509,23 @@ fn a_bucket_that_is_missing_is_made_where_that_is_allowed() {
         let report = client.close(Duration::from_secs(60)).unwrap();
         assert_eq!((report.delivered, report.rejected), (1, 0));
     }
+    // Whoever must connect strictly has it before the first reading.
+    let server = missing_bucket(ServerKind::InfluxDb2, true);
+    let strict =
+        Config::remote(&server.url()).unwrap().with_spool(None).with_bucket("house").with_org("my-org");
+    let strict = strict.with_connect_strict(true);
+    let error = Client::connect(&strict).unwrap_err().to_string();
+    assert!(error.contains("has no bucket \"house\""), "{error}");
+    let client = Client::connect(&strict.clone().with_create_buckets(true)).unwrap();
+    assert_eq!(asks(&server, "/api/v2/buckets"), 1);
+    client.close(Duration::from_secs(60)).unwrap();
+    let server = missing_bucket(ServerKind::InfluxDb2, false);
+    let strict =
+        Config::remote(&server.url()).unwrap().with_spool(None).with_bucket("house").with_org("my-org");
+    let strict = strict.with_connect_strict(true).with_create_buckets(true);
+    let error = Client::connect(&strict).unwrap_err().to_string();
+    assert!(error.contains("; and it could not be made: create bucket \"house\""), "{error}");
+
     // Not allowed by the configuration, or by the server: it waits, and says why.
     for (creates, says) in [
         (false, "the server answered 404: bucket \"house\" not found"),
@@ -1503,4 +1548,29 @@ fn a_bucket_that_is_missing_is_made_where_that_is_allowed() {
         assert_eq!(asks(&server, "/api/v2/buckets") > 0, creates);
         client.close(Duration::ZERO).unwrap();
     }
+}
+
+#[test]
+fn a_bucket_that_does_not_show_after_it_was_made_is_waited_for() {
+    let made = answered(&recorded("buckets/life", 1));
+    let server = Scripted::new(move |seen| match seen.path.as_str() {
+        "/ping" => scripted::ping(ServerKind::InfluxDb2),
+        "/api/v2/orgs" => answered(&recorded("orgs/life", 2)),
+        "/api/v2/buckets" => made.clone(),
+        _ => Answer::of(404, r#"{"code":"not found","message":"bucket \"house\" not found"}"#),
+    });
+    let config =
+        Config::remote(&server.url()).unwrap().with_spool(None).with_bucket("house").with_org("my-org");
+    let config = config.with_batches(1, Duration::from_millis(1)).with_hurry(1000).with_create_buckets(true);
+    let client = Client::connect(&config).unwrap();
+    client.write_device_metric("a", "level", 1.0).unwrap();
+    let count = |path: &str| server.seen().iter().filter(|seen| seen.path == path).count();
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    while count("/api/v2/write") < 7 && std::time::Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    client.close(Duration::ZERO).unwrap();
+    let (writes, buckets) = (count("/api/v2/write"), count("/api/v2/buckets"));
+    // Each time it was made, it was tried at once and then after a pause.
+    assert!(writes >= 7 && (3..=writes / 2 + 1).contains(&buckets), "{writes} writes, {buckets} buckets");
 }

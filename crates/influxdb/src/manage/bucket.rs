@@ -154,8 +154,7 @@ pub(super) async fn find(target: Managed, name: String) -> Result<Option<Bucket>
         ServerKind::InfluxDb2 => {
             let request = server.with_org(Request::get("api/v2/buckets").with("name", &*name));
             let answer = server.hear(&doing, request).await?;
-            // No bucket, or no organisation: only the words tell.
-            if answer.status == 404 && String::from_utf8_lossy(&answer.body).contains("bucket") {
+            if Server::lacks(&answer, "bucket") {
                 return Ok(None);
             }
             if answer.status != 200 {

@@ -181,8 +181,12 @@ async fn influxdb2(
     predicate: &Predicate,
 ) -> Result<(), Error> {
     // It deletes what is at the end too.
-    let last = Timestamp::from_nanos(range.end.as_nanos() - 1);
-    let mut body = json!({ "start": range.start.to_string(), "stop": last.to_string() });
+    let first = range.start.max(Timestamp::MIN);
+    let last = match range.end < Timestamp::MAX {
+        true => Timestamp::from_nanos(range.end.as_nanos() - 1),
+        false => Timestamp::MAX,
+    };
+    let mut body = json!({ "start": first.to_string(), "stop": last.to_string() });
     let predicate = predicate.influxdb2();
     if !predicate.is_empty() {
         body["predicate"] = predicate.into();
@@ -231,7 +235,8 @@ fn embedded(
     if !store.buckets().iter().any(|known| known.name == bucket) {
         return Err(Error::new(Kind::NotFound, format!("{doing}: there is no bucket with this name")));
     }
-    let range = TimeRange::new(range.start, range.end);
+    let end = if range.end < Timestamp::MAX { range.end } else { Timestamp::from_nanos(i64::MAX) };
+    let range = TimeRange::new(range.start, end);
     store.delete(&predicate.selector(bucket), range).map(drop).map_err(|e| of_store(doing, e))
 }
 

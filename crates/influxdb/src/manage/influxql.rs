@@ -8,6 +8,7 @@ use crate::dialect::database;
 use crate::error::{Error, Kind};
 use crate::http::{Method, Request};
 use crate::kind::ServerKind;
+use crate::outcome::shortened;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -214,7 +215,7 @@ async fn run(server: &Server, doing: &str, statement: &str, db: Option<&str>) ->
     } else {
         Kind::Refused
     };
-    let reason = server.hidden(reason);
+    let reason = shortened(&server.hidden(reason));
     Err(Error::new(kind, format!("{doing}: the server answered: {reason}")))
 }
 

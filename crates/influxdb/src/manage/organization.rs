@@ -1,6 +1,6 @@
 //! Organisations of InfluxDB 2, which buckets, tokens and tasks are in.
 
-use super::server::{Managed, PAGE, path, text, time};
+use super::server::{Managed, PAGE, Server, path, text, time};
 use crate::error::Error;
 use crate::http::{Method, Request};
 use graylogic_line::Timestamp;
@@ -36,7 +36,7 @@ pub(super) async fn find(target: Managed, name: String) -> Result<Option<Organiz
     let doing = format!("find organisation {name:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
     let answer = server.hear(&doing, Request::get("api/v2/orgs").with("org", &*name)).await?;
-    if answer.status == 404 && String::from_utf8_lossy(&answer.body).contains("organization") {
+    if Server::lacks(&answer, "organization") {
         return Ok(None);
     }
     if answer.status != 200 {

@@ -1,6 +1,7 @@
 //! What is managed: the embedded store, or a server with the requests that all calls make. It says what an answer means as
 //! an error; what a success holds is for the files of the things.
 
+use crate::annotated_csv::instant;
 use crate::config::Secret;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, NoAnswer, Request};
@@ -27,7 +28,7 @@ const SECRET_BYTES_MIN: usize = 4;
 #[derive(Clone)]
 pub(crate) enum Managed {
     Embedded(Store),
-    Server(Server),
+    Server(Box<Server>),
 }
 
 /// A server, and the organisation that things of it are in.
@@ -40,10 +41,15 @@ pub(crate) struct Server {
 }
 
 impl Managed {
+    /// A server, whose buckets, tokens and tasks are those of this organisation.
+    pub(crate) fn server(http: Http, org: &str) -> Self {
+        Self::Server(Box::new(Server { http, org: org.to_owned(), secrets: Vec::new() }))
+    }
+
     /// What only InfluxDB 2 has; `lacks` is what all others have not, as in "has no tasks".
     pub(super) async fn influxdb2(self, doing: &str, lacks: &str) -> Result<Server, Error> {
         let server = match self {
-            Self::Server(server) => server,
+            Self::Server(server) => *server,
             Self::Embedded(_) => return Err(unsupported(doing, "the embedded store", lacks)),
         };
         match server.kind(doing).await? {
@@ -75,10 +81,6 @@ pub(super) fn of_store(doing: &str, error: graylogic_store::Error) -> Error {
 }
 
 impl Server {
-    pub(crate) fn new(http: Http, org: &str) -> Self {
-        Self { http, org: org.to_owned(), secrets: Vec::new() }
-    }
-
     /// The same, which shows none of these either.
     pub(super) fn hiding(mut self, secrets: impl IntoIterator<Item = Secret>) -> Self {
         self.secrets.extend(secrets);
@@ -204,6 +206,11 @@ impl Server {
         Ok(answer)
     }
 
+    /// Whether an answer says that there is no such thing: of a bucket, say, and not of the organisation it is looked for in.
+    pub(super) fn lacks(answer: &Answer, thing: &str) -> bool {
+        answer.status == 404 && Said::of(answer).message.starts_with(thing)
+    }
+
     /// An answer that is no success.
     pub(super) fn refused(&self, doing: &str, answer: &Answer) -> Error {
         let said = Said::of(answer);
@@ -215,7 +222,7 @@ impl Server {
             );
             return Error::new(Kind::Refused, message);
         }
-        let reason = self.hidden(&shortened(&said.message));
+        let reason = shortened(&self.hidden(&said.message));
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         let code = body["code"].as_str().unwrap_or_default();
         let kind = match answer.status {
@@ -305,7 +312,8 @@ pub(super) fn text(object: &Value, key: &str) -> Option<String> {
 
 /// A time of an object.
 pub(super) fn time(object: &Value, key: &str) -> Option<Timestamp> {
-    rfc3339(object[key].as_str()?)
+    // Go's nought, of the year 1, is no time that anything happened at.
+    instant(object[key].as_str()?.as_bytes())?.ok().filter(|time| time.is_storable())
 }
 
 /// A length in whole seconds, as all servers want it.
@@ -316,81 +324,9 @@ pub(super) fn seconds(doing: &str, what: &str, length: Duration) -> Result<u64, 
     Err(Error::new(Kind::Refused, format!("{doing}: {what} is {length:?}; give whole seconds, one at least")))
 }
 
-/// The instant of `2006-01-02T15:04:05.999999999+07:00`; `None` for anything else, and for what cannot be stored.
-pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
-    let number = |from: usize, to: usize| -> Option<i64> {
-        let digits = text.get(from..to)?;
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
-    };
-    let separators = [(4, "-"), (7, "-"), (13, ":"), (16, ":")];
-    let fits = separators.iter().all(|(at, s)| text.get(*at..at + 1) == Some(*s));
-    if !fits || !matches!(text.get(10..11), Some("T" | "t" | " ")) {
-        return None;
-    }
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let mut rest = text.get(19..)?;
-    let mut nanos = 0;
-    if let Some(fraction) = rest.strip_prefix('.') {
-        let length = fraction.bytes().take_while(u8::is_ascii_digit).count();
-        if length == 0 {
-            return None;
-        }
-        nanos = format!("{:0<9}", &fraction[..length.min(9)]).parse::<i64>().ok()?;
-        rest = &fraction[length..];
-    }
-    let at = text.len() - rest.len();
-    let offset = match rest.as_bytes() {
-        b"Z" | b"z" => 0,
-        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
-            let away = number(at + 1, at + 3)? * 3600 + number(at + 4, at + 6)? * 60;
-            if *sign == b'+' { away } else { -away }
-        }
-        _ => return None,
-    };
-    // Days since the epoch of a date of the Gregorian calendar, counted in years that begin in March.
-    let (y, m) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days =
-        365 * y + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + day - 719_469;
-    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
-    let instant = Timestamp::from_nanos(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?);
-    instant.is_storable().then_some(instant)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn instants_are_read_as_they_are_shown() {
-        for nanos in
-            [0, 1, -1, 1_700_000_000_123_456_789, -9_223_372_036_000_000_000, 951_782_400_000_000_000]
-        {
-            let instant = Timestamp::from_nanos(nanos);
-            assert_eq!(rfc3339(&instant.to_string()), Some(instant));
-        }
-        for (text, nanos) in [
-            ("1970-01-01T00:00:00Z", Some(0)),
-            ("1970-01-01T01:00:00.5+01:00", Some(500_000_000)),
-            ("1969-12-31T20:30:00-03:30", Some(0)),
-            ("1970-01-01T00:00:00.1234567891Z", Some(123_456_789)),
-            ("0001-01-01T00:00:00Z", None),
-            ("9999-01-01T00:00:00Z", None),
-            ("1970-13-01T00:00:00Z", None),
-            ("1970-01-01T00:00:00", None),
-            ("1970-01-01T00:00:00.Z", None),
-            ("1970-01-01T00:00:00+1:00", None),
-            ("1970-01-01", None),
-            ("+970-01-01T00:00:00Z", None),
-            ("ü970-01-01T00:00:00Z", None),
-            ("", None),
-        ] {
-            assert_eq!(rfc3339(text).map(Timestamp::as_nanos), nanos, "{text}");
-        }
-    }
 
     #[test]
     fn names_stay_in_their_place_of_a_path() {

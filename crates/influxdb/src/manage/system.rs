@@ -55,7 +55,7 @@ pub(super) async fn health(target: Managed) -> Result<ServerHealth, Error> {
         404 if kind == Some(ServerKind::InfluxDb1) => (HealthStatus::Pass, String::new()),
         401 | 403 | 404 => return Err(server.refused(doing, &answer)),
         status => {
-            let words = server.hidden(&shortened(&Said::of(&answer).message));
+            let words = shortened(&server.hidden(&Said::of(&answer).message));
             let passes = (200..300).contains(&status) && said["status"] != "fail";
             (if passes { HealthStatus::Pass } else { HealthStatus::Fail }, words)
         }
@@ -96,6 +96,9 @@ async fn look(server: &Server, doing: &str) -> Result<Option<Recognised>, Error>
     let ping = server.http.fetch(Request::get("ping")).await.map_err(|why| server.silent(doing, why))?;
     let shown = recognise(&ping);
     let configured = server.http.configured();
+    if shown.is_some() && configured.is_none() {
+        server.http.set_recognised(shown.clone());
+    }
     Ok(match (shown, configured) {
         (Some(shown), _) => Some(shown),
         (None, kind) => kind.map(|kind| Recognised { kind, version: String::new() }),
