@@ -1,7 +1,7 @@
 //! Manages a running server through the public calls and says what it found: `manage_servers KIND URL`, where KIND is one
 //! of `influxdb1`, `influxdb2`, `influxdb3`, `victoriametrics`. The token is taken from `GRAYLOGIC_INFLUXDB_TOKEN`, the
 //! organisation from `GRAYLOGIC_INFLUXDB_ORG`. It makes what it needs under names of its own, deletes it again, and ends
-//! with an error when anything is not as it should be. Deleting is judged by asking the server itself.
+//! with an error when anything is not as it should be. Deleting is judged by asking the server itself, without credentials.
 
 use graylogic_influxdb::{
     BucketUpdate, Client, Config, HealthStatus, Level, Manage, NewBucket, Point, Predicate, ServerKind,
