@@ -14,9 +14,13 @@ use graylogic_line::Timestamp;
 use graylogic_store::{State, Store, StoreOptions};
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 /// Clocks that differ by more make readings fall into the wrong hour, and out of what a bucket keeps.
 const SKEW_SECONDS_MAX: i64 = 60;
+
+/// Each of the two questions is given up after this time: connecting strictly fails within ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was found out about a target, in the order it was asked. Shown, it is one line for each check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -252,8 +256,10 @@ fn on_a_thread<T: Send + 'static>(
 fn ask(config: &Config, http: &Http) -> Preflight {
     let mut preflight = Preflight::default();
     let base = http.base();
+    // Never so short that a busy machine misses it.
+    let patience = Some((PATIENCE / config.hurry()).max(Duration::from_millis(250)));
     // Whether anybody is there, before anything that needs rights.
-    let ping = match http.send(Request::get("ping")) {
+    let ping = match http.send(Request { timeout: patience, ..Request::get("ping") }) {
         Ok(ping) => ping,
         Err(NoAnswer::Stopped) => return preflight.ends("address", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => {
@@ -293,7 +299,7 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     };
     look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
     let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
-    match http.send(place.write(kind, Vec::new(), false)) {
+    match http.send(Request { timeout: patience, ..place.write(kind, Vec::new(), false) }) {
         Ok(answer) => judge(preflight, &answer, kind, &place, http),
         Err(NoAnswer::Stopped) => preflight.ends("write", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => preflight.ends("write", None, why),

@@ -272,6 +272,15 @@ fn nobody_there_and_a_clock_that_is_off_are_told() {
     assert_eq!((fault.name, fault.setting), ("address", None), "{preflight}");
     assert!(fault.says.contains("influxdb.url"), "{preflight}");
 
+    // The machine takes connections for a program that never does anything with them.
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", hangs.local_addr().unwrap());
+    let config_of_hanging =
+        Config::remote(&url).unwrap().with_spool(None).with_hurry(20).with_connect_strict(true);
+    let preflight = Client::preflight(&config_of_hanging).unwrap();
+    assert!(preflight.fault().unwrap().says.contains("did not answer in time"), "{preflight}");
+    assert!(Client::connect(&config_of_hanging).unwrap_err().is_retryable());
+
     let off = server(ServerKind::InfluxDb2);
     let date = "X-Influxdb-Version: v2.8.0\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
     *off.ping.lock().unwrap() = Some(answer("204 No Content", date, ""));
