@@ -89,7 +89,7 @@ impl Error {
     /// True when a question could not be answered.
     #[must_use]
     pub fn is_query_failed(&self) -> bool {
-        matches!(self.kind, Kind::QueryFailed | Kind::Unsupported)
+        self.kind == Kind::QueryFailed
     }
 
     /// True when the target cannot do this, whatever it holds; the message says what can.
