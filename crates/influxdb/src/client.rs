@@ -7,7 +7,7 @@ use crate::http::Http;
 use crate::lane::Lane;
 use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
-use crate::preflight;
+use crate::preflight::{self, Preflight};
 use crate::stats::Stats;
 use crate::worker::{Works, start};
 use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
@@ -145,6 +145,15 @@ impl Client {
                 Ok(Self::with(start(config, None, Some(http))?, Encoder::new(Dialect::V2)))
             }
         }
+    }
+
+    /// What is right and wrong with the target of a configuration, found out by asking it: nothing is stored. It waits for the
+    /// server as long as its requests may take. Shown, it has a line for each check.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when there is nothing to ask, because the configuration itself cannot be used.
+    pub fn preflight(config: &Config) -> Result<Preflight, Error> {
+        preflight::look(config)
     }
 
     /// A client of a store that is open already; closing the client closes the store.
@@ -594,6 +603,21 @@ impl Client {
         self.store().ok_or_else(|| Error::new(Kind::QueryFailed, message))
     }
 
+    /// The server that is asked something which only servers answer.
+    pub(crate) fn server(&self, what: &str) -> Result<Http, Error> {
+        if self.works().is_closing() {
+            return Err(Error::closed());
+        }
+        let message =
+            format!("{what} is not answered by the embedded store in this version; use a typed query");
+        self.works().http.clone().ok_or_else(|| Error::new(Kind::Unsupported, message))
+    }
+
+    /// The organisation of the target.
+    pub(crate) fn org(&self) -> &str {
+        self.works().config.org()
+    }
+
     fn selector(&self, measurement: &str, tags: &[(&str, &str)]) -> Selector {
         let all = Selector::bucket(&*self.lane.bucket).measurement(measurement);
         tags.iter().fold(all, |s, (k, v)| s.tag(*k, Matcher::equal(*v)))
@@ -635,6 +659,7 @@ impl Handle {
             works.abandon();
             works.wait_ended(Instant::now() + Duration::from_secs(1));
         }
+        works.stop_requests();
         works.release_spool();
         works.count_abandoned();
         // A dropped reading is news as well, and has a moment to be told after the deadline.

@@ -289,7 +289,12 @@ impl Delivery {
 
     /// Whether the server says that it is well.
     fn is_healthy(&self) -> bool {
-        self.http.send(Request::get("health")).is_ok_and(|a| a.status == 200)
+        let path = match self.kind {
+            // Its older versions have no other.
+            Some(ServerKind::InfluxDb1) => "ping",
+            _ => "health",
+        };
+        self.http.send(Request::get(path)).is_ok_and(|a| matches!(a.status, 200 | 204))
     }
 
     /// Follows once, to the same server only.

@@ -65,11 +65,14 @@
 //!   `kill -9`;
 //! - Flux and other query languages; several targets of one client; readings routed to buckets by rules.
 
+mod annotated_csv;
 mod client;
 mod config;
 mod delivery;
+mod deserialize;
 mod dialect;
 mod error;
+mod flux_query;
 mod http;
 mod kind;
 mod lane;
@@ -78,16 +81,20 @@ mod notify;
 mod outcome;
 mod preflight;
 mod proxy;
+mod refusal;
 mod retry;
 mod sender;
 mod stats;
+mod table;
 mod tls;
 mod translate;
 mod worker;
 
+pub use annotated_csv::FluxReader;
 pub use client::{Aggregate, Client, CloseReport, FlushReport, LatestValue, QuerySeries, SeriesHandle};
 pub use config::{Config, Target, TlsVersion};
 pub use error::Error;
+pub use flux_query::{FluxQuery, FluxRaw, FluxRows};
 pub use graylogic_durable::{Level, SyncPolicy, WhenFull};
 pub use graylogic_line::{EncodeError, FieldRef, FieldValue, Point, Timestamp};
 pub use graylogic_store::{Store, Value};
@@ -96,3 +103,4 @@ pub use metrics::METRICS_CONTENT_TYPE;
 pub use notify::{RefusedLine, WriteError, WriteErrorKind};
 pub use preflight::{Check, Preflight, Verdict};
 pub use stats::{Health, Stats};
+pub use table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue};

@@ -10,11 +10,16 @@ use crate::outcome::{self, Outcome};
 use crate::retry::http_date;
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
-use graylogic_store::{Store, StoreOptions};
+use graylogic_store::{State, Store, StoreOptions};
 use std::fmt;
+use std::path::Path;
+use std::time::Duration;
 
 /// Clocks that differ by more make readings fall into the wrong hour, and out of what a bucket keeps.
 const SKEW_SECONDS_MAX: i64 = 60;
+
+/// Each of the two questions is given up after this time: connecting strictly fails within ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was found out about a target, in the order it was asked. Shown, it is one line for each check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,13 +122,17 @@ impl fmt::Display for Preflight {
 
 /// What the server is: asked once, until somebody has reason to forget it. `None` when it does not show.
 pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnswer> {
-    if let Some(kind) = http.configured() {
-        return Ok(Some(Recognised { kind, version: String::new() }));
-    }
     if let Some(known) = http.recognised() {
         return Ok(Some(known));
     }
     let found = recognise(&http.fetch(Request::get("ping")).await?);
+    let found = match (http.configured(), found) {
+        (Some(kind), Some(found)) if kind != found.kind => {
+            return Err(NoAnswer::Unusable { reason: differs(http, kind, &found), setting: "kind" });
+        }
+        (Some(kind), None) => Some(Recognised { kind, version: String::new() }),
+        (_, found) => found,
+    };
     if let Some(found) = &found {
         tracing::debug!(server = http.base(), %found, "the server was recognised");
         http.set_recognised(Some(found.clone()));
@@ -131,22 +140,61 @@ pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnsw
     Ok(found)
 }
 
+/// A server of another kind than the configuration says may take readings in a way that spoils them.
+fn differs(http: &Http, configured: ServerKind, found: &Recognised) -> String {
+    let (base, configured, right) = (http.base(), configured.key(), found.kind.key());
+    format!("{base} is {found}, but influxdb.kind says {configured}; set influxdb.kind to {right} or auto")
+}
+
 /// Looks at the target of a configuration; waits for a server as long as its requests may take.
 pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
     match config.target() {
-        Target::Embedded(folder) => {
-            let mut preflight = Preflight::default();
-            match Store::open(folder, StoreOptions::default()).and_then(|store| store.close()) {
-                Ok(()) => preflight.good("store", format!("{} can be opened", folder.display())),
-                Err(error) => return Ok(preflight.ends("store", Some("url"), error.to_string())),
-            }
-            Ok(preflight)
-        }
+        Target::Embedded(folder) => Ok(look_at_store(folder)),
         Target::Remote(url) => {
             let http = Http::new(config, url)?;
             on_a_thread(move |config| ask(config, &http), config)
         }
     }
+}
+
+/// Looks at the embedded store, without making one.
+fn look_at_store(folder: &Path) -> Preflight {
+    let mut preflight = Preflight::default();
+    let shown = folder.display();
+    if !folder.join("store.sqlite").exists() {
+        match folder.ancestors().find(|f| f.exists()) {
+            Some(parent) if !parent.is_dir() => {
+                let says = format!("{} is no folder; name another in influxdb.url", parent.display());
+                return preflight.ends("store", Some("url"), says);
+            }
+            _ => preflight.good("store", format!("there is none in {shown} yet: connecting makes it")),
+        }
+        return preflight;
+    }
+    match Store::open(folder, StoreOptions::default()) {
+        Ok(store) => {
+            let state = store.stats().map(|stats| stats.state);
+            // It was only looked at: what it has to say was said.
+            let _closed = store.close();
+            match state {
+                Ok(State::Degraded(why)) => {
+                    return preflight.ends(
+                        "store",
+                        None,
+                        format!("the store in {shown} takes no readings: {why}"),
+                    );
+                }
+                Ok(_) => preflight.good("store", format!("the store in {shown} is well")),
+                Err(error) => return preflight.ends("store", None, error.to_string()),
+            }
+        }
+        Err(error) if error.is_locked() => preflight.add("store", Verdict::Warning, error.to_string()),
+        Err(error) => {
+            let says = format!("{error}; check influxdb.url, or look with `graylogic verify`");
+            return preflight.ends("store", Some("url"), says);
+        }
+    }
+    preflight
 }
 
 /// Fails with the first fault; for `connect_strict`.
@@ -188,8 +236,10 @@ fn on_a_thread<T: Send + 'static>(
 fn ask(config: &Config, http: &Http) -> Preflight {
     let mut preflight = Preflight::default();
     let base = http.base();
+    // Never so short that a busy machine misses it.
+    let patience = Some((PATIENCE / config.hurry()).max(Duration::from_millis(250)));
     // Whether anybody is there, before anything that needs rights.
-    let ping = match http.send(Request::get("ping")) {
+    let ping = match http.send(Request { timeout: patience, ..Request::get("ping") }) {
         Ok(ping) => ping,
         Err(NoAnswer::Stopped) => return preflight.ends("address", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => {
@@ -210,11 +260,7 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     preflight.server.clone_from(&found);
     let kind = match (http.configured(), &found) {
         (Some(configured), Some(found)) if configured != found.kind => {
-            let says = format!(
-                "{base} is {found}, but influxdb.kind says {}; set influxdb.kind to {} or auto",
-                configured.key(),
-                found.kind.key()
-            );
+            let says = differs(http, configured, found);
             return preflight.ends("kind", Some("kind"), says);
         }
         (Some(configured), None) => {
@@ -233,8 +279,8 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     };
     look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
     let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
-    match http.send(place.write(kind, Vec::new(), false)) {
-        Ok(answer) => judge(preflight, &answer, kind, &place, base),
+    match http.send(Request { timeout: patience, ..place.write(kind, Vec::new(), false) }) {
+        Ok(answer) => judge(preflight, &answer, kind, &place, http),
         Err(NoAnswer::Stopped) => preflight.ends("write", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => preflight.ends("write", None, why),
         Err(NoAnswer::Unusable { reason, setting }) => {
@@ -294,15 +340,20 @@ fn judge(
     answer: &Answer,
     kind: ServerKind,
     place: &Place,
-    base: &str,
+    http: &Http,
 ) -> Preflight {
+    let base = http.base();
+    let token = match http.token().is_empty() {
+        true => "there is none in the configuration, and the server wants none",
+        false => "the server takes it",
+    };
     let Place { org, bucket } = place;
     let container =
         if kind == ServerKind::InfluxDb1 || kind == ServerKind::InfluxDb3 { "database" } else { "bucket" };
     match outcome::read(answer, &Batch::default(), &[], false, 0) {
         // An empty body is no line protocol for some: then everything before it was right.
         Outcome::Delivered | Outcome::Unnamed(_) | Outcome::Refused(_) | Outcome::Partial { .. } => {
-            preflight.good("token", "the server takes it");
+            preflight.good("token", token);
             if kind == ServerKind::InfluxDb2 {
                 preflight.good("organisation", format!("{org:?} is there"));
             }
@@ -324,7 +375,7 @@ fn judge(
             ),
         ),
         Outcome::Held { reason, setting: "org" } => {
-            preflight.good("token", "the server takes it");
+            preflight.good("token", token);
             preflight.ends(
                 "organisation",
                 Some("org"),
@@ -332,7 +383,7 @@ fn judge(
             )
         }
         Outcome::Held { reason, setting: "bucket" } => {
-            preflight.good("token", "the server takes it");
+            preflight.good("token", token);
             if kind == ServerKind::InfluxDb2 {
                 preflight.good("organisation", format!("{org:?} is there"));
             }
