@@ -2,7 +2,10 @@
 
 use crate::error::{Error, Kind};
 use crate::kind::ServerKind;
+use crate::proxy::{ProxyAddress, ProxyChoice};
 use graylogic_durable::{SyncPolicy, WhenFull};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use rustls::pki_types::ServerName;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,8 +17,27 @@ const BATCH_SIZE_MAX: u64 = 100_000;
 const FLUSH_INTERVAL_MAX: u64 = 3600;
 /// Longest time between syncs of the spool.
 const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
-/// The keys of the section: the seed's, then those of TLS and of the spool.
-const KEYS: [&str; 18] = [
+/// Most headers of a user's, and most bytes of one's value: what servers take at least.
+const HEADERS_MAX: usize = 32;
+const HEADER_BYTES_MAX: usize = 4096;
+/// Headers that each request sets for itself, or that belong to the connection; and those that begin so.
+const HEADERS_OURS: [&str; 12] = [
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+const HEADERS_OURS_BEGIN: [&str; 2] = ["content-", "proxy-"];
+/// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
+const KEYS: [&str; 22] = [
     "enabled",
     "url",
     "kind",
@@ -29,6 +51,10 @@ const KEYS: [&str; 18] = [
     "ca_file",
     "certificate_file",
     "key_file",
+    "tls_min_version",
+    "tls_server_name",
+    "proxy",
+    "headers",
     "spool",
     "spool_sync",
     "spool_megabytes_max",
@@ -63,6 +89,7 @@ pub struct Config {
     connect_strict: bool,
     create_buckets: bool,
     tls: TlsFiles,
+    connection: ConnectionConfig,
     spool: SpoolConfig,
     hurry: u32,
     source: Source,
@@ -78,7 +105,7 @@ impl PartialEq for Source {
     }
 }
 
-/// The PEM files for connections to a server. Read when connecting, and again after a handshake failed.
+/// The PEM files for connections to a server. Read when connecting, and again when they changed or a handshake failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TlsFiles {
     /// Authorities that are trusted in place of the system's.
@@ -86,6 +113,28 @@ pub(crate) struct TlsFiles {
     /// What this client shows, and the key of it.
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
+}
+
+/// How a server is reached, besides the files of TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ConnectionConfig {
+    pub(crate) min_version: TlsVersion,
+    /// What the server's certificate must name, when that is not the host of the address.
+    pub(crate) server_name: Option<String>,
+    pub(crate) proxy: ProxyChoice,
+    /// Sent with each request. The values are marked as sensitive, and not shown.
+    pub(crate) headers: HeaderMap,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[default]
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
 }
 
 /// How readings on their way to a server are kept.
@@ -172,6 +221,7 @@ impl Default for Config {
             connect_strict: false,
             create_buckets: false,
             tls: TlsFiles::default(),
+            connection: ConnectionConfig::default(),
             spool: SpoolConfig::default(),
             hurry: 1,
             source: Source::default(),
@@ -345,6 +395,38 @@ impl Config {
             "ca_file" => self.tls.ca = file(&text()?),
             "certificate_file" => self.tls.certificate = file(&text()?),
             "key_file" => self.tls.key = file(&text()?),
+            "tls_min_version" => {
+                // 1.2 is a number for YAML.
+                let word = value.as_f64().map_or_else(text, |number| Ok(number.to_string()))?;
+                self.connection.min_version = match word.as_str() {
+                    "" | "1.2" => TlsVersion::Tls12,
+                    "1.3" => TlsVersion::Tls13,
+                    other => return Err(format!("is {other:?}; write \"1.2\" or \"1.3\"")),
+                };
+            }
+            "tls_server_name" => self.connection.server_name = server_name(&text()?)?,
+            "proxy" if *value == Value::Bool(false) => self.connection.proxy = ProxyChoice::Off,
+            // It may hold a password, so it is never shown.
+            "proxy" => {
+                let text = text().map_err(|_| "is not a text; write http://HOST:PORT, or off")?;
+                self.connection.proxy = proxy(&text)?;
+            }
+            "headers" => {
+                let Value::Object(given) = value else {
+                    return Err(
+                        "is no section with names and values, or no lines \"NAME: VALUE\", each name once"
+                            .into(),
+                    );
+                };
+                self.connection.headers = HeaderMap::new();
+                for (name, value) in given {
+                    // What shows a value here must not: it is a secret.
+                    let value = value.as_str().ok_or_else(|| {
+                        format!("has a value for {name:?} that is not a text; put it in quotes")
+                    })?;
+                    self.add_header(name, value)?;
+                }
+            }
             // `off` is a boolean for YAML.
             "spool" if *value == Value::Bool(false) => self.spool.folder = None,
             "spool" => {
@@ -529,6 +611,75 @@ impl Config {
         self
     }
 
+    /// Refuses servers that speak only older versions of TLS. TLS 1.2 unless set.
+    #[must_use]
+    pub fn with_tls_min_version(mut self, version: TlsVersion) -> Self {
+        self.connection.min_version = version;
+        self
+    }
+
+    /// The name that the server's certificate must have, where the address has another one or none: requests still go to
+    /// the host of the address, but name the server so, in TLS (SNI) and in the header `Host`. Empty: the host's own name.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when it is no name.
+    pub fn with_tls_server_name(mut self, name: &str) -> Result<Self, Error> {
+        let wrong = |why| Error::new(Kind::InvalidConfig, format!("the server's name {why}"));
+        self.connection.server_name = server_name(name).map_err(wrong)?;
+        Ok(self)
+    }
+
+    /// Sends requests through a proxy, `http://[user:password@]host:port`, or through none, `off`. Empty: through the one
+    /// that the environment names for the server, which is never one for this machine itself. User and password are never
+    /// logged or shown.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when it is no address of a proxy.
+    pub fn with_proxy(mut self, address: &str) -> Result<Self, Error> {
+        let wrong = |why| Error::new(Kind::InvalidConfig, format!("the proxy {why}"));
+        self.connection.proxy = proxy(address).map_err(wrong)?;
+        Ok(self)
+    }
+
+    /// Adds a header to each request. Its value is never logged or shown.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when requests cannot carry it, or set it themselves.
+    pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, Error> {
+        self.add_header(name, value)
+            .map_err(|why| Error::new(Kind::InvalidConfig, format!("the list of headers {why}")))?;
+        Ok(self)
+    }
+
+    fn add_header(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let headers = &mut self.connection.headers;
+        let wrong = |why: &str| format!("has a header {name:?}, {why}");
+        let header = HeaderName::try_from(name)
+            .map_err(|_| wrong("which is no name of one; use letters, digits and -"))?;
+        let is = header.as_str();
+        if is == "authorization" {
+            return Err(wrong("which shows the token; set influxdb.token instead"));
+        }
+        if HEADERS_OURS.contains(&is) || HEADERS_OURS_BEGIN.iter().any(|b| is.starts_with(b)) {
+            return Err(wrong("which requests set themselves; take it out"));
+        }
+        if value.len() > HEADER_BYTES_MAX {
+            return Err(wrong(&format!("whose value is longer than {HEADER_BYTES_MAX} bytes")));
+        }
+        if headers.contains_key(&header) {
+            return Err(wrong("which is there already, in upper or lower case; give one"));
+        }
+        if headers.len() == HEADERS_MAX {
+            return Err(wrong(&format!("which is one more than {HEADERS_MAX}; take some out")));
+        }
+        let mut value = HeaderValue::try_from(value).map_err(|_| {
+            wrong("whose value holds a line feed or another character that no request can carry")
+        })?;
+        value.set_sensitive(true);
+        headers.insert(header, value);
+        Ok(())
+    }
+
     /// Makes pauses between tries so many times shorter: for tests.
     #[doc(hidden)]
     #[must_use]
@@ -577,6 +728,10 @@ impl Config {
         &self.tls
     }
 
+    pub(crate) fn connection(&self) -> &ConnectionConfig {
+        &self.connection
+    }
+
     pub(crate) fn spool(&self) -> &SpoolConfig {
         &self.spool
     }
@@ -616,6 +771,17 @@ fn from_text(key: &str, text: &str) -> Value {
                 Err(_) => Value::String(text.to_owned()),
             }
         }
+        "headers" => {
+            let pair = |line: &str| {
+                let (name, value) = line.split_once(':')?;
+                Some((name.trim().to_owned(), Value::String(value.trim().to_owned())))
+            };
+            let lines = || text.lines().filter(|line| !line.trim().is_empty());
+            match lines().map(pair).collect::<Option<Map<_, _>>>() {
+                Some(headers) if headers.len() == lines().count() => Value::Object(headers),
+                _ => Value::String(text.to_owned()),
+            }
+        }
         _ => Value::String(text.to_owned()),
     }
 }
@@ -636,6 +802,25 @@ fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
 /// A file that a key names, unless it names none.
 fn file(name: &str) -> Option<PathBuf> {
     (!name.is_empty()).then(|| name.into())
+}
+
+/// A name that a certificate can have, unless it is empty.
+fn server_name(name: &str) -> Result<Option<String>, String> {
+    match ServerName::try_from(name) {
+        _ if name.is_empty() => Ok(None),
+        Ok(ServerName::DnsName(_)) => Ok(Some(name.to_owned())),
+        _ => {
+            Err(format!("is {name:?}, which is no name of a host; give the one in the server's certificate"))
+        }
+    }
+}
+
+fn proxy(text: &str) -> Result<ProxyChoice, String> {
+    Ok(match text.trim() {
+        "" => ProxyChoice::Environment,
+        "off" => ProxyChoice::Off,
+        address => ProxyChoice::Address(ProxyAddress::parse(address)?),
+    })
 }
 
 fn target(url: &str) -> Result<Target, String> {

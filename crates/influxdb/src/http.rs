@@ -2,22 +2,25 @@
 //! runtime. It knows nothing of lines, outcomes or kinds of server. The HTTP library's threads live in a small runtime of the
 //! client's own.
 
-use crate::config::{Config, Secret, TlsFiles};
+use crate::config::{Config, ConnectionConfig, Secret, TlsFiles, TlsVersion};
 use crate::error::{Error, Kind};
 use crate::kind::{Recognised, Scheme, ServerKind, recognise_path};
-use crate::tls;
+use crate::proxy::{self, Proxy};
+use crate::tls::{self, Stamps};
 use flate2::Compression;
 use flate2::write::{GzEncoder, MultiGzDecoder};
-use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{self, HeaderValue};
 use reqwest::{Client, Url};
 use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -28,6 +31,14 @@ pub(crate) use reqwest::Method;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request with its answer takes no longer, unless it says so.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection without requests is closed before a proxy or a firewall on the way forgets it, which is after a minute.
+const IDLE_MAX: Duration = Duration::from_secs(50);
+/// A connection is asked so often whether the other side is still there, and is gone after so many times without a word.
+/// Without it requests of HTTP/2 would go into a dead connection for ever, one timeout after the other.
+const ALIVE_EVERY: Duration = Duration::from_secs(15);
+const ALIVE_TRIES: u32 = 3;
+/// Requests look so often whether the files of certificates changed.
+const FILES_EVERY: Duration = Duration::from_secs(10);
 /// More of an answer that does not come in pieces is not read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Shorter bodies are not worth compressing.
@@ -41,11 +52,12 @@ const UNPACKED_AT_ONCE: usize = 4096;
 #[derive(Clone)]
 pub(crate) struct Http {
     runtime: Arc<Background>,
-    /// Made anew from the files after a handshake showed that their certificates do not fit.
-    client: Arc<Mutex<Client>>,
-    recipe: Recipe,
+    current: Arc<Mutex<Current>>,
+    recipe: Arc<Recipe>,
     untrusted: Arc<AtomicBool>,
     base: Url,
+    /// The same, with the name of the server that its certificate has.
+    named: Url,
     token: Arc<Mutex<Secret>>,
     configured: Option<ServerKind>,
     recognised: Arc<Mutex<Option<Recognised>>>,
@@ -101,24 +113,78 @@ impl Request {
     }
 }
 
+/// The HTTP library's client. Made anew when its files changed; requests on their way keep the one they began with.
+struct Current {
+    client: Client,
+    /// Which client this is, from 0.
+    version: u64,
+    /// The files that it was made from.
+    files: Stamps,
+    looked: Instant,
+    /// Whether somebody was told that the files of now cannot be used.
+    is_warned: bool,
+}
+
 /// What the HTTP library's client is made from.
 #[derive(Clone, Debug)]
 struct Recipe {
     tls: TlsFiles,
+    connection: ConnectionConfig,
+    proxy: Option<Proxy>,
+    /// Where requests go, when they name the server otherwise.
+    host: Option<String>,
     connect_timeout: Duration,
     request_timeout: Duration,
+    files_every: Duration,
+    alive_every: Duration,
 }
 
 impl Recipe {
     fn client(&self) -> Result<Client, Error> {
-        let builder = Client::builder()
+        let starting = |e: &reqwest::Error| {
+            Error::new(Kind::ConnectionFailed, format!("prepare requests to the server: {}", causes(e)))
+        };
+        let mut builder = Client::builder()
             .user_agent(concat!("graylogic-influxdb/", env!("CARGO_PKG_VERSION")))
+            .default_headers(self.connection.headers.clone())
             .connect_timeout(self.connect_timeout)
             .timeout(self.request_timeout)
             .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(2);
-        tls::with_files(builder, &self.tls)?.build().map_err(|e| {
-            Error::new(Kind::ConnectionFailed, format!("prepare requests to the server: {}", causes(&e)))
+            .pool_max_idle_per_host(2)
+            .pool_idle_timeout(IDLE_MAX)
+            .tcp_keepalive(ALIVE_EVERY)
+            .tcp_keepalive_interval(ALIVE_EVERY)
+            .tcp_keepalive_retries(ALIVE_TRIES)
+            .http2_keep_alive_interval(self.alive_every)
+            // On a slow line the question waits behind a long request, which has this time as well.
+            .http2_keep_alive_timeout(self.request_timeout)
+            .http2_keep_alive_while_idle(true)
+            .tls_version_min(match self.connection.min_version {
+                TlsVersion::Tls12 => reqwest::tls::Version::TLS_1_2,
+                TlsVersion::Tls13 => reqwest::tls::Version::TLS_1_3,
+            });
+        // The environment is asked by `proxy.rs` and nobody else.
+        builder = match &self.proxy {
+            None => builder.no_proxy(),
+            Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.address.url()).map_err(|e| starting(&e))?),
+        };
+        if let Some(host) = &self.host {
+            builder = builder.dns_resolver(Arc::new(AlwaysAt(host.as_str().into())));
+        }
+        tls::with_files(builder, &self.tls)?.build().map_err(|e| starting(&e))
+    }
+}
+
+/// Looks up one host, whatever the name: requests name the server as its certificate does, and go where `url` says.
+struct AlwaysAt(Arc<str>);
+
+impl Resolve for AlwaysAt {
+    fn resolve(&self, _name: Name) -> Resolving {
+        let host = self.0.clone();
+        Box::pin(async move {
+            // The port is that of the request.
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((&*host, 0)).await?.collect();
+            Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
@@ -275,12 +341,27 @@ impl Http {
         };
         // Never so short that a busy machine misses it.
         let hurried = |time: Duration| (time / config.hurry()).max(Duration::from_millis(250));
+        let connection = config.connection();
+        let proxy = proxy::choose(&connection.proxy, &base, |name| std::env::var(name).ok())
+            .map_err(|why| Error::new(Kind::InvalidConfig, why))?;
+        let (named, host) = match &connection.server_name {
+            None => (base.clone(), None),
+            Some(name) => named(&base, name, proxy.as_ref())?,
+        };
         let recipe = Recipe {
             tls: config.tls().clone(),
+            connection: connection.clone(),
+            proxy,
+            host,
             connect_timeout: hurried(CONNECT_TIMEOUT),
             request_timeout: hurried(REQUEST_TIMEOUT),
+            files_every: FILES_EVERY / config.hurry(),
+            alive_every: hurried(ALIVE_EVERY),
         };
-        let client = Arc::new(Mutex::new(recipe.client()?));
+        // Looked at before they are read: what changes in between is seen later.
+        let files = Stamps::of(&recipe.tls);
+        let client = recipe.client()?;
+        let current = Current { client, version: 0, files, looked: Instant::now(), is_warned: false };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("influxdb-http")
@@ -289,11 +370,12 @@ impl Http {
             .map_err(|e| starting(&e))?;
         Ok(Self {
             runtime: Arc::new(Background(Some(runtime))),
-            client,
-            recipe,
+            current: Arc::new(Mutex::new(current)),
+            recipe: Arc::new(recipe),
             untrusted: Arc::default(),
             configured: config.server_kind().or_else(|| recognise_path(base.path())),
             base,
+            named,
             token: Arc::new(Mutex::new(config.token().clone())),
             recognised: Arc::default(),
             stop: Stop::default(),
@@ -320,7 +402,7 @@ impl Http {
 
     /// Whether a place that an answer names is on this server.
     pub(crate) fn is_same_server(&self, location: &str) -> bool {
-        self.base.join(location).is_ok_and(|to| same_server(&to, &self.base))
+        self.named.join(location).is_ok_and(|to| same_server(&to, &self.named))
     }
 
     /// The token that the next request shows.
@@ -375,15 +457,17 @@ impl Http {
 
     /// All of the answer to a request; on the client's own runtime.
     pub(crate) async fn fetch(&self, request: Request) -> Result<Answer, NoAnswer> {
-        let request = self.prepare(request)?;
-        answer(request).await.map_err(|e| self.failed(&e))
+        let response = self.execute(self.prepare(request)?).await?;
+        let mut answer = head(&response);
+        body(response, &mut answer).await.map_err(|e| self.failed(&e))?;
+        Ok(answer)
     }
 
     /// The head of the answer to a request, and its body in pieces when it is a success; on the client's own runtime.
     pub(crate) async fn open(&self, request: Request) -> Result<(Answer, Option<Pieces>), NoAnswer> {
         let mut request = self.prepare(request)?;
-        request = request.header(header::ACCEPT_ENCODING, "gzip");
-        let response = request.send().await.map_err(|e| self.failed(&e))?;
+        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        let response = self.execute(request).await?;
         let mut head = head(&response);
         if !response.status().is_success() {
             return body(response, &mut head).await.map(|()| (head, None)).map_err(|e| self.failed(&e));
@@ -438,16 +522,18 @@ impl Http {
     }
 
     /// The request as the HTTP library sends it, with what the server wants to be shown.
-    fn prepare(&self, request: Request) -> Result<reqwest::RequestBuilder, NoAnswer> {
+    fn prepare(&self, request: Request) -> Result<reqwest::Request, NoAnswer> {
         let mut url = match &request.location {
-            Some(location) => self.base.join(location).ok().filter(|to| same_server(to, &self.base)),
-            None => self.base.join(&request.path).ok(),
+            Some(location) => self.named.join(location).ok().filter(|to| same_server(to, &self.named)),
+            None => self.named.join(&request.path).ok(),
         }
         .ok_or_else(|| NoAnswer::Failed("the address of the server cannot be used".to_owned()))?;
         if request.location.is_none() && !request.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&request.query);
         }
-        let mut headers = HeaderMap::new();
+        let mut prepared = reqwest::Request::new(request.method, url);
+        *prepared.timeout_mut() = request.timeout;
+        let headers = prepared.headers_mut();
         if !request.content_type.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(request.content_type));
         }
@@ -465,25 +551,65 @@ impl Http {
             body = small;
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if self.untrusted.swap(false, Ordering::Relaxed) {
-            self.renew();
-        }
-        let client = lock(&self.client).clone();
-        let mut builder = client.request(request.method, url).headers(headers).body(body);
-        if let Some(time) = request.timeout {
-            builder = builder.timeout(time);
-        }
-        Ok(builder)
+        *prepared.body_mut() = Some(body.into());
+        Ok(prepared)
     }
 
-    /// Takes the certificates as they are on the disk now: they may have been renewed.
-    fn renew(&self) {
-        match self.recipe.client() {
-            Ok(client) => *lock(&self.client) = client,
-            Err(error) => {
+    /// The answer to a request, up to its body. When certificates are why there is none, and others are on the disk by now,
+    /// it is sent again with those: a server that changed its certificate first is no failure.
+    async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response, NoAnswer> {
+        let (client, version) = self.client(FilesDue::InTime);
+        let again = request.try_clone();
+        let mut sent = client.execute(request).await;
+        if let Err(error) = &sent
+            && let Some(again) = again
+            && tls::mismatch(error, &self.recipe.connection).is_some()
+            && let (newer, newer_version) = self.client(FilesDue::Now)
+            && newer_version != version
+        {
+            sent = newer.execute(again).await;
+        }
+        let response = sent.map_err(|e| self.failed(&e))?;
+        match &self.recipe.proxy {
+            Some(proxy) if response.status() == reqwest::StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                Err(self.no_entry(proxy))
+            }
+            _ => Ok(response),
+        }
+    }
+
+    /// The client for the next request, and which one it is.
+    fn client(&self, due: FilesDue) -> (Client, u64) {
+        // After a failed handshake even files that look the same are read: also the system's authorities may have changed.
+        let is_untrusted = due == FilesDue::InTime && self.untrusted.swap(false, Ordering::Relaxed);
+        let before = {
+            let mut current = lock(&self.current);
+            let is_due = current.looked.elapsed() >= self.recipe.files_every;
+            let has_files = self.recipe.tls != TlsFiles::default();
+            if !(is_untrusted || has_files && (is_due || due == FilesDue::Now)) {
+                return (current.client.clone(), current.version);
+            }
+            // Others go on with the client that is there.
+            current.looked = Instant::now();
+            current.files.clone()
+        };
+        let files = Stamps::of(&self.recipe.tls);
+        let made = (is_untrusted || files != before).then(|| self.recipe.client());
+        let mut current = lock(&self.current);
+        match made {
+            None => {}
+            Some(Ok(client)) => {
+                let (version, looked) = (current.version + 1, current.looked);
+                *current = Current { client, version, files, looked, is_warned: false };
+            }
+            // Half-written files stay different from those of before, and are tried again.
+            Some(Err(_)) if current.is_warned => {}
+            Some(Err(error)) => {
+                current.is_warned = true;
                 tracing::warn!(%error, "certificates on the disk cannot be used; those of before are kept");
             }
         }
+        (current.client.clone(), current.version)
     }
 
     /// Waits, unless somebody stops; tells whether somebody did.
@@ -504,12 +630,37 @@ impl Http {
         })
     }
 
+    /// The proxy does not know this client.
+    fn no_entry(&self, proxy: &Proxy) -> NoAnswer {
+        let reason = format!(
+            "connect to {} through {proxy}: it wants a user name and a password, or others; write them into influxdb.proxy \
+             as http://USER:PASSWORD@HOST:PORT",
+            self.base()
+        );
+        NoAnswer::Unusable { reason, setting: "proxy" }
+    }
+
     /// A sentence for what went wrong.
     fn failed(&self, error: &reqwest::Error) -> NoAnswer {
         let (base, causes) = (self.base(), causes(error));
-        if let Some((setting, why)) = tls::mismatch(error) {
+        if let Some((setting, why)) = tls::mismatch(error, &self.recipe.connection) {
             self.untrusted.store(true, Ordering::Relaxed);
             return NoAnswer::Unusable { reason: format!("connect to {base}: {why}"), setting };
+        }
+        if let Some(proxy) = self.recipe.proxy.as_ref().filter(|_| error.is_connect()) {
+            // The HTTP library does not give the type of this error away.
+            if causes.contains("proxy authorization required") {
+                return self.no_entry(proxy);
+            }
+            let why = match causes.as_str() {
+                _ if error.is_timeout() => "no connection in time",
+                "tunnel error: unsuccessful" => "it does not connect to the server",
+                "tunnel error: unexpected end of file" => "it closed the connection",
+                causes => causes,
+            };
+            return NoAnswer::Failed(format!(
+                "connect to {base} through {proxy}: {why}; check the proxy, or change influxdb.proxy"
+            ));
         }
         NoAnswer::Failed(if error.is_timeout() && error.is_connect() {
             format!("connect to {base}: no connection in time")
@@ -521,6 +672,14 @@ impl Http {
             format!("{base} broke off: {causes}")
         })
     }
+}
+
+/// When the files of certificates are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FilesDue {
+    /// When it is time again.
+    InTime,
+    Now,
 }
 
 impl fmt::Debug for Http {
@@ -569,13 +728,6 @@ fn compressed(body: &[u8]) -> Option<Vec<u8>> {
     out.finish().ok()
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
-    let response = request.send().await?;
-    let mut answer = head(&response);
-    body(response, &mut answer).await?;
-    Ok(answer)
-}
-
 /// All of an answer but its body.
 fn head(response: &reqwest::Response) -> Answer {
     let text = |name: &str| {
@@ -610,6 +762,28 @@ async fn body(mut response: reqwest::Response, answer: &mut Answer) -> Result<()
         }
     }
     Ok(())
+}
+
+/// An address with another name in it, and the host that is to be connected to for it.
+fn named(base: &Url, name: &str, proxy: Option<&Proxy>) -> Result<(Url, Option<String>), Error> {
+    let bad =
+        |why: String| Error::new(Kind::InvalidConfig, format!("influxdb.tls_server_name {name:?} {why}"));
+    if base.scheme() != "https" {
+        return Err(bad(
+            "is for servers with certificates: write https:// in influxdb.url, or leave it empty".into(),
+        ));
+    }
+    if let Some(proxy) = proxy {
+        let why = format!(
+            "cannot be used through {proxy}, which looks up the name itself: set influxdb.proxy to off, or write the name \
+             into influxdb.url"
+        );
+        return Err(bad(why));
+    }
+    let mut named = base.clone();
+    named.set_host(Some(name)).map_err(|e| bad(format!("cannot be in an address: {e}")))?;
+    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    Ok((named, Some(host)))
 }
 
 fn same_server(a: &Url, b: &Url) -> bool {
@@ -649,6 +823,52 @@ mod tests {
             authorization("a\nb", Scheme::Token),
             Err(NoAnswer::Unusable { setting: "token", .. })
         ));
+    }
+
+    #[test]
+    fn files_that_changed_are_taken_when_they_can_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let pem = || {
+            let key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem()
+        };
+        let put = |text: &str| {
+            // Moved into its place, as who renews certificates should.
+            let new = folder.path().join("new.pem");
+            std::fs::write(&new, text).unwrap();
+            std::fs::rename(&new, &path).unwrap();
+        };
+        let good = pem();
+        put(&good);
+        let url = "https://127.0.0.1:9";
+        let config = Config::remote(url).unwrap().with_ca_file(&path);
+        let http = Http::new(&config, url).unwrap();
+        let check = |due, version, is_warned| {
+            assert_eq!(http.client(due).1, version);
+            assert_eq!(lock(&http.current).is_warned, is_warned);
+        };
+        check(FilesDue::Now, 0, false);
+        put(&pem());
+        // It is not ten seconds ago that they were looked at.
+        check(FilesDue::InTime, 0, false);
+        check(FilesDue::Now, 1, false);
+        check(FilesDue::Now, 1, false);
+        for damaged in ["", "-----BEGIN CERTIFICATE-----\n", &good[..good.len() / 2]] {
+            put(damaged);
+            check(FilesDue::Now, 1, true);
+        }
+        std::fs::remove_file(&path).unwrap();
+        check(FilesDue::Now, 1, true);
+        put(&good);
+        check(FilesDue::Now, 2, false);
+        // What failed in a handshake is read again though it looks the same, once.
+        http.untrusted.store(true, Ordering::Relaxed);
+        check(FilesDue::InTime, 3, false);
+        check(FilesDue::InTime, 3, false);
+        lock(&http.current).looked -= FILES_EVERY;
+        put(&pem());
+        check(FilesDue::InTime, 4, false);
     }
 
     #[test]

@@ -45,6 +45,9 @@
 //! file is picked up; lines that the server will never take are kept as dead letters, and exactly those. A line may reach
 //! the server twice after a crash in between, which InfluxDB counts once. [`Client::bucket`] writes to other buckets.
 //!
+//! Certificates are taken from their files again when those change, without a restart and without a pause. HTTP/2 is spoken
+//! where an `https://` server offers it. Requests go through a proxy when the configuration or the environment names one.
+//!
 //! While the target does not take readings and there is no spool, they wait in memory, up to 64 MiB; then calls are refused,
 //! as [`Error::is_retryable`].
 //!
@@ -81,6 +84,7 @@ mod metrics;
 mod notify;
 mod outcome;
 mod preflight;
+mod proxy;
 mod refusal;
 mod retry;
 mod sender;
@@ -92,7 +96,7 @@ mod worker;
 
 pub use annotated_csv::FluxReader;
 pub use client::{Aggregate, Client, CloseReport, FlushReport, LatestValue, QuerySeries, SeriesHandle};
-pub use config::{Config, Target};
+pub use config::{Config, Target, TlsVersion};
 pub use error::Error;
 pub use flux_query::{FluxQuery, FluxRaw, FluxRows};
 pub use graylogic_durable::{Level, SyncPolicy, WhenFull};

@@ -267,7 +267,7 @@ fn ask(config: &Config, http: &Http) -> Preflight {
             return preflight.ends("address", None, says);
         }
         Err(NoAnswer::Unusable { reason, setting }) => {
-            let check = if setting == "token" { "token" } else { "TLS" };
+            let check = failed_check(setting);
             return preflight.ends(check, Some(setting), reason);
         }
     };
@@ -304,9 +304,18 @@ fn ask(config: &Config, http: &Http) -> Preflight {
         Err(NoAnswer::Stopped) => preflight.ends("write", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => preflight.ends("write", None, why),
         Err(NoAnswer::Unusable { reason, setting }) => {
-            let check = if setting == "token" { "token" } else { "TLS" };
+            let check = failed_check(setting);
             preflight.ends(check, Some(setting), reason)
         }
+    }
+}
+
+/// What is being checked when a request cannot be made because of a setting.
+fn failed_check(setting: &'static str) -> &'static str {
+    match setting {
+        "token" => "token",
+        "proxy" => "address",
+        _ => "TLS",
     }
 }
 

@@ -1,7 +1,7 @@
-//! Certificates: from PEM files into what the HTTP library takes, and from a failed handshake to the setting that mends
-//! it. No message shows what a file holds.
+//! Certificates: from PEM files into what the HTTP library takes, whether the files changed, and from a failed handshake
+//! to the setting that mends it. No message shows what a file holds.
 
-use crate::config::TlsFiles;
+use crate::config::{ConnectionConfig, TlsFiles, TlsVersion};
 use crate::error::{Error, Kind};
 use reqwest::{Certificate, ClientBuilder, Identity};
 use rustls::pki_types::pem::PemObject;
@@ -11,6 +11,7 @@ use rustls::{AlertDescription, CertificateError, InconsistentKeys, InvalidMessag
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::SystemTime;
 
 /// A longer file holds no certificates: those of a whole operating system are a tenth of it.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -35,6 +36,38 @@ pub(crate) fn with_files(mut builder: ClientBuilder, files: &TlsFiles) -> Result
         }
         (None, None) => Ok(builder),
     }
+}
+
+/// How files look from outside, which tells whether somebody wrote to them or put others in their place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stamps([Option<Stamp>; 3]);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    bytes: u64,
+    /// A file that was moved here may be as old and as long as the one before.
+    number: u64,
+}
+
+impl Stamps {
+    /// As the files are now; one that is not there has no stamp.
+    pub(crate) fn of(files: &TlsFiles) -> Self {
+        Self([&files.ca, &files.certificate, &files.key].map(|path| {
+            let found = std::fs::metadata(path.as_ref()?).ok()?;
+            Some(Stamp { modified: found.modified().ok(), bytes: found.len(), number: number(&found) })
+        }))
+    }
+}
+
+#[cfg(unix)]
+fn number(found: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(found)
+}
+
+#[cfg(not(unix))]
+fn number(_found: &std::fs::Metadata) -> u64 {
+    0
 }
 
 fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
@@ -143,17 +176,32 @@ fn wrong(setting: &str, path: &Path, why: &str) -> Error {
 }
 
 /// When certificates, or what goes for them, are why there is no connection: the setting to look at, and why.
-pub(crate) fn mismatch(error: &(dyn std::error::Error + 'static)) -> Option<(&'static str, String)> {
+pub(crate) fn mismatch(
+    error: &(dyn std::error::Error + 'static),
+    connection: &ConnectionConfig,
+) -> Option<(&'static str, String)> {
     let error = tls_error(error)?;
-    let (setting, remedy) = remedy(error)?;
+    let (setting, remedy) = remedy(error, connection)?;
     Some((setting, format!("{error}; {remedy}")))
 }
 
-fn remedy(error: &rustls::Error) -> Option<(&'static str, &'static str)> {
+fn remedy(error: &rustls::Error, connection: &ConnectionConfig) -> Option<(&'static str, &'static str)> {
     use AlertDescription as Alert;
     use CertificateError as Bad;
+    let old = match connection.min_version {
+        TlsVersion::Tls12 => ("url", "the server in influxdb.url needs TLS 1.2 or 1.3"),
+        TlsVersion::Tls13 => (
+            "tls_min_version",
+            "the server does not speak TLS 1.3, which influxdb.tls_min_version asks for: set it to 1.2, or renew the server",
+        ),
+    };
+    let is_named = connection.server_name.is_some();
     Some(match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::NotValidForName | Bad::NotValidForNameContext { .. } if is_named => (
+                "tls_server_name",
+                "give a name in influxdb.tls_server_name that the server's certificate has, or leave it empty",
+            ),
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
                 ("url", "use a name in influxdb.url that the server's certificate has, or give it this one")
             }
@@ -170,7 +218,7 @@ fn remedy(error: &rustls::Error) -> Option<(&'static str, &'static str)> {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             ("url", "the server does not speak TLS here: write http:// or another port in influxdb.url")
         }
-        rustls::Error::PeerIncompatible(_) => ("url", "the server in influxdb.url needs TLS 1.2 or 1.3"),
+        rustls::Error::PeerIncompatible(_) => old,
         rustls::Error::AlertReceived(alert) => match alert {
             Alert::CertificateRequired | Alert::NoCertificate | Alert::HandshakeFailure => (
                 "certificate_file",
@@ -187,10 +235,11 @@ fn remedy(error: &rustls::Error) -> Option<(&'static str, &'static str)> {
                 "certificate_file",
                 "the server refuses this client's certificate: name another in influxdb.certificate_file",
             ),
-            Alert::UnrecognisedName => ("url", "the server has another name than influxdb.url says"),
-            Alert::ProtocolVersion | Alert::InsufficientSecurity => {
-                ("url", "the server in influxdb.url needs TLS 1.2 or 1.3")
+            Alert::UnrecognisedName if is_named => {
+                ("tls_server_name", "the server has another name than influxdb.tls_server_name says")
             }
+            Alert::UnrecognisedName => ("url", "the server has another name than influxdb.url says"),
+            Alert::ProtocolVersion | Alert::InsufficientSecurity => old,
             // It may pass.
             _ => return None,
         },

@@ -1,7 +1,7 @@
 //! A configuration is right, or refused with the place, the key and the remedy.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use graylogic_influxdb::{Client, Config, ServerKind, Target};
+use graylogic_influxdb::{Client, Config, ServerKind, Target, TlsVersion};
 use std::time::Duration;
 
 fn read(yaml: &str) -> Result<Config, String> {
@@ -236,6 +236,101 @@ fn the_keys_of_tls_are_read() {
 }
 
 #[test]
+fn the_keys_of_connections_are_read() {
+    let given = Config::default()
+        .with_tls_min_version(TlsVersion::Tls13)
+        .with_tls_server_name("influx.house")
+        .and_then(|c| c.with_proxy("http://me:hunter2@proxy:3128"))
+        .and_then(|c| c.with_header("X-Site", "hunter3"))
+        .and_then(|c| c.with_header("x-tenant", "7"))
+        .unwrap();
+    for version in ["1.3", "\"1.3\""] {
+        let yaml = format!(
+            "influxdb:\n  tls_min_version: {version}\n  tls_server_name: influx.house\n  proxy: http://me:hunter2@proxy:3128\n  headers:\n    x-site: hunter3\n    X-Tenant: \"7\"\n"
+        );
+        assert_eq!(read(&yaml).unwrap(), given);
+    }
+    let env = |name: &str| match name {
+        "GRAYLOGIC_INFLUXDB_TLS_MIN_VERSION" => Some("1.3".to_owned()),
+        "GRAYLOGIC_INFLUXDB_TLS_SERVER_NAME" => Some("influx.house".to_owned()),
+        "GRAYLOGIC_INFLUXDB_PROXY" => Some("http://me:hunter2@proxy:3128".to_owned()),
+        "GRAYLOGIC_INFLUXDB_HEADERS" => Some("X-Site: hunter3\n\nX-Tenant:7\n".to_owned()),
+        _ => None,
+    };
+    let file = "influxdb:\n  proxy: off\n  headers: {x-other: a}\n  tls_min_version: 1.2\n";
+    assert_eq!(Config::from_yaml_with_env(file, env).unwrap(), given);
+    let shown = format!("{given:?}");
+    assert!(shown.contains("http://proxy:3128") && shown.contains("x-site"), "{shown}");
+    assert!(!shown.contains("hunter"), "{shown}");
+    assert_eq!(
+        read("influxdb:\n  tls_min_version: 1.2\n  tls_server_name: \"\"\n  proxy: \"\"\n  headers: {}\n")
+            .unwrap(),
+        Config::default()
+    );
+    let off = Config::default().with_proxy("off").unwrap();
+    assert_eq!(read("influxdb:\n  proxy: off\n").unwrap(), off);
+    assert_eq!(read("influxdb:\n  proxy: \"off\"\n").unwrap(), off);
+    assert_ne!(off, Config::default());
+}
+
+#[test]
+fn mistakes_of_connections_are_named_and_show_no_secret() {
+    let long = format!("headers: {{X-Site: \"{}\"}}", "hunter2".repeat(1000));
+    let many: String = (0..33).map(|i| format!("X-{i}: hunter2, ")).collect();
+    let many = format!("headers: {{{many}}}");
+    for (yaml, expected) in [
+        ("tls_min_version: 1.1", "influxdb.tls_min_version is \"1.1\"; write \"1.2\" or \"1.3\""),
+        ("tls_min_version: [a]", "influxdb.tls_min_version is a list; give a text"),
+        ("tls_server_name: 10.0.0.1", "influxdb.tls_server_name is \"10.0.0.1\", which is no name of a host"),
+        ("tls_server_name: a b", "influxdb.tls_server_name is \"a b\", which is no name of a host"),
+        ("proxy: \"socks5://me:hunter2@a:1\"", "influxdb.proxy is no address of a proxy that speaks HTTP"),
+        ("proxy: \"http://me:hunter2@\"", "influxdb.proxy is no address of a proxy"),
+        ("proxy: [hunter2]", "influxdb.proxy is not a text; write http://HOST:PORT, or off"),
+        ("headers: hunter2", "influxdb.headers is no section with names and values"),
+        ("headers: [hunter2]", "influxdb.headers is no section with names and values"),
+        ("headers: {X-Site: 77777}", "influxdb.headers has a value for \"X-Site\" that is not a text"),
+        ("headers: {X Site: hunter2}", "influxdb.headers has a header \"X Site\", which is no name of one"),
+        ("headers: {\"\": hunter2}", "influxdb.headers has a header \"\", which is no name of one"),
+        ("headers: {X-Site: \"a\\nhunter2\"}", "\"X-Site\", whose value holds a line feed"),
+        ("headers: {authorization: hunter2}", "\"authorization\", which shows the token; set influxdb.token"),
+        ("headers: {Content-Encoding: hunter2}", "\"Content-Encoding\", which requests set themselves"),
+        ("headers: {Host: hunter2}", "\"Host\", which requests set themselves"),
+        ("headers: {Proxy-Authorization: hunter2}", "\"Proxy-Authorization\", which requests set themselves"),
+        ("headers: {X-Site: hunter2, x-site: hunter2}", "which is there already, in upper or lower case"),
+        (&long, "\"X-Site\", whose value is longer than 4096 bytes"),
+        (&many, "which is one more than 32; take some out"),
+    ] {
+        let error = read(&format!("influxdb:\n  {yaml}\n")).unwrap_err();
+        assert!(error.starts_with("configuration, line 2: influxdb."), "{error}");
+        assert!(error.contains(expected), "{expected:?} is not in: {error}");
+        assert!(!error.contains("hunter") && !error.contains("77777"), "{error}");
+    }
+    for headers in ["X-Site hunter2", "X-Site: hunter2\nX-Site: hunter2"] {
+        let env = |name: &str| (name == "GRAYLOGIC_INFLUXDB_HEADERS").then(|| headers.to_owned());
+        let error = Config::from_yaml_with_env("", env).unwrap_err().to_string();
+        assert!(error.contains("GRAYLOGIC_INFLUXDB_HEADERS") && error.contains("NAME: VALUE"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    // What fits by itself may not fit together, which shows when connecting.
+    for (yaml, expected) in [
+        (
+            "url: http://a\n  tls_server_name: b",
+            "influxdb.tls_server_name \"b\" is for servers with certificates",
+        ),
+        (
+            "url: https://a\n  tls_server_name: b\n  proxy: http://me:hunter2@c:1",
+            "influxdb.tls_server_name \"b\" cannot be used through the proxy http://c:1 (influxdb.proxy)",
+        ),
+    ] {
+        let config = read(&format!("influxdb:\n  {yaml}\n  spool: off\n")).unwrap();
+        let error = Client::connect(&config).unwrap_err();
+        assert!(error.is_invalid_config(), "{error}");
+        let error = error.to_string();
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
 fn the_shipped_file_documents_every_variable() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/config.yaml");
     let text = std::fs::read_to_string(path).unwrap();
@@ -245,7 +340,7 @@ fn the_shipped_file_documents_every_variable() {
         None
     };
     Config::from_yaml_with_env("", note).unwrap();
-    assert!(asked.borrow().len() >= 17);
+    assert_eq!(asked.borrow().len(), text.matches("  # Environment: ").count());
     for name in asked.into_inner() {
         assert!(text.contains(&format!("  # Environment: {name}\n")), "{name}");
         let key = name.trim_start_matches("GRAYLOGIC_INFLUXDB_").to_lowercase();

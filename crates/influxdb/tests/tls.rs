@@ -7,184 +7,19 @@
 mod campaign;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod hostile;
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod secure;
 
 use campaign::{Row, Toll};
 use graylogic_influxdb::{Client, Config, Health, Level, Point, Timestamp};
-use hostile::{Request, answer};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::crypto::ring::default_provider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion, version};
-use std::io::{BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use rustls::{SupportedProtocolVersion, version};
+use secure::{Authority, Identity, Secure, Shake, self_signed};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
-
-/// A certificate in PEM, with its key.
-#[derive(Clone)]
-struct Identity {
-    certificate: String,
-    key: String,
-}
-
-/// Who signs certificates.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), certificate }
-    }
-
-    /// For a name, from one year to another.
-    fn signs(&self, name: &str, years: std::ops::Range<i32>) -> Identity {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.not_before, params.not_after) =
-            (date_time_ymd(years.start, 1, 1), date_time_ymd(years.end, 1, 1));
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
-        Identity { certificate, key: key.serialize_pem() }
-    }
-}
-
-fn self_signed() -> Identity {
-    let key = KeyPair::generate().unwrap();
-    let certificate =
-        CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
-    Identity { certificate: certificate.pem(), key: key.serialize_pem() }
-}
-
-/// What a server does with a connection.
-#[derive(Clone)]
-enum Shake {
-    Hands(Arc<ServerConfig>),
-    /// Reads and says nothing.
-    Stall,
-    /// Speaks HTTP without TLS.
-    Plain,
-    /// Says that it failed, in the middle.
-    Alert,
-    /// Closes in the middle.
-    Close,
-}
-
-impl Shake {
-    /// With its certificate and, when it wants one of its clients, who must have signed that.
-    fn hands(
-        identity: &Identity,
-        clients: Option<&Authority>,
-        version: &'static SupportedProtocolVersion,
-    ) -> Self {
-        let provider = Arc::new(default_provider());
-        let builder =
-            ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[version]).unwrap();
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                builder.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
-        Self::Hands(Arc::new(builder.with_single_cert(vec![certificate], key).unwrap()))
-    }
-}
-
-/// A server behind TLS that stores lines, in order.
-struct Secure {
-    at: SocketAddr,
-    shake: Arc<Mutex<Shake>>,
-    stored: Arc<Mutex<Vec<String>>>,
-    stopped: Arc<AtomicBool>,
-}
-
-impl Secure {
-    fn new(shake: Shake) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let secure = Self {
-            at: listener.local_addr().unwrap(),
-            shake: Arc::new(Mutex::new(shake)),
-            stored: Arc::default(),
-            stopped: Arc::default(),
-        };
-        let (shake, stored, stopped) = (secure.shake.clone(), secure.stored.clone(), secure.stopped.clone());
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (Ok(stream), shake, stored) = (stream, shake.lock().unwrap().clone(), stored.clone())
-                else {
-                    continue;
-                };
-                std::thread::spawn(move || connection(stream, shake, &stored));
-            }
-        });
-        secure
-    }
-
-    fn mend(&self, shake: &Shake) {
-        *self.shake.lock().unwrap() = shake.clone();
-    }
-}
-
-impl Drop for Secure {
-    fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
-        let _wakes_it = TcpStream::connect(self.at);
-    }
-}
-
-fn connection(mut stream: TcpStream, shake: Shake, stored: &Mutex<Vec<String>>) {
-    let mut hello = [0; 512];
-    match shake {
-        Shake::Hands(config) => {
-            let tls = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
-            let mut reader = BufReader::new(tls);
-            while let Some(request) = Request::read(&mut reader) {
-                stored.lock().unwrap().extend(request.lines);
-                if reader.get_mut().write_all(b"HTTP/1.1 204 No Content\r\n\r\n").is_err() {
-                    return;
-                }
-            }
-        }
-        Shake::Stall => {
-            let _hello = stream.read(&mut hello);
-            std::thread::sleep(Duration::from_millis(1500));
-        }
-        Shake::Plain => {
-            let _hello = stream.read(&mut hello);
-            let _gone = stream.write_all(answer("400 Bad Request", "", "speak HTTP").as_bytes());
-        }
-        // A record of type alert: fatal, internal error.
-        Shake::Alert => {
-            let _hello = stream.read(&mut hello);
-            let _gone = stream.write_all(&[21, 3, 3, 0, 2, 2, 80]);
-            let _waits_for_the_end = stream.read(&mut hello);
-        }
-        Shake::Close => {
-            let _hello = stream.read(&mut hello);
-            // The beginning of an answer.
-            let _gone = stream.write_all(&[22, 3, 3, 0, 90, 2]);
-        }
-    }
-}
 
 fn write_file(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
@@ -219,9 +54,9 @@ fn cases(version: &'static SupportedProtocolVersion) -> Vec<(String, Case)> {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let right = ours.signs("127.0.0.1", 2000..2500);
     let client = ours.signs("graylogic", 2000..2500);
-    let server = |identity: &Identity| Shake::hands(identity, None, version);
+    let server = |identity: &Identity| Shake::hands(identity, &[], version);
     let good = server(&right);
-    let asking = Shake::hands(&right, Some(&ours), version);
+    let asking = Shake::hands(&right, &[&ours], version);
     let trusted = [ours.certificate.clone(), ours.certificate.clone()];
     let case = |shake: Shake, held, says| Case {
         shake,
@@ -439,4 +274,121 @@ fn files_that_do_not_fit_are_named_with_their_remedy() {
     let config =
         Config::remote("https://127.0.0.1:9").unwrap().with_spool(None).with_client_certificate(&both, &both);
     Client::connect(&config).unwrap().close(Duration::from_millis(10)).unwrap();
+}
+
+/// A writer that writes until it is told to stop, and what it was told of.
+fn under_load(config: &Config, during: impl FnOnce(&Client)) -> (Vec<String>, i64) {
+    let client = Client::connect(config).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hears = told.clone();
+    client.set_on_error(move |error| hears.lock().unwrap().push(error.to_string()));
+    let is_over = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut written = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                write(&client, written..written + 1);
+                written += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            written
+        });
+        // A test that fails in here ends the writer all the same.
+        let ends = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| during(&client)));
+        is_over.store(true, Ordering::Relaxed);
+        let written = writer.join().unwrap();
+        ends.map_or_else(|e| std::panic::resume_unwind(e), |()| written)
+    });
+    client.flush(Level::Delivered, SOON).unwrap();
+    let stats = client.stats();
+    assert_eq!((stats.delivered as i64, stats.rejected, stats.dropped), (written, 0, 0), "{stats:?}");
+    client.close(SOON).unwrap();
+    let told = told.lock().unwrap().clone();
+    (told, written)
+}
+
+fn comes(what: &str, client: &Client, mut has_come: impl FnMut() -> bool) {
+    let until = Instant::now() + SOON;
+    while !has_come() {
+        let stats = client.stats();
+        assert!(!matches!(stats.health, Health::Held(_)), "{what}: held: {:?}", stats.trouble);
+        assert!(Instant::now() < until, "{what}: not in time: {stats:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn certificates_that_are_renewed_under_load_hold_nothing_and_cost_nothing() {
+    for version in [&version::TLS12, &version::TLS13] {
+        renewed_under_load(version);
+    }
+}
+
+fn renewed_under_load(version: &'static SupportedProtocolVersion) {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| write_file(folder.path(), name, text);
+    let put_shown =
+        |shown: &Identity| (put("certificate.pem", &shown.certificate), put("key.pem", &shown.key));
+    let authorities: Vec<_> = (0..5).map(|i| Authority::new(&format!("authority {i}"))).collect();
+    let server_of = |of: &Authority| of.signs("127.0.0.1", 2000..2500);
+    let client_of = |of: &Authority| of.signs("graylogic", 2000..2500);
+    let first = &authorities[0];
+    let server = Secure::new(Shake::hands(&server_of(first), &[first], version));
+    let (certificate, key) = put_shown(&client_of(first));
+    let config = Config::remote(&format!("https://{}", server.at))
+        .unwrap()
+        .with_ca_file(put("ca.pem", &first.certificate))
+        .with_client_certificate(certificate, key)
+        .with_spool(Some(folder.path().join("spool")))
+        .with_batches(20, Duration::from_millis(5))
+        .with_hurry(100);
+    let (told, written) = under_load(&config, |client| {
+        let some_more = || {
+            let enough = server.stored.lock().unwrap().len() + 100;
+            comes("more lines", client, || server.stored.lock().unwrap().len() >= enough);
+        };
+        some_more();
+        for (round, pair) in authorities.windows(2).enumerate() {
+            let (old, new) = (&pair[0], &pair[1]);
+            let both = format!("{}{}", old.certificate, new.certificate);
+            let shown = client_of(new);
+            // Somebody is in the middle of writing, for several looks, and the connections end meanwhile.
+            put("ca.pem", &both[..both.len() - 100]);
+            for _ in 0..5 {
+                server.close_all();
+                some_more();
+            }
+            put("ca.pem", &both);
+            server.mend(&Shake::hands(&server_of(old), &[old, new], version));
+            if round % 2 == 0 {
+                put_shown(&shown);
+                // Taken because it is there: nothing failed.
+                let is_shown = || {
+                    server.close_all();
+                    let hands = server.hands.lock().unwrap();
+                    hands.last().is_some_and(|h| h.certificate == Some(secure::der(&shown.certificate)))
+                };
+                comes("the new certificate", client, is_shown);
+                server.mend(&Shake::hands(&server_of(new), &[new], version));
+            } else {
+                server.close_all();
+                some_more();
+                // Nobody had the time to look at the files.
+                put_shown(&shown);
+                server.mend(&Shake::hands(&server_of(new), &[new], version));
+            }
+            server.close_all();
+            some_more();
+            put("ca.pem", &new.certificate);
+            some_more();
+        }
+    });
+    let held: Vec<_> = told.iter().filter(|t| t.contains("influxdb.")).collect();
+    assert!(held.is_empty(), "{held:?}");
+    let stored = server.stored.lock().unwrap();
+    let stored: std::collections::HashSet<&String> = stored.iter().collect();
+    assert!(stored.len() as i64 == written && (0..written).all(|i| stored.contains(&line(i))));
+    let hands = server.hands.lock().unwrap();
+    let shown: std::collections::HashSet<_> = hands.iter().map(|h| h.certificate.clone()).collect();
+    assert_eq!(shown.len(), authorities.len(), "each certificate was shown");
 }

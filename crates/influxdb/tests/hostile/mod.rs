@@ -64,6 +64,8 @@ pub struct Seen {
 /// A request that was read to its end.
 #[derive(Debug, Default)]
 pub struct Request {
+    /// Its first lines, as they came.
+    pub head: String,
     pub is_get: bool,
     /// Where it went, and the body, decompressed, byte for byte.
     pub target: String,
@@ -113,6 +115,7 @@ impl Head {
             body = plain;
         }
         Some(Request {
+            head: self.0.clone(),
             is_get: self.0.starts_with("GET"),
             target: self.0.split(' ').nth(1).unwrap_or_default().to_owned(),
             body: body.clone(),
