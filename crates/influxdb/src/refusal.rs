@@ -8,7 +8,6 @@ const MESSAGE_BYTES_MAX: usize = 4096;
 /// Code and message of an answer that is no success. InfluxDB 2 sends `{"code", "message"}`, InfluxDB 1 and 3 send
 /// `{"error"}`, proxies send text or a web page, and some send nothing. The code is one of InfluxDB 2's words, by the
 /// status where the answer has none.
-#[cfg_attr(not(test), expect(dead_code, reason = "the client's questions to servers ask it"))]
 pub(crate) fn server_error(status: u16, body: &[u8]) -> (String, String) {
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let said = |name: &str| json.as_ref()?.get(name)?.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
