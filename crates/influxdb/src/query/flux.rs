@@ -85,8 +85,10 @@ impl Flux {
         let Some(at) = place else { return Ok(()) };
         let time = row.time().ok_or_else(|| query.failed("the answer to Flux has a row without a time"))?;
         let value = cells.find(|(c, _)| c.name() == "_value");
-        let value = value.and_then(|(c, v)| value_of(v, c.datatype()));
-        let mut value = value.ok_or_else(|| query.failed("the answer to Flux has a row without a value"))?;
+        let (column, value) =
+            value.ok_or_else(|| query.failed("the answer to Flux has a row without a value"))?;
+        // Nothing is no value: a window without readings, where a server shows them.
+        let Some(mut value) = value_of(value, column.datatype()) else { return Ok(()) };
         if let (Some(Aggregate::Count), Value::Integer(count)) = (query.aggregate(), &value) {
             value = Value::Unsigned(count.unsigned_abs());
         }
@@ -101,7 +103,7 @@ fn value_of(value: &FluxValue, of: FluxType) -> Option<Value> {
         FluxValue::UnsignedLong(v) => Value::Unsigned(*v),
         FluxValue::Boolean(v) => Value::Boolean(*v),
         FluxValue::String(v) => Value::String(v.clone()),
-        // The CSV has no other form of the empty text, and storage has no rows without a value.
+        // The CSV has no other form of the empty text, and there are no readings without a value.
         FluxValue::Null if of == FluxType::String => Value::String("".into()),
         _ => return None,
     })
