@@ -169,6 +169,13 @@ impl DataSet {
             let names = self.point("odd name.x-y", tags, n);
             points.push(names.field("v 1", 1.5).field("level", n as f64).field("höhe", 2.5));
         }
+        // More than a server or a client handles at once.
+        for n in 0..25_000 {
+            let time = Timestamp::from_nanos(self.first + n * (SECOND / 4));
+            let many =
+                Point::new(self.name("many")).tag("device_id", "meter").field("v", (n % 1009) as f64 / 8.0);
+            points.push(many.timestamp(time));
+        }
         for (n, seconds) in [0, 1, 2, 4].into_iter().enumerate() {
             let fresh = Point::new(self.name("fresh")).tag("device_id", "new").field("v", 0.1 + n as f64);
             points.push(
@@ -267,6 +274,12 @@ impl DataSet {
                     .range(Timestamp::from_nanos(0), Timestamp::MAX)
                     .window(minutes(60))
                     .aggregate(Aggregate::Count),
+            ),
+            ("many readings".into(), all("many")),
+            ("newest of many readings".into(), all("many").descending().limit(12_345)),
+            (
+                "windows of many readings".into(),
+                all("many").window(Duration::from_millis(700)).aggregate(mean),
             ),
             ("latest of all time".into(), Query::measurement(self.name("energy")).latest()),
             ("latest of several types".into(), all("device").latest()),

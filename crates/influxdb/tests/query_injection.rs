@@ -32,31 +32,28 @@ impl Names {
 const RESERVED: [&str; 10] =
     ["time", "_time", "_measurement", "_field", "_value", "_start", "_stop", "db", "__name__", ""];
 
+/// What the text after a backslash means, and how much of it.
+type Escape = fn(&str) -> Option<(char, usize)>;
+
 /// A statement as its words, with `?` for each literal that holds a name, and what the literals mean.
 type Read = (String, Vec<String>);
 
-/// The text between two quotes that begins after the first; the rest after the second. `escape` reads what follows a
-/// backslash.
-fn literal<'a>(
-    text: &'a str,
-    quote: char,
-    escape: Option<fn(&str) -> Option<(char, usize)>>,
-    forbidden: &[char],
-) -> (String, &'a str) {
+/// The text between two quotes that begins after the first; the rest after the second.
+fn literal<'a>(text: &'a str, quote: char, escape: Escape, forbidden: &[char]) -> (String, &'a str) {
     let mut means = String::new();
     let mut rest = text;
     loop {
         let c = rest.chars().next().unwrap_or_else(|| panic!("a literal does not end: {text:?}"));
         assert!(!forbidden.contains(&c), "{c:?} stands in a literal as it is");
         rest = &rest[c.len_utf8()..];
-        match (c, escape) {
-            (c, _) if c == quote => return (means, rest),
-            ('\\', Some(escape)) => {
+        match c {
+            c if c == quote => return (means, rest),
+            '\\' => {
                 let (c, length) = escape(rest).unwrap_or_else(|| panic!("a broken escape: {rest:.10?}"));
                 means.push(c);
                 rest = &rest[length..];
             }
-            (c, _) => means.push(c),
+            c => means.push(c),
         }
     }
 }
@@ -80,7 +77,7 @@ fn flux(text: &str) -> Read {
         words.push_str(&rest[..begin]);
         words.push('?');
         let source = &rest[begin + 1..];
-        let (means, after) = literal(source, '"', Some(escape), &[]);
+        let (means, after) = literal(source, '"', escape, &[]);
         // An expression in a text begins with `${` that no backslash precedes.
         let source = &source[..source.len() - after.len()];
         let mut backslash = false;
@@ -107,7 +104,7 @@ fn influxql(text: &str) -> Read {
         let quote = rest[begin..].chars().next().unwrap();
         words.push(if quote == '"' { '?' } else { '!' });
         // The scanner ends a literal at a line end, and reads a carriage return as one.
-        let (means, after) = literal(&rest[begin + 1..], quote, Some(escape), &['\n', '\r', '\0']);
+        let (means, after) = literal(&rest[begin + 1..], quote, escape, &['\n', '\r', '\0']);
         literals.push(means);
         rest = after;
     }
@@ -154,7 +151,7 @@ fn metricsql(text: &str) -> Read {
         rest = &rest[c.len_utf8()..];
         match c {
             '"' => {
-                let (means, after) = literal(rest, '"', Some(escape), &['\n']);
+                let (means, after) = literal(rest, '"', escape, &['\n']);
                 words.push('?');
                 literals.push(means);
                 rest = after;

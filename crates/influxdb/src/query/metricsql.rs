@@ -219,7 +219,11 @@ impl MetricsQl {
                     let Some(at) = self.series(result, query, answer)? else { continue };
                     for found in points {
                         let (time, value) = point(found).ok_or_else(|| odd("a value that is no number"))?;
-                        let window = windows.start_of(nanos(time - moved(length) + last));
+                        if value.is_nan() {
+                            continue;
+                        }
+                        let asked = time.saturating_sub(moved(length)).saturating_add(last);
+                        let window = windows.start_of(nanos(asked));
                         let time = window.max(i128::from(query.start())) as i64;
                         let value = match aggregate {
                             Aggregate::Count => Value::Unsigned(value as u64),

@@ -121,11 +121,7 @@ fn select(query: &CheckedQuery, tags: &[String], field: &str, of: FieldType) -> 
     let field = identifier(field);
     let (time, value, grouped) = match query.shape {
         Shape::Readings => ("\"time\"".to_owned(), field.clone(), false),
-        Shape::Latest => (
-            format!("selector_last({field}, \"time\")['time']"),
-            format!("selector_last({field}, \"time\")['value']"),
-            true,
-        ),
+        Shape::Latest => ("max(\"time\")".to_owned(), format!("last_value({field} ORDER BY \"time\")"), true),
         Shape::Windows { windows, aggregate, .. } => {
             let every = interval(windows.every);
             let time = format!("date_bin({every}, \"time\", to_timestamp_nanos({}))", windows.offset);
@@ -135,8 +131,8 @@ fn select(query: &CheckedQuery, tags: &[String], field: &str, of: FieldType) -> 
                 Aggregate::Mean => format!("avg({field})"),
                 Aggregate::Min => format!("min({field})"),
                 Aggregate::Max => format!("max({field})"),
-                Aggregate::First => format!("selector_first({field}, \"time\")['value']"),
-                Aggregate::Last => format!("selector_last({field}, \"time\")['value']"),
+                Aggregate::First => format!("first_value({field} ORDER BY \"time\")"),
+                Aggregate::Last => format!("last_value({field} ORDER BY \"time\")"),
             };
             (time, value, true)
         }
