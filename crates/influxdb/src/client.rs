@@ -2,12 +2,12 @@
 //! `worker.rs`.
 
 use crate::config::{Config, Target};
-use crate::delivery;
 use crate::error::{Error, Kind};
 use crate::http::Http;
 use crate::lane::Lane;
 use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
+use crate::preflight::{self, Preflight};
 use crate::query::{Aggregate, LatestValue, Query, QuerySeries};
 use crate::stats::Stats;
 use crate::worker::{Works, start};
@@ -90,12 +90,21 @@ impl Client {
             Target::Remote(url) => {
                 let http = Http::new(config, url)?;
                 if config.is_strict() {
-                    preflight(&http)?;
+                    preflight::strict(config, &http)?;
                 }
                 // The oldest dialect every version of the server reads.
                 Ok(Self::with(start(config, None, Some(http))?, Encoder::new(Dialect::V2)))
             }
         }
+    }
+
+    /// What is right and wrong with the target of a configuration, found out by asking it: nothing is stored. It waits for the
+    /// server as long as its requests may take. Shown, it has a line for each check.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when there is nothing to ask, because the configuration itself cannot be used.
+    pub fn preflight(config: &Config) -> Result<Preflight, Error> {
+        preflight::look(config)
     }
 
     /// A client of a store that is open already; closing the client closes the store.
@@ -454,23 +463,23 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::is_query_failed`] with the reason; [`Error::is_not_connected`] after close.
-    pub fn query(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
+    pub fn ask(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
         query.check()?.ask_store(self.asked()?, &self.lane.bucket)
     }
 
-    /// [`Client::query`] for asynchronous code; runs on any runtime, or none.
+    /// [`Client::ask`] for asynchronous code; runs on any runtime, or none.
     ///
     /// # Errors
-    /// As [`Client::query`].
-    pub async fn query_async(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
+    /// As [`Client::ask`].
+    pub async fn ask_async(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
         let query = query.clone();
-        self.elsewhere("influxdb-query", move |client| client.query(&query)).await
+        self.elsewhere("influxdb-query", move |client| client.ask(&query)).await
     }
 
-    /// One value for each window of the range that has readings, series by series: a short form of [`Client::query`].
+    /// One value for each window of the range that has readings, series by series: a short form of [`Client::ask`].
     ///
     /// # Errors
-    /// As [`Client::query`].
+    /// As [`Client::ask`].
     #[expect(clippy::too_many_arguments, reason = "the seed's signature: each is one part of the question")]
     pub fn query_range(
         &self,
@@ -483,7 +492,7 @@ impl Client {
         aggregate: Aggregate,
     ) -> Result<Vec<QuerySeries>, Error> {
         let series = tagged(measurement, tags).field(field);
-        self.query(&series.range(start, stop).window(window).aggregate(aggregate))
+        self.ask(&series.range(start, stop).window(window).aggregate(aggregate))
     }
 
     /// [`Client::query_range`] for asynchronous code; runs on any runtime, or none.
@@ -508,12 +517,12 @@ impl Client {
         .await
     }
 
-    /// The newest reading of each series of a measurement that has these tags: a short form of [`Client::query`].
+    /// The newest reading of each series of a measurement that has these tags: a short form of [`Client::ask`].
     ///
     /// # Errors
-    /// As [`Client::query`].
+    /// As [`Client::ask`].
     pub fn latest(&self, measurement: &str, tags: &[(&str, &str)]) -> Result<Vec<LatestValue>, Error> {
-        let found = self.query(&tagged(measurement, tags).latest())?;
+        let found = self.ask(&tagged(measurement, tags).latest())?;
         let of = |series: QuerySeries| {
             let QuerySeries { measurement, tags, field, values } = series;
             let (time, value) = values.into_iter().next()?;
@@ -545,6 +554,21 @@ impl Client {
     fn asked(&self) -> Result<&Store, Error> {
         let message = "questions to a server are not supported in this version: ask the server itself";
         self.store().ok_or_else(|| Error::new(Kind::QueryFailed, message))
+    }
+
+    /// The server that is asked something which only servers answer.
+    pub(crate) fn server(&self, what: &str) -> Result<Http, Error> {
+        if self.works().is_closing() {
+            return Err(Error::closed());
+        }
+        let message =
+            format!("{what} is not answered by the embedded store in this version; use a typed query");
+        self.works().http.clone().ok_or_else(|| Error::new(Kind::Unsupported, message))
+    }
+
+    /// The organisation of the target.
+    pub(crate) fn org(&self) -> &str {
+        self.works().config.org()
     }
 
     /// Runs a call that waits on a thread of its own, so that no runtime is held up.
@@ -583,6 +607,7 @@ impl Handle {
             works.abandon();
             works.wait_ended(Instant::now() + Duration::from_secs(1));
         }
+        works.stop_requests();
         works.release_spool();
         works.count_abandoned();
         // A dropped reading is news as well, and has a moment to be told after the deadline.
@@ -701,15 +726,6 @@ impl SeriesHandle {
     pub fn write_float(&self, value: f64, time: Option<Timestamp>) -> Result<(), Error> {
         self.client.accept(time, |time, out| self.template.encode_float(value, time, out))
     }
-}
-
-/// Asks the server whether it takes writes; on a thread of its own, because the caller's may be one of a runtime.
-fn preflight(http: &Http) -> Result<(), Error> {
-    let http = http.clone();
-    let asking = std::thread::Builder::new().name("influxdb-health".into());
-    let asked = asking.spawn(move || delivery::probe(&http));
-    let asked = asked.map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
-    asked.join().unwrap_or_else(|_| Err(Error::new(Kind::ConnectionFailed, "the server could not be asked")))
 }
 
 /// A moment after a duration, however long it is.

@@ -1,6 +1,7 @@
 //! The configuration: YAML with the environment over it, parsed into types that cannot be wrong.
 
 use crate::error::{Error, Kind};
+use crate::kind::ServerKind;
 use graylogic_durable::{SyncPolicy, WhenFull};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -14,9 +15,10 @@ const FLUSH_INTERVAL_MAX: u64 = 3600;
 /// Longest time between syncs of the spool.
 const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
 /// The keys of the section: the seed's, then those of TLS and of the spool.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "enabled",
     "url",
+    "kind",
     "token",
     "org",
     "bucket",
@@ -51,6 +53,7 @@ const ENVIRONMENT: &str = "GRAYLOGIC_INFLUXDB_";
 pub struct Config {
     enabled: bool,
     target: Target,
+    kind: Option<ServerKind>,
     token: Secret,
     org: String,
     bucket: String,
@@ -139,6 +142,12 @@ pub enum Target {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) String);
 
+impl Secret {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "(none)" } else { "***" })
@@ -152,6 +161,7 @@ impl Default for Config {
         Self {
             enabled: true,
             target: Target::Embedded("./graylogic-data".into()),
+            kind: None,
             token: Secret::default(),
             org: "graylogic".into(),
             bucket: "telemetry".into(),
@@ -293,6 +303,20 @@ impl Config {
                     value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
             }
             "url" => self.target = target(&text()?)?,
+            "kind" => {
+                let text = text()?;
+                self.kind = match text.as_str() {
+                    "auto" | "" => None,
+                    word => {
+                        let known = ServerKind::ALL.into_iter().find(|k| k.key() == word);
+                        Some(known.ok_or_else(|| {
+                            format!(
+                                "is {text:?}; write auto, influxdb1, influxdb2, influxdb3 or victoriametrics"
+                            )
+                        })?)
+                    }
+                };
+            }
             // The value of a token is never shown, whatever its type.
             "token" => self.token = Secret(text().map_err(|_| "is not a text; put it in quotes".to_owned())?),
             "org" => self.org = text()?,
@@ -374,6 +398,19 @@ impl Config {
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The kind of the server; `None` when it is recognised by its answers.
+    #[must_use]
+    pub fn server_kind(&self) -> Option<ServerKind> {
+        self.kind
+    }
+
+    /// Says of which kind the server is; `None`: it is recognised by its answers.
+    #[must_use]
+    pub fn with_server_kind(mut self, kind: Option<ServerKind>) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// The organisation.

@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     InvalidPoint,
     InvalidConfig,
     QueryFailed,
+    Unsupported,
     TimedOut,
 }
 
@@ -84,7 +85,13 @@ impl Error {
     /// True when a question could not be answered.
     #[must_use]
     pub fn is_query_failed(&self) -> bool {
-        self.kind == Kind::QueryFailed
+        matches!(self.kind, Kind::QueryFailed | Kind::Unsupported)
+    }
+
+    /// True when the target cannot do this, whatever it holds; the message says what can.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.kind == Kind::Unsupported
     }
 
     /// True when a deadline passed; what was accepted stays accepted.

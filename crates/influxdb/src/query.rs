@@ -46,15 +46,15 @@ const RESERVED_KEYS: [&str; 7] = ["time", "_time", "_measurement", "_field", "_v
 ///     .window(Duration::from_secs(300))
 ///     .aggregate(Aggregate::Mean)
 ///     .fill(Fill::Value(0.0));
-/// let answer = client.query(&windows)?;
+/// let answer = client.ask(&windows)?;
 /// let means: Vec<_> = answer[0].values.iter().filter_map(|(_, value)| value.as_f64()).collect();
 /// assert_eq!(means, [200.0, 0.0, 50.0]);
 ///
-/// let newest = client.query(&Query::measurement("energy").latest())?;
+/// let newest = client.ask(&Query::measurement("energy").latest())?;
 /// assert_eq!(newest[0].values[0].0, minute(10));
 ///
 /// let contradiction = Query::measurement("energy").latest().fill(Fill::Previous);
-/// assert!(client.query(&contradiction).unwrap_err().is_query_failed());
+/// assert!(client.ask(&contradiction).unwrap_err().is_query_failed());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
