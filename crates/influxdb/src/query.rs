@@ -510,6 +510,11 @@ impl CheckedQuery {
         ))
     }
 
+    /// A question that a language cannot put.
+    pub(crate) fn unsupported(&self, why: &str) -> Error {
+        Error::new(Kind::Unsupported, format!("query {:?}: {why}", abbreviated(&self.measurement)))
+    }
+
     /// A failure to answer this question.
     pub(crate) fn failed(&self, why: &str) -> Error {
         Error::new(Kind::QueryFailed, format!("query {:?}: {why}", abbreviated(&self.measurement)))

@@ -63,13 +63,17 @@ impl std::fmt::Debug for Ask {
 /// let mut dialogue = Dialogue::influxql(query.check()?, "telemetry")?;
 /// while let Some(ask) = dialogue.next_ask() {
 ///     // Sent with POST to `ask.target()`; here a server that answers both requests of InfluxQL.
-///     let answer: &[u8] = match ask.body.starts_with(b"q=SHOW") {
-///         true => br#"{"results":[{"statement_id":0,"series":[{"name":"energy",
-///             "columns":["fieldKey","fieldType"],"values":[["power_watts","float"]]}]}]}"#,
-///         false => br#"{"results":[{"statement_id":0,"series":[{"name":"energy","tags":{"device_id":"hvac"},
-///             "columns":["time","power_watts"],"values":[[60000000000,-450]]}]}]}"#,
+///     let answer = match ask.body.starts_with(b"q=SHOW") {
+///         true => concat!(
+///             r#"{"results":[{"statement_id":0,"series":[{"name":"energy","columns":["fieldKey","fieldType"],"#,
+///             r#""values":[["power_watts","float"]]}]}]}"#
+///         ),
+///         false => concat!(
+///             r#"{"results":[{"statement_id":0,"series":[{"name":"energy","tags":{"device_id":"hvac"},"#,
+///             r#""columns":["time","power_watts"],"values":[[60000000000,-450]]}]}]}"#
+///         ),
 ///     };
-///     dialogue.feed(&answer.iter().filter(|b| **b != b'\n').copied().collect::<Vec<_>>())?;
+///     dialogue.feed(answer.as_bytes())?;
 ///     dialogue.end()?;
 /// }
 /// let answer = dialogue.finish()?;
@@ -100,7 +104,7 @@ impl Dialogue {
     /// With InfluxDB 2, in Flux: one request.
     ///
     /// # Errors
-    /// [`Error::is_query_failed`] when the language cannot say what is asked.
+    /// [`Error::is_unsupported`] when the language cannot say what is asked.
     pub fn flux(query: CheckedQuery, org: &str, bucket: &str) -> Result<Self, Error> {
         let language = Language::Flux(Box::new(Flux::new(&query, org, bucket)));
         Ok(Self::of(query, language))
@@ -110,7 +114,7 @@ impl Dialogue {
     /// answers do not tell, and one for their values. The bucket is a database, or `database/retention policy`.
     ///
     /// # Errors
-    /// [`Error::is_query_failed`] when the language cannot say what is asked: it has no way to write a carriage return or
+    /// [`Error::is_unsupported`] when the language cannot say what is asked: it has no way to write a carriage return or
     /// a null character.
     pub fn influxql(query: CheckedQuery, bucket: &str) -> Result<Self, Error> {
         let language = Language::InfluxQl(InfluxQl::new(&query, bucket)?);
@@ -120,7 +124,7 @@ impl Dialogue {
     /// With InfluxDB 3, in SQL: a request for the columns of the table, which tell tags from fields, and one for each field.
     ///
     /// # Errors
-    /// [`Error::is_query_failed`] when the language cannot say what is asked.
+    /// [`Error::is_unsupported`] when the language cannot say what is asked.
     pub fn sql(query: CheckedQuery, database: &str) -> Result<Self, Error> {
         let language = Language::Sql(Sql::new(database));
         Ok(Self::of(query, language))
@@ -135,7 +139,7 @@ impl Dialogue {
     /// A measurement `a` with a field `b_c` cannot be told from `a_b` with `c`.
     ///
     /// # Errors
-    /// [`Error::is_query_failed`] for windows that are no whole milliseconds, and for a tag `db` or `__name__`.
+    /// [`Error::is_unsupported`] for windows that are no whole milliseconds, and for a tag `db` or `__name__`.
     pub fn metricsql(query: CheckedQuery, db: Option<&str>) -> Result<Self, Error> {
         let language = Language::MetricsQl(MetricsQl::new(&query, db)?);
         Ok(Self::of(query, language))

@@ -52,7 +52,7 @@ impl InfluxQl {
                 "InfluxQL cannot write the null character and the carriage return of {:?}",
                 abbreviated(name)
             );
-            return Err(query.failed(&message));
+            return Err(query.unsupported(&message));
         }
         let (db, rp) = (db.to_owned(), rp.map(str::to_owned));
         Ok(Self { db, rp, state: State::Begin, fields: Vec::new(), asked: 0, first: 0 })

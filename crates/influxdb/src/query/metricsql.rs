@@ -62,7 +62,7 @@ impl MetricsQl {
         if let Some(test) = query.tags.iter().find(|t| taken(&t.key)) {
             let message =
                 format!("the tag {:?} has another meaning in VictoriaMetrics: leave it out", test.key);
-            return Err(query.failed(&message));
+            return Err(query.unsupported(&message));
         }
         // Readings are at whole milliseconds: those of the range are in its first whole one to its last.
         let ms = |nanos: i64| nanos.div_euclid(1_000_000) + i64::from(nanos.rem_euclid(1_000_000) > 0);
@@ -303,11 +303,11 @@ fn in_ms(query: &CheckedQuery, windows: Windows) -> Result<Windows, Error> {
     let Windows { every, offset } = windows;
     if every % 1_000_000 != 0 || offset % 1_000_000 != 0 {
         let message = "VictoriaMetrics counts milliseconds: give windows and an offset of whole milliseconds";
-        return Err(query.failed(message));
+        return Err(query.unsupported(message));
     }
     if every / 1_000_000 > LATEST_MS / 2 {
         return Err(
-            query.failed("windows above 146 years are too long for VictoriaMetrics: give shorter ones")
+            query.unsupported("windows above 146 years are too long for VictoriaMetrics: give shorter ones")
         );
     }
     Ok(Windows { every: every / 1_000_000, offset: offset / 1_000_000 })
