@@ -9,12 +9,13 @@ use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
 use crate::preflight::{self, Preflight};
+use crate::query::{Aggregate, LatestValue, Query, QuerySeries};
 use crate::stats::Stats;
 use crate::worker::{Works, start};
 use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
 use graylogic_durable::Level;
 use graylogic_line::{Dialect, EncodeError, Encoder, FieldRef, Point, SeriesTemplate, Timestamp};
-use graylogic_store::{Matcher, Selector, State, Store, StoreOptions, TimeRange, Value, Windows};
+use graylogic_store::{State, Store, StoreOptions};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -66,56 +67,6 @@ pub struct CloseReport {
     pub dropped: u64,
     /// Whether every error was told before the deadline.
     pub errors_told: bool,
-}
-
-/// How the readings of a window become one number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Aggregate {
-    /// How many.
-    Count,
-    /// Their sum.
-    Sum,
-    /// Their arithmetic mean.
-    Mean,
-    /// The smallest.
-    Min,
-    /// The largest.
-    Max,
-    /// The earliest.
-    First,
-    /// The latest.
-    Last,
-}
-
-/// A series of an answer.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct QuerySeries {
-    /// The measurement.
-    pub measurement: String,
-    /// The tags in the order of their keys.
-    pub tags: Vec<(String, String)>,
-    /// The field.
-    pub field: String,
-    /// Start of each window that has readings, and its value.
-    pub values: Vec<(Timestamp, Value)>,
-}
-
-/// The newest reading of a series.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct LatestValue {
-    /// The measurement.
-    pub measurement: String,
-    /// The tags in the order of their keys.
-    pub tags: Vec<(String, String)>,
-    /// The field.
-    pub field: String,
-    /// Its time.
-    pub time: Timestamp,
-    /// Its value.
-    pub value: Value,
 }
 
 impl Client {
@@ -515,10 +466,28 @@ impl Client {
     pub fn metrics(&self) -> String {
         metrics::render(&self.buckets())
     }
-    /// One value for each window of the range that has readings, series by series. Ids are compared, never interpreted.
+
+    /// The answer to a question, in the order of tags and fields.
     ///
     /// # Errors
     /// [`Error::is_query_failed`] with the reason; [`Error::is_not_connected`] after close.
+    pub fn ask(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
+        query.check()?.ask_store(self.asked()?, &self.lane.bucket)
+    }
+
+    /// [`Client::ask`] for asynchronous code; runs on any runtime, or none.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub async fn ask_async(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
+        let query = query.clone();
+        self.elsewhere("influxdb-query", move |client| client.ask(&query)).await
+    }
+
+    /// One value for each window of the range that has readings, series by series: a short form of [`Client::ask`].
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
     #[expect(clippy::too_many_arguments, reason = "the seed's signature: each is one part of the question")]
     pub fn query_range(
         &self,
@@ -530,21 +499,8 @@ impl Client {
         window: Duration,
         aggregate: Aggregate,
     ) -> Result<Vec<QuerySeries>, Error> {
-        let selector = self.selector(measurement, tags).field(field);
-        let failed = |e| query_failed(&format!("query {measurement} {field}"), e);
-        let cut = Windows::every(window).map_err(failed)?;
-        let found = self.asked()?.windows(&selector, TimeRange::new(start, stop), &cut).map_err(failed)?;
-        let of = |s: graylogic_store::SeriesWindows| QuerySeries {
-            measurement: s.series.measurement().to_owned(),
-            tags: s.series.tags().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
-            field: s.series.field().to_owned(),
-            values: s
-                .windows
-                .iter()
-                .filter_map(|w| Some((w.start, value_of(&w.summary, aggregate)?)))
-                .collect(),
-        };
-        Ok(found.into_iter().map(of).collect())
+        let series = tagged(measurement, tags).field(field);
+        self.ask(&series.range(start, stop).window(window).aggregate(aggregate))
     }
 
     /// [`Client::query_range`] for asynchronous code; runs on any runtime, or none.
@@ -569,21 +525,18 @@ impl Client {
         .await
     }
 
-    /// The newest reading of each series of a measurement that has these tags.
+    /// The newest reading of each series of a measurement that has these tags: a short form of [`Client::ask`].
     ///
     /// # Errors
-    /// As [`Client::query_range`].
+    /// As [`Client::ask`].
     pub fn latest(&self, measurement: &str, tags: &[(&str, &str)]) -> Result<Vec<LatestValue>, Error> {
-        let found = self.asked()?.latest(&self.selector(measurement, tags));
-        let found = found.map_err(|e| query_failed(&format!("latest of {measurement}"), e))?;
-        let of = |l: graylogic_store::Latest| LatestValue {
-            measurement: l.series.measurement().to_owned(),
-            tags: l.series.tags().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
-            field: l.series.field().to_owned(),
-            time: l.time,
-            value: l.value,
+        let found = self.ask(&tagged(measurement, tags).latest())?;
+        let of = |series: QuerySeries| {
+            let QuerySeries { measurement, tags, field, values } = series;
+            let (time, value) = values.into_iter().next()?;
+            Some(LatestValue { measurement, tags, field, time, value })
         };
-        Ok(found.into_iter().map(of).collect())
+        Ok(found.into_iter().filter_map(of).collect())
     }
 
     /// [`Client::latest`] for asynchronous code; runs on any runtime, or none.
@@ -624,11 +577,6 @@ impl Client {
     /// The organisation of the target.
     pub(crate) fn org(&self) -> &str {
         self.works().config.org()
-    }
-
-    fn selector(&self, measurement: &str, tags: &[(&str, &str)]) -> Selector {
-        let all = Selector::bucket(&*self.lane.bucket).measurement(measurement);
-        tags.iter().fold(all, |s, (k, v)| s.tag(*k, Matcher::equal(*v)))
     }
 
     /// Runs a call that waits on a thread of its own, so that no runtime is held up.
@@ -794,16 +742,8 @@ fn after(duration: Duration) -> Instant {
     now.checked_add(duration).unwrap_or(now + Duration::from_secs(1 << 31))
 }
 
-fn value_of(summary: &graylogic_store::Summary, aggregate: Aggregate) -> Option<Value> {
-    match aggregate {
-        Aggregate::Count => Some(Value::Unsigned(summary.count)),
-        Aggregate::Sum => summary.sum.clone(),
-        Aggregate::Mean => summary.mean().map(Value::Float),
-        Aggregate::Min => summary.min.clone(),
-        Aggregate::Max => summary.max.clone(),
-        Aggregate::First => Some(summary.first.1.clone()),
-        Aggregate::Last => Some(summary.last.1.clone()),
-    }
+fn tagged(measurement: &str, tags: &[(&str, &str)]) -> Query {
+    tags.iter().fold(Query::measurement(measurement), |query, (key, value)| query.tag(*key, *value))
 }
 
 fn owned(tags: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -817,12 +757,4 @@ fn borrowed(tags: &[(String, String)]) -> Vec<(&str, &str)> {
 fn connection_failed(doing: &str, error: graylogic_store::Error) -> Error {
     let retryable = error.is_retryable();
     Error::because(Kind::ConnectionFailed, doing, error).retryable(retryable)
-}
-
-fn query_failed(doing: &str, error: graylogic_store::Error) -> Error {
-    if error.is_closed() {
-        return Error::closed();
-    }
-    let retryable = error.is_retryable();
-    Error::because(Kind::QueryFailed, doing, error).retryable(retryable)
 }

@@ -85,6 +85,7 @@ mod notify;
 mod outcome;
 mod preflight;
 mod proxy;
+mod query;
 mod refusal;
 mod retry;
 mod sender;
@@ -95,7 +96,7 @@ mod translate;
 mod worker;
 
 pub use annotated_csv::FluxReader;
-pub use client::{Aggregate, Client, CloseReport, FlushReport, LatestValue, QuerySeries, SeriesHandle};
+pub use client::{Client, CloseReport, FlushReport, SeriesHandle};
 pub use config::{Config, Target, TlsVersion};
 pub use error::Error;
 pub use flux_query::{FluxQuery, FluxRaw, FluxRows};
@@ -111,5 +112,6 @@ pub use manage::{
 pub use metrics::METRICS_CONTENT_TYPE;
 pub use notify::{RefusedLine, WriteError, WriteErrorKind};
 pub use preflight::{Check, Preflight, Verdict};
+pub use query::{Aggregate, Ask, CheckedQuery, Dialogue, Fill, LatestValue, Query, QuerySeries};
 pub use stats::{Health, Stats};
 pub use table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue};

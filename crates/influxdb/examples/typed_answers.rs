@@ -1,0 +1,515 @@
+//! Writes one data set to a server on this machine and to an embedded store, puts the same typed questions to both, and
+//! compares the answers: `cargo xtask campaign` does, with the servers it can start. Ends with an error when one differs.
+//!
+//! ```text
+//! cargo run --example typed_answers -- influxdb1 http://127.0.0.1:8086
+//! cargo run --example typed_answers -- victoriametrics http://127.0.0.1:8428
+//! cargo run --example typed_answers -- influxdb2 http://127.0.0.1:8086   # with the environment below
+//! cargo run --example typed_answers -- influxdb3 http://127.0.0.1:8181
+//! ```
+//! The bucket is `typed_answers`, the organisation `GRAYLOGIC_INFLUXDB_ORG`, the token `GRAYLOGIC_INFLUXDB_TOKEN`. Names
+//! of measurements are new in each run, so that it can be run again.
+
+use graylogic_influxdb::{
+    Aggregate, CheckedQuery, Dialogue, FieldValue, Fill, Point, Query, QuerySeries, Store, Timestamp, Value,
+};
+use graylogic_line::{Dialect, Encoder};
+use graylogic_store::{StoreOptions, WriteOptions};
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const BUCKET: &str = "typed_answers";
+const SECOND: i64 = 1_000_000_000;
+/// How long the server may take to show what it was sent.
+const SHOWN_WITHIN: Duration = Duration::from_secs(60);
+/// An answer of the server; the questions here have small ones.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    InfluxDb1,
+    InfluxDb2,
+    InfluxDb3,
+    VictoriaMetrics,
+}
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [kind, url] = &arguments[..] else {
+        return Err("usage: typed_answers influxdb1|influxdb2|influxdb3|victoriametrics URL".into());
+    };
+    let kind = match kind.as_str() {
+        "influxdb1" => Kind::InfluxDb1,
+        "influxdb2" => Kind::InfluxDb2,
+        "influxdb3" => Kind::InfluxDb3,
+        "victoriametrics" => Kind::VictoriaMetrics,
+        other => return Err(format!("{other}: no such kind of server").into()),
+    };
+    let server = Server::at(url, kind)?;
+    let now = Timestamp::now().as_nanos();
+    let data = DataSet {
+        first: now - now % (60 * SECOND) - 7200 * SECOND,
+        now: now - now % SECOND,
+        run: now / 1_000_000,
+    };
+
+    let folder = tempfile::tempdir()?;
+    let store = Store::open(folder.path(), StoreOptions::default())?;
+    store.ensure_bucket(BUCKET)?;
+    let points: Vec<Point> = data.points().into_iter().filter_map(|p| held(&p, kind)).collect();
+    let report = store.write_lines(BUCKET, &lines(&points, Dialect::V2)?, &WriteOptions::now())?;
+    if report.rejected_count > 0 {
+        return Err(format!("the store refused a line: {}", report.rejected[0]).into());
+    }
+    server.write(&points)?;
+
+    let (mut differ, mut values) = (0, 0);
+    let questions = data.questions();
+    for (number, (name, query)) in questions.iter().enumerate() {
+        let query = query.check()?;
+        let expected = query.ask_store(&store, BUCKET);
+        values += expected.iter().flatten().map(|s| s.values.len()).sum::<usize>();
+        // Some servers show what they took a little later.
+        let patience = Instant::now() + if number == 0 { SHOWN_WITHIN } else { Duration::ZERO };
+        let problem = loop {
+            let problem = difference(&expected, &server.ask(&query));
+            if problem.is_none() || Instant::now() >= patience {
+                break problem;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        };
+        if let Some(problem) = problem {
+            differ += 1;
+            say(&format!("{name}: {problem}"))?;
+        }
+    }
+    say(&format!("{} questions, {values} values, {differ} answers differ", questions.len()))?;
+    store.close()?;
+    if differ > 0 { Err("the server and the store answer differently".into()) } else { Ok(()) }
+}
+
+fn say(what: &str) -> std::io::Result<()> {
+    std::io::stdout().lock().write_all(format!("{what}\n").as_bytes())
+}
+
+/// Readings of two hours, to the second before now.
+struct DataSet {
+    /// A whole minute, in nanoseconds.
+    first: i64,
+    /// A whole second.
+    now: i64,
+    /// Part of the names of this run.
+    run: i64,
+}
+
+/// Ids that would do something else if they were interpreted.
+const ODD_IDS: [&str; 10] = [
+    "Küche 1",
+    "a\\b",
+    "${x}",
+    "it's",
+    "say \"hi\"",
+    "\" or true or \"",
+    "'; DROP MEASUREMENT energy; --",
+    "hvac.*",
+    "a,b=c d",
+    "日本|.+",
+];
+
+impl DataSet {
+    fn name(&self, name: &str) -> String {
+        format!("t{}_{name}", self.run)
+    }
+
+    fn point(&self, measurement: &str, tags: &[(&str, &str)], seconds: i64) -> Point {
+        let point = tags.iter().fold(Point::new(self.name(measurement)), |p, (k, v)| p.tag(*k, *v));
+        point.timestamp(self.at(seconds))
+    }
+
+    /// So many seconds after the first reading.
+    fn at(&self, seconds: i64) -> Timestamp {
+        Timestamp::from_nanos(self.first + seconds * SECOND)
+    }
+
+    fn points(&self) -> Vec<Point> {
+        let mut points = Vec::new();
+        for n in 0..120 {
+            let watts = 100.0 + (f64::from(n) * 7.3) % 11.0;
+            let seconds = i64::from(n) * 60;
+            // With gaps, and not on the minute.
+            if n % 17 != 3 && !(40..55).contains(&n) {
+                let tags = [("device_id", "hvac-main"), ("room", "attic")];
+                points.push(self.point("energy", &tags, seconds + 7).field("power_watts", watts));
+            }
+            let main = self.point("energy", &[("device_id", "hvac-main")], seconds + 1);
+            points.push(main.field("energy_kwh", 1500.0 + f64::from(n) / 8.0).field("power_watts", -watts));
+            if n % 4 == 0 {
+                let device = self.point("device", &[("device_id", "light"), ("room", "bath")], seconds);
+                let device = device.field("level", i64::from(n * 37 % 101) - 50).field("on", n % 3 == 0);
+                points.push(device.field("state", if n % 8 == 0 { "idle" } else { "it's \"on\" \\ ${x}" }));
+                let both = self.point("device", &[("room", "kitchen")], seconds + 30);
+                points
+                    .push(both.field("level", 9_007_199_254_740_000_i64 + i64::from(n)).field("temp", 20.5));
+            }
+            if n % 10 == 0 {
+                points.push(self.point("plain", &[], seconds).field("value", f64::from(n)));
+            }
+        }
+        for (i, id) in ODD_IDS.iter().enumerate() {
+            for n in 0..3 {
+                let odd = self.point("odd", &[("device_id", id)], i64::try_from(i).unwrap_or(0) + n * 100);
+                points.push(odd.field("v", i as f64 + 0.1));
+            }
+        }
+        let tags = [("odd key", "1"), ("größe", "xl"), ("a=b,c", "d"), ("wei\\rd", "w"), ("floor", "high")];
+        for (n, tags) in [(0, &tags[..]), (60, &tags[..2]), (120, &tags[4..])] {
+            let names = self.point("odd name.x-y", tags, n);
+            points.push(names.field("v 1", 1.5).field("level", n as f64).field("höhe", 2.5));
+        }
+        // More than a server or a client handles at once.
+        for n in 0..25_000 {
+            let time = Timestamp::from_nanos(self.first + n * (SECOND / 4));
+            let many =
+                Point::new(self.name("many")).tag("device_id", "meter").field("v", (n % 1009) as f64 / 8.0);
+            points.push(many.timestamp(time));
+        }
+        for (n, seconds) in [0, 1, 2, 4].into_iter().enumerate() {
+            let fresh = Point::new(self.name("fresh")).tag("device_id", "new").field("v", 0.1 + n as f64);
+            points.push(
+                fresh.timestamp(Timestamp::from_nanos(self.now - (6 - seconds) * SECOND + 999_000_000)),
+            );
+        }
+        points
+    }
+
+    fn questions(&self) -> Vec<(String, Query)> {
+        let all = |measurement: &str| {
+            Query::measurement(self.name(measurement)).range(self.at(-3600), self.at(10_000))
+        };
+        let power = || all("energy").field("power_watts");
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        let mean = Aggregate::Mean;
+        let cut = |q: Query| q.range(self.at(333), self.at(5001));
+        let mut questions: Vec<(String, Query)> = vec![
+            ("newest fresh readings".into(), all("fresh")),
+            (
+                "seconds of fresh readings".into(),
+                all("fresh").window(Duration::from_secs(1)).aggregate(Aggregate::Last),
+            ),
+            (
+                "half seconds of fresh readings".into(),
+                all("fresh").window(Duration::from_millis(500)).aggregate(Aggregate::Sum),
+            ),
+            ("latest fresh".into(), all("fresh").latest()),
+            ("readings of a field".into(), power()),
+            ("readings of all fields".into(), all("energy")),
+            ("readings of several types".into(), all("device")),
+            ("readings without tags".into(), all("plain")),
+            ("readings of a part".into(), cut(power())),
+            ("readings of a part by a millisecond".into(), power().range(self.at(61), self.at(127))),
+            ("oldest readings".into(), power().limit(3)),
+            ("newest readings".into(), power().descending().limit(3)),
+            ("newest readings of all fields".into(), all("device").descending().limit(2)),
+            ("a tag".into(), power().tag("device_id", "hvac-main")),
+            ("two tags".into(), power().tag("device_id", "hvac-main").tag("room", "attic")),
+            ("without a tag".into(), power().tag("room", "")),
+            ("with a tag or without".into(), power().tag_in("room", ["", "attic"])),
+            ("one of several".into(), all("device").tag_in("room", ["kitchen", "bath", "none"])),
+            ("no such tag".into(), power().tag("no_such_key", "x")),
+            ("no such tag is empty".into(), power().tag("no_such_key", "")),
+            ("no such measurement".into(), all("nothing").field("x")),
+            ("no such field".into(), all("energy").field("nothing")),
+            (
+                "two fields".into(),
+                all("energy").fields(["power_watts", "energy_kwh"]).window(minutes(10)).aggregate(mean),
+            ),
+            ("means of all numbers".into(), all("device").window(minutes(30)).aggregate(mean)),
+            ("windows of an hour".into(), power().window(minutes(60)).aggregate(mean)),
+            ("cut windows".into(), cut(power()).window(minutes(10)).aggregate(Aggregate::Sum)),
+            (
+                "cut windows with an offset".into(),
+                cut(power()).window(minutes(10)).offset(minutes(3)).aggregate(mean),
+            ),
+            (
+                "one window longer than all".into(),
+                power().window(minutes(60 * 24 * 400)).aggregate(Aggregate::Count),
+            ),
+            (
+                "a part of one window".into(),
+                power().range(self.at(65), self.at(70)).window(minutes(5)).aggregate(mean),
+            ),
+            (
+                "windows filled with zero".into(),
+                cut(power()).window(minutes(5)).aggregate(mean).fill(Fill::Value(0.0)),
+            ),
+            (
+                "counts filled with zero".into(),
+                all("device")
+                    .field("level")
+                    .window(minutes(1))
+                    .aggregate(Aggregate::Count)
+                    .fill(Fill::Value(0.0)),
+            ),
+            (
+                "windows filled with what was".into(),
+                power()
+                    .window(minutes(5))
+                    .aggregate(Aggregate::Last)
+                    .fill(Fill::Previous)
+                    .descending()
+                    .limit(9),
+            ),
+            ("oldest windows".into(), power().window(minutes(7)).aggregate(Aggregate::Max).limit(2)),
+            (
+                "newest windows".into(),
+                power().window(minutes(7)).aggregate(Aggregate::Max).descending().limit(2),
+            ),
+            ("many windows".into(), power().window(Duration::from_secs(1)).aggregate(Aggregate::First)),
+            (
+                "hours of all time".into(),
+                power()
+                    .range(Timestamp::from_nanos(0), Timestamp::MAX)
+                    .window(minutes(60))
+                    .aggregate(Aggregate::Count),
+            ),
+            ("many readings".into(), all("many")),
+            ("newest of many readings".into(), all("many").descending().limit(12_345)),
+            (
+                "windows of many readings".into(),
+                all("many").window(Duration::from_millis(700)).aggregate(mean),
+            ),
+            ("latest of all time".into(), Query::measurement(self.name("energy")).latest()),
+            ("latest of several types".into(), all("device").latest()),
+            ("latest of a part".into(), cut(power()).latest()),
+            ("latest with a tag".into(), all("energy").tag("room", "attic").latest()),
+            ("mean of a boolean".into(), all("device").field("on").window(minutes(30)).aggregate(mean)),
+            ("odd names".into(), all("odd name.x-y")),
+            ("odd field".into(), all("odd name.x-y").field("v 1").window(minutes(1)).aggregate(mean)),
+            (
+                "odd names of tags".into(),
+                all("odd name.x-y").tag("a=b,c", "d").tag("wei\\rd", "w").tag("odd key", "1"),
+            ),
+            ("a tag beyond ASCII".into(), all("odd name.x-y").tag("größe", "xl").field("höhe")),
+            ("without a tag beyond ASCII".into(), all("odd name.x-y").tag("größe", "").latest()),
+            ("all odd ids".into(), all("odd").tag_in("device_id", ODD_IDS)),
+        ];
+        let aggregates = [
+            Aggregate::Count,
+            Aggregate::Sum,
+            mean,
+            Aggregate::Min,
+            Aggregate::Max,
+            Aggregate::First,
+            Aggregate::Last,
+        ];
+        for aggregate in aggregates {
+            let of = |query: Query| cut(query).window(minutes(9)).aggregate(aggregate);
+            questions.push((format!("{aggregate:?} of floats"), of(power())));
+            questions.push((format!("{aggregate:?} of integers"), of(all("device").field("level"))));
+            if matches!(aggregate, Aggregate::Count | Aggregate::First | Aggregate::Last) {
+                questions.push((format!("{aggregate:?} of all types"), of(all("device"))));
+            }
+        }
+        for id in ODD_IDS {
+            questions.push((format!("id {id}"), all("odd").tag("device_id", id).latest()));
+        }
+        questions
+    }
+}
+
+/// What the server keeps of a point.
+fn held(point: &Point, kind: Kind) -> Option<Point> {
+    if kind != Kind::VictoriaMetrics {
+        return Some(point.clone());
+    }
+    let bare = point.tags().iter().fold(Point::new(point.measurement()), |p, (k, v)| p.tag(k, v));
+    let bare = bare.timestamp(point.time()?);
+    let number = |value: &FieldValue| match value {
+        FieldValue::Float(v) => Some(*v),
+        FieldValue::Integer(v) => Some(*v as f64),
+        FieldValue::Unsigned(v) => Some(*v as f64),
+        FieldValue::Boolean(v) => Some(f64::from(u8::from(*v))),
+        FieldValue::String(_) => None,
+    };
+    Some(point.fields().iter().fold(bare, |p, (k, v)| match number(v) {
+        Some(v) => p.field(k, v),
+        None => p,
+    }))
+}
+
+fn lines(points: &[Point], dialect: Dialect) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    let encoder = Encoder::new(dialect);
+    for point in points {
+        encoder.encode(point, &mut body)?;
+    }
+    Ok(body)
+}
+
+/// How an answer is not the one of the store; `None` when it is.
+fn difference(
+    expected: &Result<Vec<QuerySeries>, graylogic_influxdb::Error>,
+    found: &Result<Vec<QuerySeries>, Failure>,
+) -> Option<String> {
+    let (expected, found) = match (expected, found) {
+        (Ok(expected), Ok(found)) => (expected, found),
+        (Err(_), Err(_)) => return None,
+        (Ok(_), Err(error)) => return Some(format!("failed: {error}")),
+        (Err(error), Ok(_)) => return Some(format!("answered, but the store says: {error}")),
+    };
+    let names = |s: &QuerySeries| format!("{:?} {:?}", s.tags, s.field);
+    let all = |of: &[QuerySeries]| of.iter().map(names).collect::<Vec<_>>();
+    if all(expected) != all(found) {
+        return Some(format!("the store has the series {:?}, the server {:?}", all(expected), all(found)));
+    }
+    for (a, b) in expected.iter().zip(found) {
+        if a.values.len() != b.values.len() {
+            return Some(format!(
+                "{}: the store has {} values, the server {}: {:?}, {:?}",
+                names(a),
+                a.values.len(),
+                b.values.len(),
+                a.values.iter().take(5).collect::<Vec<_>>(),
+                b.values.iter().take(5).collect::<Vec<_>>()
+            ));
+        }
+        let differs = |((t, v), (u, w)): &(&(Timestamp, Value), &(Timestamp, Value))| t != u || !same(v, w);
+        if let Some((a_value, b_value)) = a.values.iter().zip(&b.values).find(differs) {
+            return Some(format!("{}: the store has {a_value:?}, the server {b_value:?}", names(a)));
+        }
+    }
+    None
+}
+
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        // Servers add up in another order.
+        (Value::Float(a), Value::Float(b)) => (a - b).abs() <= 1e-12 * a.abs().max(b.abs()),
+        (a, b) => a == b,
+    }
+}
+
+/// A server on this machine, asked one thing at a time.
+struct Server {
+    kind: Kind,
+    host: String,
+    port: u16,
+    /// Before every path.
+    prefix: String,
+    org: String,
+    token: Option<String>,
+}
+
+impl Server {
+    fn at(url: &str, kind: Kind) -> Result<Self, Failure> {
+        let rest = url.strip_prefix("http://").ok_or("the address must begin with http://")?;
+        let (authority, prefix) = rest.split_once('/').map_or((rest, ""), |(a, p)| (a, p));
+        let (host, port) = authority.rsplit_once(':').ok_or("the address must have a port")?;
+        let ip: IpAddr = if host == "localhost" { [127, 0, 0, 1].into() } else { host.parse()? };
+        if !ip.is_loopback() {
+            return Err("only a server on this machine is written to".into());
+        }
+        let prefix = match prefix.trim_end_matches('/') {
+            "" => String::new(),
+            prefix => format!("/{prefix}"),
+        };
+        let org = std::env::var("GRAYLOGIC_INFLUXDB_ORG").unwrap_or_default();
+        let token = std::env::var("GRAYLOGIC_INFLUXDB_TOKEN").ok();
+        Ok(Self { kind, host: host.to_owned(), port: port.parse()?, prefix, org, token })
+    }
+
+    fn write(&self, points: &[Point]) -> Result<(), Failure> {
+        let dialect = match self.kind {
+            Kind::VictoriaMetrics => Dialect::Vm,
+            Kind::InfluxDb3 => Dialect::V3,
+            Kind::InfluxDb1 | Kind::InfluxDb2 => Dialect::V2,
+        };
+        if self.kind == Kind::InfluxDb1 {
+            let form = "application/x-www-form-urlencoded";
+            let (status, body) =
+                self.post("/query", form, &format!("q=CREATE%20DATABASE%20{BUCKET}").into_bytes())?;
+            if status != 200 {
+                return Err(
+                    format!("create the database: {status} {}", String::from_utf8_lossy(&body)).into()
+                );
+            }
+        }
+        let target = match self.kind {
+            Kind::InfluxDb1 | Kind::VictoriaMetrics => format!("/write?db={BUCKET}&precision=ns"),
+            Kind::InfluxDb2 => format!("/api/v2/write?org={}&bucket={BUCKET}&precision=ns", self.org),
+            Kind::InfluxDb3 => format!("/api/v3/write_lp?db={BUCKET}&precision=nanosecond"),
+        };
+        let (status, body) = self.post(&target, "text/plain; charset=utf-8", &lines(points, dialect)?)?;
+        if !(200..300).contains(&status) {
+            return Err(format!("write: {status} {}", String::from_utf8_lossy(&body)).into());
+        }
+        Ok(())
+    }
+
+    fn ask(&self, query: &CheckedQuery) -> Result<Vec<QuerySeries>, Failure> {
+        let query = query.clone();
+        let mut dialogue = match self.kind {
+            Kind::InfluxDb1 => Dialogue::influxql(query, BUCKET)?,
+            Kind::InfluxDb2 => Dialogue::flux(query, &self.org, BUCKET)?,
+            Kind::InfluxDb3 => Dialogue::sql(query, BUCKET)?,
+            Kind::VictoriaMetrics => Dialogue::metricsql(query, Some(BUCKET))?,
+        };
+        while let Some(ask) = dialogue.next_ask() {
+            let (status, body) = self.post(&ask.target(), ask.content_type, &ask.body)?;
+            if status != 200 {
+                return Err(dialogue.refused(status, &body).into());
+            }
+            // In pieces, as a connection gives them.
+            for piece in body.chunks(1000) {
+                dialogue.feed(piece)?;
+            }
+            dialogue.end()?;
+        }
+        Ok(dialogue.finish()?)
+    }
+
+    /// Status and body of the answer.
+    fn post(&self, target: &str, content_type: &str, body: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
+        let mut connection = TcpStream::connect((self.host.as_str(), self.port))?;
+        connection.set_read_timeout(Some(Duration::from_secs(60)))?;
+        connection.set_write_timeout(Some(Duration::from_secs(60)))?;
+        let token = self.token.as_ref().map_or_else(String::new, |t| format!("Authorization: Token {t}\r\n"));
+        let head = format!(
+            "POST {}{target} HTTP/1.1\r\nHost: {}:{}\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
+             Content-Length: {}\r\n{token}\r\n",
+            self.prefix,
+            self.host,
+            self.port,
+            body.len()
+        );
+        connection.write_all(head.as_bytes())?;
+        connection.write_all(body)?;
+        let mut answer = Vec::new();
+        connection.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").ok_or("the server answered no HTTP")?;
+        let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
+        let status =
+            head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or("the server answered no status")?;
+        let rest = &answer[end + 4..];
+        let chunked = head.lines().any(|l| l.starts_with("transfer-encoding:") && l.contains("chunked"));
+        Ok((status, if chunked { joined(rest)? } else { rest.to_vec() }))
+    }
+}
+
+/// The body of an answer that came in chunks.
+fn joined(mut rest: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|w| w == b"\r\n").ok_or("an answer was cut")?;
+        let size = std::str::from_utf8(&rest[..end])?.split(';').next().unwrap_or_default().trim();
+        let size = usize::from_str_radix(size, 16)?;
+        if size == 0 {
+            return Ok(body);
+        }
+        body.extend_from_slice(rest.get(end + 2..end + 2 + size).ok_or("an answer was cut")?);
+        rest = rest.get(end + 4 + size..).ok_or("an answer was cut")?;
+    }
+}
