@@ -1,7 +1,7 @@
 //! Tasks of InfluxDB 2: Flux that the server runs by the clock, and the Flux of one that down-samples.
 
 use super::server::{Managed, PAGE, path, seconds, text, time};
-use crate::client::Aggregate;
+use crate::query::Aggregate;
 use crate::error::{Error, Kind};
 use crate::http::{Method, Request};
 use graylogic_line::Timestamp;
