@@ -1,10 +1,11 @@
 //! The configuration: YAML with the environment over it, parsed into types that cannot be wrong.
 
 use crate::error::{Error, Kind};
-use graylogic_durable::{SyncPolicy, WhenFull};
+use graylogic_durable::{Disk, RealDisk, SyncPolicy, WhenFull};
 use serde_json::{Map, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most lines of a batch.
@@ -96,6 +97,7 @@ pub(crate) struct SpoolConfig {
     pub(crate) backlog_age: Option<Duration>,
     pub(crate) keep_free: Option<u64>,
     pub(crate) clock: Clock,
+    pub(crate) disk: SpoolDisk,
 }
 
 /// A clock in place of the machine's. No part of what a configuration says.
@@ -110,6 +112,18 @@ impl PartialEq for Clock {
 
 impl Eq for Clock {}
 
+/// What the spool is on. No part of what a configuration says.
+#[derive(Clone, Debug)]
+pub(crate) struct SpoolDisk(pub(crate) Arc<dyn Disk>);
+
+impl PartialEq for SpoolDisk {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for SpoolDisk {}
+
 impl Default for SpoolConfig {
     fn default() -> Self {
         Self {
@@ -121,6 +135,7 @@ impl Default for SpoolConfig {
             backlog_age: None,
             keep_free: None,
             clock: Clock::default(),
+            disk: SpoolDisk(Arc::new(RealDisk)),
         }
     }
 }
@@ -506,6 +521,14 @@ impl Config {
     #[must_use]
     pub fn with_spool_clock(mut self, clock: fn() -> i64) -> Self {
         self.spool.clock = Clock(Some(clock));
+        self
+    }
+
+    /// The disk that the spool is on: for tests of one that hangs.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_spool_disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.spool.disk = SpoolDisk(disk);
         self
     }
 

@@ -9,8 +9,8 @@ use crate::lane::Lane;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
 use crate::sender::{Destination, Sender};
 use graylogic_durable::{
-    Disk, DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, RealDisk,
-    Spool, WhenFull, is_cut, lanes,
+    DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
+    is_cut, lanes,
 };
 use graylogic_store::Store;
 use std::path::Path;
@@ -118,7 +118,7 @@ impl Works {
     /// Opens the lanes of other buckets in which lines of an earlier life wait: nobody may ask for them again.
     fn open_left_behind(self: &Arc<Self>) {
         let Some(folder) = self.config.spool_folder().filter(|_| self.on_disk) else { return };
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let disk = self.config.spool().disk.0.clone();
         let waits = |name: &String| {
             let seen = Inspection::open(disk.clone(), folder, name);
             seen.is_ok_and(|lane| lane.stats().waiting > 0)
@@ -228,12 +228,12 @@ impl Works {
             options = options.backlog_age(age);
         }
         let (folder, name) = (folder.to_owned(), bucket.to_owned());
-        let spool = self.spool.clone();
+        let (spool, disk) = (self.spool.clone(), settings.disk.0.clone());
         let mut open = move || {
             let mut spool = lock(&spool);
             let opened = match spool.take() {
                 Some(opened) => opened,
-                None => Spool::open(Arc::new(RealDisk), &folder)?,
+                None => Spool::open(disk.clone(), &folder)?,
             };
             let lane = opened.lane(&name, lane_options.clone());
             *spool = Some(opened);
