@@ -123,13 +123,15 @@ impl Client {
     /// A server need not answer: readings are spooled until it does, unless `connect_strict` is set.
     ///
     /// # Errors
-    /// [`Error::is_disabled`] when the configuration says so, [`Error::is_connection_failed`] when the store or the spool
+    /// [`Error::is_disabled`] when the configuration says so, [`Error::is_invalid_config`] when a name in it is empty,
+    /// [`Error::is_connection_failed`] when the store or the spool
     /// cannot be opened because somebody else has it, or, with `connect_strict`, when the server does not answer, or
     /// refuses the token, the organisation or the bucket.
     pub fn connect(config: &Config) -> Result<Self, Error> {
         if !config.is_enabled() {
             return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
         }
+        config.check()?;
         match config.target() {
             Target::Embedded(folder) => {
                 let store = Store::open(folder, StoreOptions::default())
@@ -150,11 +152,13 @@ impl Client {
     /// A client of a store that is open already; closing the client closes the store.
     ///
     /// # Errors
-    /// [`Error::is_disabled`], or [`Error::is_connection_failed`] when the bucket cannot be made.
+    /// [`Error::is_disabled`], [`Error::is_invalid_config`], or [`Error::is_connection_failed`] when the bucket cannot be
+    /// made.
     pub fn connect_store(config: &Config, store: Store) -> Result<Self, Error> {
         if !config.is_enabled() {
             return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
         }
+        config.check()?;
         store
             .ensure_bucket(config.bucket())
             .map_err(|e| connection_failed("connect to the embedded store", e))?;

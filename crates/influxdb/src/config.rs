@@ -532,6 +532,30 @@ impl Config {
         self
     }
 
+    /// Refuses what a program gave and a file cannot: names that are nothing.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let nothing = |path: Option<&Path>| path.is_some_and(|p| p.as_os_str().is_empty());
+        let store = match &self.target {
+            Target::Embedded(folder) => Some(folder.as_path()),
+            Target::Remote(_) => None,
+        };
+        let file = "name a file, or leave it out";
+        let empty = [
+            ("bucket", self.bucket.is_empty(), "give the bucket a name"),
+            ("url", nothing(store), "write embedded:FOLDER"),
+            ("spool", nothing(self.spool_folder()), "name a folder, or write off"),
+            ("ca_file", nothing(self.tls.ca.as_deref()), file),
+            ("certificate_file", nothing(self.tls.certificate.as_deref()), file),
+            ("key_file", nothing(self.tls.key.as_deref()), file),
+        ];
+        match empty.into_iter().find(|(_, is_empty, _)| *is_empty) {
+            None => Ok(()),
+            Some((key, _, remedy)) => {
+                Err(Error::new(Kind::InvalidConfig, format!("influxdb.{key} is empty; {remedy}")))
+            }
+        }
+    }
+
     pub(crate) fn hurry(&self) -> u32 {
         self.hurry
     }

