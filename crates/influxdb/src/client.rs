@@ -417,7 +417,8 @@ impl Client {
 
     /// Calls `callback` with readings that were accepted and then refused, delayed or dropped: on a thread of its own, at
     /// most ten times a second, with counts. It may call any method, also [`Client::close`]. News from before it was
-    /// set is told too. A callback that panics is counted and called again.
+    /// set is told too. A callback that panics is counted and called again. One that holds a client keeps it open until it
+    /// is closed.
     pub fn set_on_error(&self, callback: impl Fn(&WriteError) + Send + Sync + 'static) {
         self.works().notifier.set_callback(Arc::new(callback));
     }
@@ -469,6 +470,16 @@ impl Client {
     /// # Errors
     /// None at present; the report says what was left.
     pub fn close(&self, deadline: Duration) -> Result<CloseReport, Error> {
+        if self.works().notifier.is_current_thread() {
+            // The callback cannot wait for itself: another thread closes what nobody else may.
+            let client = self.clone();
+            let close = move || {
+                let _told_already = client.handle.close(deadline);
+            };
+            if let Err(error) = std::thread::Builder::new().name("influxdb-close".into()).spawn(close) {
+                tracing::error!(%error, "the client is closed only when somebody else closes it: no thread could start");
+            }
+        }
         Ok(self.handle.close(deadline))
     }
 

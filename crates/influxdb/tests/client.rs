@@ -270,6 +270,28 @@ fn a_callback_may_do_anything() {
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
 
+#[test]
+fn a_client_that_only_its_callback_closes_lets_go_of_its_folder() {
+    let (folder, client) = client();
+    let inner = client.clone();
+    client.set_on_error(move |_| {
+        let _early = inner.close(SOON);
+    });
+    client.write_point(&Point::new("m").field("f", 1.0)).unwrap();
+    client.write_point(&Point::new("m").field("f", true)).unwrap();
+    drop(client);
+    let until = Instant::now() + SOON;
+    let again = loop {
+        match Client::connect(&Config::embedded(folder.path())) {
+            Ok(again) => break again,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(again.latest("m", &[]).unwrap().len(), 1);
+    again.close(SOON).unwrap();
+}
+
 /// Asks the client for its figures when it goes.
 struct Asks(Client);
 
