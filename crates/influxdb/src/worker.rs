@@ -15,7 +15,7 @@ use graylogic_durable::{
 use graylogic_store::Store;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
 /// Buckets of one client: each has three threads.
@@ -82,9 +82,16 @@ impl Works {
         }
     }
 
-    /// Lets go of the spool: another client may have it.
+    /// Lets go of the spool: another client may have it. One that a thread still opens, because the disk hangs, goes with the
+    /// last clone of the client.
     pub(crate) fn release_spool(&self) {
-        lock(&self.spool).take();
+        match self.spool.try_lock() {
+            Ok(mut spool) => drop(spool.take()),
+            Err(TryLockError::Poisoned(spool)) => drop(spool.into_inner().take()),
+            Err(TryLockError::WouldBlock) => {
+                tracing::error!("the spool is still being opened: the disk does not answer");
+            }
+        }
     }
 
     /// Asks the server whether it takes writes.

@@ -339,6 +339,30 @@ fn a_close_on_a_hanging_disk_ends_and_says_so() {
 }
 
 #[test]
+fn a_close_ends_though_the_disk_hangs_while_the_spool_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, gate) = (folder.path().join("spool"), Gate::default());
+    // Something is in the way at first, so that the spool is opened later, by a thread of the client's.
+    std::fs::write(&spool, b"").unwrap();
+    let config = Config::remote("http://127.0.0.1:9")
+        .unwrap()
+        .with_spool(Some(spool.clone()))
+        .with_spool_disk(Arc::new(HangingDisk(gate.clone())));
+    let client = Client::connect(&config).unwrap();
+    gate.set(true);
+    std::fs::remove_file(&spool).unwrap();
+    client.write_device_metric_at("d", "m", 1.0, at(1)).unwrap();
+    gate.is_met();
+    nobody_waits(&client, 10);
+    let (done, told) = std::sync::mpsc::sync_channel(1);
+    let closes = client.clone();
+    std::thread::spawn(move || done.send(closes.close(Duration::from_millis(50)).unwrap()));
+    let report = told.recv_timeout(SOON);
+    gate.set(false);
+    assert_eq!(report.unwrap().dropped, LINES_OF_CALLS + 1);
+}
+
+#[test]
 fn a_folder_that_is_a_file_is_refused_in_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("data");
