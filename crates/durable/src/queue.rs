@@ -242,6 +242,8 @@ struct State {
     /// No more lines are taken; threads end when their work is done, or at once.
     closing: bool,
     abandon: bool,
+    /// The sender gets no more: what is left stays in the lane.
+    unsent: bool,
     /// Threads that still run.
     writing: bool,
     syncing: bool,
@@ -565,6 +567,14 @@ impl Queue {
         state.closing = true;
         let wanted = state.accepted;
         self.shared.want(&mut state, Level::Delivered, wanted);
+        drop(state);
+        self.shared.wake_all();
+    }
+
+    /// Takes no more lines, and gives the sender none: threads end when the lane has what is in memory.
+    pub fn stop_sending(&self) {
+        let mut state = self.shared.lock();
+        (state.closing, state.unsent) = (true, true);
         drop(state);
         self.shared.wake_all();
     }
@@ -1097,7 +1107,7 @@ impl Shared {
         loop {
             let (lane, end, hurry, asked) = {
                 let mut state = self.lock();
-                if state.abandon {
+                if state.abandon || state.unsent {
                     return Work::End;
                 }
                 if let Some(lane) = state.lane.clone() {
@@ -1130,7 +1140,7 @@ impl Shared {
                 }
             }
             let mut state = self.lock();
-            if state.abandon {
+            if state.abandon || state.unsent {
                 return Work::End;
             }
             let drained = state.lane.is_none() || outbox.position() >= state.end;

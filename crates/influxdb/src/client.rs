@@ -465,7 +465,8 @@ impl Client {
     /// Takes no more readings, delivers what was accepted and every error, and frees the store or the spool.
     ///
     /// Closing again returns the first report. What the target does not take before the deadline stays in the spool on the
-    /// disk, for the next client; what is in memory only is dropped, counted, and told to the callback.
+    /// disk, for the next client; what is in memory only is dropped, counted, and told to the callback. A disk that is still
+    /// taking readings into the spool is waited for a little longer.
     ///
     /// # Errors
     /// None at present; the report says what was left.
@@ -647,6 +648,9 @@ impl Handle {
             return report;
         }
         if !works.wait_ended(until) {
+            if works.on_disk {
+                works.spool_the_rest();
+            }
             works.abandon();
             works.wait_ended(Instant::now() + Duration::from_secs(1));
         }

@@ -16,7 +16,7 @@ use graylogic_store::Store;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Buckets of one client: each has three threads.
 const BUCKETS_MAX: usize = 64;
@@ -25,6 +25,8 @@ const MEMORY_LANE_BYTES: u64 = 48 << 20;
 const MEMORY_OPEN_BYTES: usize = 16 << 20;
 /// A lane in memory gives its bytes back in pieces of this length.
 const MEMORY_SEGMENT_BYTES: u64 = 1 << 20;
+/// What is in memory when the deadline of a close has passed may take so long to be spooled.
+const SPOOL_SECONDS_MAX: u32 = 10;
 /// Most bytes of lines in memory while the disk of the spool does not take them.
 const DEGRADED_BYTES: usize = 32 << 20;
 
@@ -72,6 +74,27 @@ impl Works {
     /// Waits until the threads of all lanes have ended or the time is up; tells whether they have.
     pub(crate) fn wait_ended(&self, until: Instant) -> bool {
         self.lanes().iter().all(|lane| lane.queue.wait_ended(until))
+    }
+
+    /// Ends sending. What is in memory only goes to the disk of the spool, for as long as that takes something each second and
+    /// it does not take too long.
+    pub(crate) fn spool_the_rest(&self) {
+        let lanes = self.lanes();
+        lanes.iter().for_each(|lane| lane.queue.stop_sending());
+        if let Some(http) = &self.http {
+            http.stop().stop();
+        }
+        let in_memory = || lanes.iter().map(|lane| lane.queue.stats().in_memory).sum::<u64>();
+        let mut left = in_memory();
+        for _second in 0..SPOOL_SECONDS_MAX {
+            if self.wait_ended(Instant::now() + Duration::from_secs(1)) {
+                return;
+            }
+            let before = std::mem::replace(&mut left, in_memory());
+            if left >= before {
+                return;
+            }
+        }
     }
 
     /// Ends everything now.
@@ -264,7 +287,7 @@ impl Works {
         let options = QueueOptions::default()
             .durable_by(DurableBy::Target)
             .memory_bytes_max(MEMORY_OPEN_BYTES)
-            .retry(std::time::Duration::from_millis(100))
+            .retry(Duration::from_millis(100))
             .keep_dead(false);
         let disk = Arc::new(MemoryDisk::new(2 * MEMORY_LANE_BYTES));
         let lane_options = LaneOptions::default()

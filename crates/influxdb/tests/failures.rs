@@ -515,6 +515,26 @@ fn f09_what_was_accepted_while_nobody_listened_is_there_after_a_restart() {
 }
 
 #[test]
+fn f09_a_close_that_may_not_wait_keeps_everything_in_the_spool() {
+    let server = Hostile::new(|_| None);
+    let folder = tempfile::tempdir().unwrap();
+    will_always(&server, &Do::Refuse);
+    for life in 0..3 {
+        let client = client_of(&server, folder.path(), true);
+        assert_eq!(client.stats().recovered, 20_000 * life as u64);
+        write(&client, 20_000 * life..20_000 * (life + 1));
+        let report = client.close(Duration::ZERO).unwrap();
+        assert_eq!((report.delivered, report.dropped), (0, 0));
+        assert_eq!(report.spooled, 20_000 * (life as u64 + 1));
+    }
+    server.is_mended();
+    let client = client_of(&server, folder.path(), true);
+    assert!(comes(|| client.stats().waiting == 0), "{:?}", client.stats());
+    exactly(&server.stored(), &Plan::of(0..60_000));
+    client.close(SOON).unwrap();
+}
+
+#[test]
 fn f09_closing_while_the_server_is_down_counts_each_line_that_is_in_memory_only() {
     for outage in outages() {
         for close_twice in [false, true] {
