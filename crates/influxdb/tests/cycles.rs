@@ -80,7 +80,7 @@ fn cycle(kind: &Kind<'_>, number: usize) {
     let other = client.bucket("other").unwrap();
     let held = client.clone();
     // It holds the client that holds it, as a callback that closes does.
-    let keeps = number % 2 == 0;
+    let keeps = number.is_multiple_of(2);
     client.set_on_error(move |_| assert!(!keeps || held.stats().accepted > 0));
     for i in 0..10 {
         client.write_device_metric("d", "m", f64::from(i)).unwrap();

@@ -1,7 +1,7 @@
 //! The seventeen failures in which clients of InfluxDB are known to lose readings, each a test of its own, `f01` to `f17`. Here
 //! none is lost, and of each that cannot be kept the caller hears. The campaigns in `server.rs` try the same at random and
 //! at length; the embedded store's side is in `client.rs` and `trouble.rs`.
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, unreachable_pub)]
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod campaign;
