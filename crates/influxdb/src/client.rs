@@ -2,12 +2,13 @@
 //! `worker.rs`.
 
 use crate::config::{Config, Target};
-use crate::delivery;
 use crate::error::{Error, Kind};
 use crate::http::Http;
 use crate::lane::Lane;
+use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
+use crate::preflight::{self, Preflight};
 use crate::stats::Stats;
 use crate::worker::{Works, start};
 use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
@@ -141,12 +142,21 @@ impl Client {
             Target::Remote(url) => {
                 let http = Http::new(config, url)?;
                 if config.is_strict() {
-                    preflight(&http)?;
+                    preflight::strict(config, &http)?;
                 }
                 // The oldest dialect every version of the server reads.
                 Ok(Self::with(start(config, None, Some(http))?, Encoder::new(Dialect::V2)))
             }
         }
+    }
+
+    /// What is right and wrong with the target of a configuration, found out by asking it: nothing is stored. It waits for the
+    /// server as long as its requests may take. Shown, it has a line for each check.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when there is nothing to ask, because the configuration itself cannot be used.
+    pub fn preflight(config: &Config) -> Result<Preflight, Error> {
+        preflight::look(config)
     }
 
     /// A client of a store that is open already; closing the client closes the store.
@@ -204,6 +214,13 @@ impl Client {
             store.ensure_bucket(name).map_err(|e| connection_failed(&format!("open bucket {name:?}"), e))?;
         }
         Ok(Self { handle: self.handle.clone(), lane: works.lane(name)? })
+    }
+
+    /// What manages the target: its buckets and their retention, its tokens, its tasks, deleting. Cheap; it may outlive
+    /// the client, and then answers [`Error::is_not_connected`].
+    #[must_use]
+    pub fn manage(&self) -> Manage {
+        Manage::of(&self.handle.works)
     }
 
     fn works(&self) -> &Works {
@@ -610,6 +627,21 @@ impl Client {
         self.store().ok_or_else(|| Error::new(Kind::QueryFailed, message))
     }
 
+    /// The server that is asked something which only servers answer.
+    pub(crate) fn server(&self, what: &str) -> Result<Http, Error> {
+        if self.works().is_closing() {
+            return Err(Error::closed());
+        }
+        let message =
+            format!("{what} is not answered by the embedded store in this version; use a typed query");
+        self.works().http.clone().ok_or_else(|| Error::new(Kind::Unsupported, message))
+    }
+
+    /// The organisation of the target.
+    pub(crate) fn org(&self) -> &str {
+        self.works().config.org()
+    }
+
     fn selector(&self, measurement: &str, tags: &[(&str, &str)]) -> Selector {
         let all = Selector::bucket(&*self.lane.bucket).measurement(measurement);
         tags.iter().fold(all, |s, (k, v)| s.tag(*k, Matcher::equal(*v)))
@@ -654,6 +686,7 @@ impl Handle {
             works.abandon();
             works.wait_ended(Instant::now() + Duration::from_secs(1));
         }
+        works.stop_requests();
         works.release_spool();
         works.count_abandoned();
         // A dropped reading is news as well, and has a moment to be told after the deadline.
@@ -772,15 +805,6 @@ impl SeriesHandle {
     pub fn write_float(&self, value: f64, time: Option<Timestamp>) -> Result<(), Error> {
         self.client.accept(time, |time, out| self.template.encode_float(value, time, out))
     }
-}
-
-/// Asks the server whether it takes writes; on a thread of its own, because the caller's may be one of a runtime.
-fn preflight(http: &Http) -> Result<(), Error> {
-    let http = http.clone();
-    let asking = std::thread::Builder::new().name("influxdb-health".into());
-    let asked = asking.spawn(move || delivery::probe(&http));
-    let asked = asked.map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
-    asked.join().unwrap_or_else(|_| Err(Error::new(Kind::ConnectionFailed, "the server could not be asked")))
 }
 
 /// A moment after a duration, however long it is.

@@ -1,6 +1,7 @@
 //! The configuration: YAML with the environment over it, parsed into types that cannot be wrong.
 
 use crate::error::{Error, Kind};
+use crate::kind::ServerKind;
 use graylogic_durable::{Disk, RealDisk, SyncPolicy, WhenFull};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -15,15 +16,17 @@ const FLUSH_INTERVAL_MAX: u64 = 3600;
 /// Longest time between syncs of the spool.
 const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
 /// The keys of the section: the seed's, then those of TLS and of the spool.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
     "enabled",
     "url",
+    "kind",
     "token",
     "org",
     "bucket",
     "batch_size",
     "flush_interval",
     "connect_strict",
+    "create_buckets",
     "ca_file",
     "certificate_file",
     "key_file",
@@ -52,12 +55,14 @@ const ENVIRONMENT: &str = "GRAYLOGIC_INFLUXDB_";
 pub struct Config {
     enabled: bool,
     target: Target,
+    kind: Option<ServerKind>,
     token: Secret,
     org: String,
     bucket: String,
     batch_size: usize,
     flush_interval: Duration,
     connect_strict: bool,
+    create_buckets: bool,
     tls: TlsFiles,
     spool: SpoolConfig,
     hurry: u32,
@@ -154,6 +159,12 @@ pub enum Target {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) String);
 
+impl Secret {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "(none)" } else { "***" })
@@ -167,12 +178,14 @@ impl Default for Config {
         Self {
             enabled: true,
             target: Target::Embedded("./graylogic-data".into()),
+            kind: None,
             token: Secret::default(),
             org: "graylogic".into(),
             bucket: "telemetry".into(),
             batch_size: 100,
             flush_interval: Duration::from_secs(10),
             connect_strict: false,
+            create_buckets: false,
             tls: TlsFiles::default(),
             spool: SpoolConfig::default(),
             hurry: 1,
@@ -308,6 +321,20 @@ impl Config {
                     value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
             }
             "url" => self.target = target(&text()?)?,
+            "kind" => {
+                let text = text()?;
+                self.kind = match text.as_str() {
+                    "auto" | "" => None,
+                    word => {
+                        let known = ServerKind::ALL.into_iter().find(|k| k.key() == word);
+                        Some(known.ok_or_else(|| {
+                            format!(
+                                "is {text:?}; write auto, influxdb1, influxdb2, influxdb3 or victoriametrics"
+                            )
+                        })?)
+                    }
+                };
+            }
             // The value of a token is never shown, whatever its type.
             "token" => self.token = Secret(text().map_err(|_| "is not a text; put it in quotes".to_owned())?),
             "org" => self.org = text()?,
@@ -324,6 +351,10 @@ impl Config {
             }
             "connect_strict" => {
                 self.connect_strict =
+                    value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
+            }
+            "create_buckets" => {
+                self.create_buckets =
                     value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
             }
             "ca_file" => self.tls.ca = file(&text()?),
@@ -389,6 +420,19 @@ impl Config {
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// The kind of the server; `None` when it is recognised by its answers.
+    #[must_use]
+    pub fn server_kind(&self) -> Option<ServerKind> {
+        self.kind
+    }
+
+    /// Says of which kind the server is; `None`: it is recognised by its answers.
+    #[must_use]
+    pub fn with_server_kind(mut self, kind: Option<ServerKind>) -> Self {
+        self.kind = kind;
+        self
     }
 
     /// The organisation.
@@ -471,6 +515,14 @@ impl Config {
     #[must_use]
     pub fn with_connect_strict(mut self, strict: bool) -> Self {
         self.connect_strict = strict;
+        self
+    }
+
+    /// Whether a bucket that an InfluxDB 1 or 2 has not is made, to keep readings for ever, when there are readings for it.
+    /// Others make theirs themselves.
+    #[must_use]
+    pub fn with_create_buckets(mut self, create: bool) -> Self {
+        self.create_buckets = create;
         self
     }
 
@@ -560,6 +612,10 @@ impl Config {
         self.hurry
     }
 
+    pub(crate) fn creates_buckets(&self) -> bool {
+        self.create_buckets
+    }
+
     pub(crate) fn is_strict(&self) -> bool {
         self.connect_strict
     }
@@ -596,7 +652,7 @@ fn environment(name: &str) -> Option<String> {
 /// A variable's text as the value the key takes.
 fn from_text(key: &str, text: &str) -> Value {
     match key {
-        "enabled" | "connect_strict" => match text.trim() {
+        "enabled" | "connect_strict" | "create_buckets" => match text.trim() {
             "true" | "1" => Value::Bool(true),
             "false" | "0" => Value::Bool(false),
             _ => Value::String(text.to_owned()),

@@ -2,10 +2,15 @@
 //! tries for ever, splits what is refused as a whole down to the line, and holds while a setting is wrong.
 
 use crate::config::{Config, Secret};
-use crate::error::{Error, Kind};
-use crate::http::{Answer, Http, NoAnswer};
+use crate::dialect::Place;
+use crate::error::Error;
+use crate::http::{Answer, Http, NoAnswer, Request};
+use crate::kind::ServerKind;
+use crate::manage;
 use crate::outcome::{self, Outcome};
+use crate::preflight;
 use crate::retry::Backoff;
+use crate::translate::{Translated, translate};
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
 use std::time::Duration;
@@ -33,6 +38,8 @@ pub(crate) enum Event {
 #[derive(Debug, Default)]
 pub(crate) struct Delivered {
     pub(crate) refused: Vec<(usize, String)>,
+    /// Of those in the server, lines that had to go without some of their fields, and why.
+    pub(crate) altered: Vec<(usize, String)>,
 }
 
 /// Somebody stopped it: nobody knows of the lines that were on their way.
@@ -43,6 +50,9 @@ pub(crate) struct Stopped;
 #[derive(Debug)]
 pub(crate) struct Delivery {
     http: Http,
+    place: Place,
+    /// What the server is, or is taken for until it shows.
+    kind: Option<ServerKind>,
     config: Config,
     backoff: Backoff,
     gzip: bool,
@@ -56,6 +66,8 @@ pub(crate) struct Delivery {
     answers: u64,
     suspected: bool,
     troubled: bool,
+    /// The bucket was made, and no answer has shown yet that it is there.
+    created: bool,
 }
 
 /// Lines of a batch that go out together, by their places.
@@ -78,11 +90,13 @@ enum Step {
 }
 
 impl Delivery {
-    pub(crate) fn new(config: &Config, http: Http) -> Self {
+    pub(crate) fn new(config: &Config, http: Http, bucket: &str) -> Self {
         let seed = Timestamp::now().as_nanos() as u64 ^ u64::from(std::process::id()) << 32;
         Self {
             gzip: !http.is_local(),
             http,
+            place: Place { org: config.org().to_owned(), bucket: bucket.to_owned() },
+            kind: None,
             config: config.clone(),
             backoff: Backoff::new(seed).hurried(config.hurry()),
             bytes_max: usize::MAX,
@@ -91,6 +105,7 @@ impl Delivery {
             answers: 0,
             suspected: false,
             troubled: false,
+            created: false,
         }
     }
 
@@ -101,21 +116,47 @@ impl Delivery {
         events: &mut dyn FnMut(Event),
     ) -> Result<Delivered, Stopped> {
         let mut delivered = Delivered::default();
+        let mut translated: Option<(ServerKind, Option<Translated>)> = None;
         let mut pieces = vec![Piece { places: (0..batch.len()).collect(), faults: 0, since: 0 }];
-        while let Some(piece) = pieces.pop() {
+        while let Some(mut piece) = pieces.pop() {
             if piece.places.is_empty() {
                 continue;
             }
+            let kind = match self.recognised() {
+                Ok(kind) => kind,
+                Err(why) => {
+                    match self.after_silence(why, piece, events) {
+                        Step::Again(piece) => pieces.push(piece),
+                        _ => return Err(Stopped),
+                    }
+                    continue;
+                }
+            };
+            // Another server may be there since the last piece.
+            if translated.as_ref().is_none_or(|t| t.0 != kind) {
+                let words = translate(kind, batch);
+                if let Some(words) = &words {
+                    delivered.refused.extend_from_slice(&words.refused);
+                    delivered.altered.extend_from_slice(&words.altered);
+                }
+                translated = Some((kind, words));
+            }
+            let words = translated.as_ref().and_then(|t| t.1.as_ref());
+            if let Some(words) = words {
+                piece.places.retain(|p| words.refused.binary_search_by_key(p, |r| r.0).is_err());
+            }
+            let batch = words.map_or(batch, |w| &w.batch);
             let length: usize = piece.places.iter().map(|&i| batch.line(i).len()).sum();
+            if length == 0 {
+                continue;
+            }
             if length > self.bytes_max && piece.places.len() > 1 {
                 split(piece, &mut pieces);
                 continue;
             }
-            let step = match self.send(batch, &piece) {
+            let step = match self.send(kind, batch, &piece) {
                 Ok(answer) => self.after_answer(&answer, batch, piece, length, &mut delivered, events),
-                Err(NoAnswer::Stopped) => Step::Stopped,
-                Err(NoAnswer::Failed(reason)) => self.retry(reason, None, piece, events),
-                Err(NoAnswer::Unusable { reason, setting }) => self.hold(reason, setting, piece, events),
+                Err(why) => self.after_silence(why, piece, events),
             };
             match step {
                 Step::Done => {}
@@ -125,12 +166,28 @@ impl Delivery {
                 Step::Stopped => return Err(Stopped),
             }
         }
-        delivered.refused.sort_by_key(|r| r.0);
-        delivered.refused.dedup_by_key(|r| r.0);
+        for named in [&mut delivered.refused, &mut delivered.altered] {
+            named.sort_by_key(|r| r.0);
+            named.dedup_by_key(|r| r.0);
+        }
+        delivered.altered.retain(|a| delivered.refused.binary_search_by_key(&a.0, |r| r.0).is_err());
         Ok(delivered)
     }
 
-    fn send(&mut self, batch: &Batch, piece: &Piece) -> Result<Answer, NoAnswer> {
+    /// The kind of the server, which is asked when nobody knows. One that does not show it is taken for InfluxDB 2, whose
+    /// way of writing most others read, until it fails.
+    fn recognised(&mut self) -> Result<ServerKind, NoAnswer> {
+        if let Some(kind) = self.kind {
+            return Ok(kind);
+        }
+        self.tried = self.http.token();
+        let found = self.http.wait(preflight::recognised(&self.http)).unwrap_or(Err(NoAnswer::Stopped))?;
+        let kind = found.map_or(ServerKind::InfluxDb2, |f| f.kind);
+        self.kind = Some(kind);
+        Ok(kind)
+    }
+
+    fn send(&mut self, kind: ServerKind, batch: &Batch, piece: &Piece) -> Result<Answer, NoAnswer> {
         let mut body = Vec::with_capacity(batch.bytes.len());
         if piece.places.len() == batch.len() {
             body.extend_from_slice(&batch.bytes);
@@ -138,7 +195,26 @@ impl Delivery {
             piece.places.iter().for_each(|&i| body.extend_from_slice(batch.line(i)));
         }
         self.tried = self.http.token();
-        self.http.write(body, self.gzip, self.location.as_deref())
+        let mut request = self.place.write(kind, body, self.gzip);
+        request.location.clone_from(&self.location);
+        self.http.send(request)
+    }
+
+    fn after_silence(&mut self, why: NoAnswer, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
+        match why {
+            NoAnswer::Stopped => Step::Stopped,
+            NoAnswer::Failed(reason) => {
+                // Another server may be at its address next time.
+                self.forget();
+                self.retry(reason, None, piece, events)
+            }
+            NoAnswer::Unusable { reason, setting } => self.hold(reason, setting, piece, events),
+        }
+    }
+
+    fn forget(&mut self) {
+        self.kind = None;
+        self.http.set_recognised(None);
     }
 
     fn after_answer(
@@ -158,6 +234,7 @@ impl Delivery {
             self.backoff.reset();
             self.answers += 1;
             self.suspected = false;
+            self.created = false;
             if std::mem::take(&mut self.troubled) {
                 events(Event::Ok);
             }
@@ -218,7 +295,12 @@ impl Delivery {
 
     /// Whether the server says that it is well.
     fn is_healthy(&self) -> bool {
-        self.http.get("health").is_ok_and(|a| a.status == 200)
+        let path = match self.kind {
+            // Its older versions have no other.
+            Some(ServerKind::InfluxDb1) => "ping",
+            _ => "health",
+        };
+        self.http.send(Request::get(path)).is_ok_and(|a| matches!(a.status, 200 | 204))
     }
 
     /// Follows once, to the same server only.
@@ -248,15 +330,28 @@ impl Delivery {
         if self.http.rest(after) { Step::Stopped } else { Step::Again(piece) }
     }
 
-    /// Waits for somebody to change a setting; a new token is tried at once.
+    /// Waits for somebody to change a setting; a new token is tried at once, and a bucket is made where that is allowed.
     fn hold(
         &mut self,
-        reason: String,
+        mut reason: String,
         setting: &'static str,
         piece: Piece,
         events: &mut dyn FnMut(Event),
     ) -> Step {
         self.troubled = true;
+        // One that was made and is still not there: no sooner again than it is tried again.
+        let just_created = std::mem::take(&mut self.created);
+        if setting == "bucket" && self.config.creates_buckets() && !just_created {
+            match self.create_bucket() {
+                Some(Ok(())) => {
+                    self.created = true;
+                    return Step::Again(piece);
+                }
+                Some(Err(why)) => reason = format!("{reason}; and it could not be made: {why}"),
+                None => {}
+            }
+        }
+        self.forget();
         let mut left = self.backoff.held();
         events(Event::Held { reason, setting });
         while !left.is_zero() {
@@ -277,36 +372,14 @@ impl Delivery {
     }
 }
 
-/// Asks a server whether it is there and takes writes: an empty one proves token, organisation and bucket, and stores nothing.
-pub(crate) fn probe(http: &Http) -> Result<(), Error> {
-    let failed = |why: String| Error::new(Kind::ConnectionFailed, why);
-    let no_answer = |e| match e {
-        NoAnswer::Failed(why) => failed(why).retryable(true),
-        NoAnswer::Unusable { reason, .. } => failed(reason),
-        NoAnswer::Stopped => Error::closed(),
-    };
-    // Whether anybody is there, before anything that needs rights. What it says does not count: proxies hide it.
-    let there = http.get("ping").map_err(no_answer)?;
-    tracing::debug!(
-        server = http.base(),
-        status = there.status,
-        version = there.version,
-        "the server is there"
-    );
-    let answer = http.write(Vec::new(), false, None).map_err(no_answer)?;
-    match outcome::read(&answer, &Batch::default(), &[], false, 0) {
-        Outcome::Delivered => Ok(()),
-        Outcome::Held { reason, setting } => {
-            Err(failed(format!("{} does not take writes: {reason}; check influxdb.{setting}", http.base())))
+impl Delivery {
+    /// Makes the bucket; `None` where the server makes its own, and when somebody stopped it.
+    fn create_bucket(&self) -> Option<Result<(), Error>> {
+        if !matches!(self.kind, Some(ServerKind::InfluxDb1 | ServerKind::InfluxDb2)) {
+            return None;
         }
-        // An empty body is no line protocol for some: then everything before it was right.
-        Outcome::Unnamed(_) | Outcome::Refused(_) | Outcome::Partial { .. } => Ok(()),
-        Outcome::Retry { reason, .. } | Outcome::TooLarge(reason) => {
-            Err(failed(format!("{} does not take writes: {reason}", http.base())).retryable(true))
-        }
-        Outcome::NotGzip | Outcome::Redirect(_) => {
-            Err(failed(format!("{} sends writes elsewhere; check influxdb.url", http.base())))
-        }
+        let made = manage::create_missing(&self.http, &self.place.org, &self.place.bucket);
+        self.http.wait(made).ok()
     }
 }
 

@@ -1,32 +1,43 @@
-//! Requests to a server, one at a time, from a plain thread: what goes out and what comes back. It knows nothing of lines
-//! or outcomes. The HTTP library's threads live in a small runtime of the client's own.
+//! Requests to one server: what goes out and what comes back, to be waited for on a plain thread or awaited on any
+//! runtime. It knows nothing of lines, outcomes or kinds of server. The HTTP library's threads live in a small runtime of the
+//! client's own.
 
 use crate::config::{Config, Secret, TlsFiles};
 use crate::error::{Error, Kind};
+use crate::kind::{Recognised, Scheme, ServerKind, recognise_path};
 use crate::tls;
 use flate2::Compression;
-use flate2::write::GzEncoder;
-use reqwest::header::{self, HeaderMap};
-use reqwest::{Client, Method, Url};
+use flate2::write::{GzEncoder, MultiGzDecoder};
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Client, Url};
 use std::fmt;
 use std::future::Future;
 use std::io::Write as _;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+pub(crate) use reqwest::Method;
 
 /// A connection that is not there by then is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A request with its answer takes no longer.
+/// A request with its answer takes no longer, unless it says so.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// More of an answer is not read.
+/// More of an answer that does not come in pieces is not read.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Shorter bodies are not worth compressing.
 const GZIP_BYTES_MIN: usize = 1024;
+/// Pieces of a body that wait for who reads them.
+const PIECES_WAITING_MAX: usize = 4;
+/// Compressed pieces are unpacked so many bytes at a time: each becomes at most a thousand times as long.
+const UNPACKED_AT_ONCE: usize = 4096;
 
-/// Sends requests to one server. Clones share connections and threads.
+/// Sends requests to one server. Clones share connections, threads, and what is known of the server.
 #[derive(Clone)]
 pub(crate) struct Http {
     runtime: Arc<Background>,
@@ -35,10 +46,59 @@ pub(crate) struct Http {
     recipe: Recipe,
     untrusted: Arc<AtomicBool>,
     base: Url,
-    org: String,
-    bucket: String,
     token: Arc<Mutex<Secret>>,
+    configured: Option<ServerKind>,
+    recognised: Arc<Mutex<Option<Recognised>>>,
     stop: Stop,
+}
+
+/// A request before it is sent.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    /// Below the address of the server.
+    pub(crate) path: String,
+    /// In place of path and query: a place on the same server that an answer named.
+    pub(crate) location: Option<String>,
+    pub(crate) query: Vec<(&'static str, String)>,
+    pub(crate) content_type: &'static str,
+    pub(crate) accept: &'static str,
+    pub(crate) body: Vec<u8>,
+    /// Whether a long body is compressed.
+    pub(crate) gzip: bool,
+    /// How the token is shown.
+    pub(crate) scheme: Scheme,
+    /// In place of the usual one; for an answer in pieces it covers all of them.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Request {
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+
+    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), ..Self::default() }
+    }
+
+    /// With a body of JSON.
+    pub(crate) fn json(method: Method, path: impl Into<String>, body: &serde_json::Value) -> Self {
+        Self {
+            content_type: "application/json",
+            body: body.to_string().into_bytes(),
+            ..Self::new(method, path)
+        }
+    }
+
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = scheme;
+        self
+    }
 }
 
 /// What the HTTP library's client is made from.
@@ -114,7 +174,73 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<String>,
     pub(crate) location: Option<String>,
     pub(crate) version: Option<String>,
+    pub(crate) build: Option<String>,
+    /// The server's clock.
+    pub(crate) date: Option<String>,
+    /// Whether it shows the header that only VictoriaMetrics has.
+    pub(crate) is_victoria_metrics: bool,
     pub(crate) body: Vec<u8>,
+}
+
+/// An answer whose body comes in pieces.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    pieces: mpsc::Receiver<Result<Vec<u8>, NoAnswer>>,
+    _task: AbortOnDrop,
+}
+
+impl Pieces {
+    /// The next piece, unpacked; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Result<Vec<u8>, NoAnswer>> {
+        self.pieces.recv().await
+    }
+}
+
+/// An answer on its way: to be awaited on any runtime, or waited for on any thread. Dropped, the request is given up.
+#[derive(Debug)]
+pub(crate) struct Pending<T> {
+    answer: oneshot::Receiver<T>,
+    _task: AbortOnDrop,
+}
+
+/// Whoever works on an answer stopped: the client was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GaveUp;
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, GaveUp>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(context).map(|answer| answer.map_err(|_| GaveUp))
+    }
+}
+
+#[derive(Debug)]
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Runs a future to its end on this thread, also on one that belongs to a runtime, whose work waits meanwhile.
+pub(crate) fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => std::thread::park(),
+        }
+    }
 }
 
 /// Why there is no answer.
@@ -126,6 +252,11 @@ pub(crate) enum NoAnswer {
     Failed(String),
     /// The certificates do not fit, or the token cannot be sent: somebody must change something, most likely this setting.
     Unusable { reason: String, setting: &'static str },
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Everything in here is set in one go.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Http {
@@ -161,17 +292,12 @@ impl Http {
             client,
             recipe,
             untrusted: Arc::default(),
+            configured: config.server_kind().or_else(|| recognise_path(base.path())),
             base,
-            org: config.org().to_owned(),
-            bucket: config.bucket().to_owned(),
             token: Arc::new(Mutex::new(config.token().clone())),
+            recognised: Arc::default(),
             stop: Stop::default(),
         })
-    }
-
-    /// The same server for another bucket, over the same connections.
-    pub(crate) fn for_bucket(&self, bucket: &str) -> Self {
-        Self { bucket: bucket.to_owned(), ..self.clone() }
     }
 
     pub(crate) fn stop(&self) -> &Stop {
@@ -199,89 +325,161 @@ impl Http {
 
     /// The token that the next request shows.
     pub(crate) fn token(&self) -> Secret {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.token).clone()
     }
 
     /// Takes another token from now on, for all buckets.
     pub(crate) fn set_token(&self, token: Secret) {
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+        *lock(&self.token) = token;
     }
 
-    fn url(&self, path: &str) -> Option<Url> {
-        self.base.join(path).ok()
+    /// What the configuration says that the server is, or its address does.
+    pub(crate) fn configured(&self) -> Option<ServerKind> {
+        self.configured
     }
 
-    /// Writes lines; to another place on the same server when it said so.
-    pub(crate) fn write(
+    /// What the server was recognised as.
+    pub(crate) fn recognised(&self) -> Option<Recognised> {
+        lock(&self.recognised).clone()
+    }
+
+    /// Keeps what the server was recognised as, or forgets it: another one may be at its address.
+    pub(crate) fn set_recognised(&self, recognised: Option<Recognised>) {
+        *lock(&self.recognised) = recognised;
+    }
+
+    /// Sends a request and waits for all of the answer; on plain threads only, not on one of a runtime.
+    pub(crate) fn send(&self, request: Request) -> Result<Answer, NoAnswer> {
+        self.wait(self.fetch(request)).unwrap_or(Err(NoAnswer::Stopped))
+    }
+
+    /// Starts something that asks this server, on the client's own runtime.
+    pub(crate) fn start<T: Send + 'static>(
         &self,
-        lines: Vec<u8>,
-        gzip: bool,
-        location: Option<&str>,
-    ) -> Result<Answer, NoAnswer> {
-        let mut url = match location {
-            Some(location) => self.base.join(location).ok().filter(|to| same_server(to, &self.base)),
-            None => self.url("api/v2/write"),
+        doing: impl Future<Output = T> + Send + 'static,
+    ) -> Option<Pending<T>> {
+        let runtime = self.runtime.0.as_ref()?;
+        let (answer, told) = oneshot::channel();
+        let stop = self.stop.clone();
+        let task = runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.stopped() => {}
+                done = doing => {
+                    let _nobody_waits = answer.send(done);
+                }
+            }
+        });
+        Some(Pending { answer: told, _task: AbortOnDrop(task.abort_handle()) })
+    }
+
+    /// All of the answer to a request; on the client's own runtime.
+    pub(crate) async fn fetch(&self, request: Request) -> Result<Answer, NoAnswer> {
+        let request = self.prepare(request)?;
+        answer(request).await.map_err(|e| self.failed(&e))
+    }
+
+    /// The head of the answer to a request, and its body in pieces when it is a success; on the client's own runtime.
+    pub(crate) async fn open(&self, request: Request) -> Result<(Answer, Option<Pieces>), NoAnswer> {
+        let mut request = self.prepare(request)?;
+        request = request.header(header::ACCEPT_ENCODING, "gzip");
+        let response = request.send().await.map_err(|e| self.failed(&e))?;
+        let mut head = head(&response);
+        if !response.status().is_success() {
+            return body(response, &mut head).await.map(|()| (head, None)).map_err(|e| self.failed(&e));
         }
-        .ok_or_else(|| NoAnswer::Failed("the address of the server cannot be used".to_owned()))?;
-        if location.is_none() {
-            url.query_pairs_mut()
-                .append_pair("org", &self.org)
-                .append_pair("bucket", &self.bucket)
-                .append_pair("precision", "ns");
-        }
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
-        let mut body = lines;
-        if gzip && body.len() >= GZIP_BYTES_MIN {
-            let mut out = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
-            // Writing to memory does not fail; if it did, the lines go as they are.
-            if out.write_all(&body).is_ok()
-                && let Ok(small) = out.finish()
-            {
-                body = small;
-                headers.insert(header::CONTENT_ENCODING, header::HeaderValue::from_static("gzip"));
+        let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
+        let http = self.clone();
+        let task = tokio::spawn(async move {
+            let hears = sender.clone();
+            let done = tokio::select! {
+                biased;
+                () = http.stop.stopped() => Err(NoAnswer::Stopped),
+                // Who does not listen any more wants no more.
+                () = hears.closed() => return,
+                done = http.pass_on(response, &sender) => done,
+            };
+            if let Err(why) = done {
+                let _nobody_listens = sender.send(Err(why)).await;
+            }
+        });
+        Ok((head, Some(Pieces { pieces, _task: AbortOnDrop(task.abort_handle()) })))
+    }
+
+    /// Passes on a body piece by piece, unpacked, as fast as it is taken.
+    async fn pass_on(
+        &self,
+        mut response: reqwest::Response,
+        to: &mpsc::Sender<Result<Vec<u8>, NoAnswer>>,
+    ) -> Result<(), NoAnswer> {
+        let is_gzip = response.headers().get(header::CONTENT_ENCODING).is_some_and(|v| v == "gzip");
+        let mut unpacked = is_gzip.then(|| MultiGzDecoder::new(Vec::new()));
+        let garbled = |e: std::io::Error| {
+            NoAnswer::Failed(format!("{} sent an answer that cannot be unpacked: {e}", self.base()))
+        };
+        while let Some(piece) = response.chunk().await.map_err(|e| self.failed(&e))? {
+            let Some(decoder) = &mut unpacked else {
+                let _nobody_listens = to.send(Ok(piece.to_vec())).await;
+                continue;
+            };
+            for part in piece.chunks(UNPACKED_AT_ONCE) {
+                decoder.write_all(part).map_err(garbled)?;
+                let text = std::mem::take(decoder.get_mut());
+                if !text.is_empty() {
+                    let _nobody_listens = to.send(Ok(text)).await;
+                }
             }
         }
-        self.send(Method::POST, url, headers, body)
+        if let Some(mut decoder) = unpacked {
+            decoder.try_finish().map_err(garbled)?;
+            let _nobody_listens = to.send(Ok(std::mem::take(decoder.get_mut()))).await;
+        }
+        Ok(())
     }
 
-    /// Asks for something that needs no body.
-    pub(crate) fn get(&self, path: &str) -> Result<Answer, NoAnswer> {
-        let url = self.url(path);
-        let url =
-            url.ok_or_else(|| NoAnswer::Failed("the address of the server cannot be used".to_owned()))?;
-        self.send(Method::GET, url, HeaderMap::new(), Vec::new())
-    }
-
-    fn send(
-        &self,
-        method: Method,
-        url: Url,
-        mut headers: HeaderMap,
-        body: Vec<u8>,
-    ) -> Result<Answer, NoAnswer> {
-        let token = self.token().0;
-        if !token.is_empty() {
-            let mut value = header::HeaderValue::try_from(format!("Token {token}")).map_err(|_| {
-                let reason = "the token holds a line feed or another character that no request can carry; give \
-                              influxdb.token without it";
-                NoAnswer::Unusable { reason: reason.to_owned(), setting: "token" }
-            })?;
-            value.set_sensitive(true);
+    /// The request as the HTTP library sends it, with what the server wants to be shown.
+    fn prepare(&self, request: Request) -> Result<reqwest::RequestBuilder, NoAnswer> {
+        let mut url = match &request.location {
+            Some(location) => self.base.join(location).ok().filter(|to| same_server(to, &self.base)),
+            None => self.base.join(&request.path).ok(),
+        }
+        .ok_or_else(|| NoAnswer::Failed("the address of the server cannot be used".to_owned()))?;
+        if request.location.is_none() && !request.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&request.query);
+        }
+        let mut headers = HeaderMap::new();
+        if !request.content_type.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(request.content_type));
+        }
+        if !request.accept.is_empty() {
+            headers.insert(header::ACCEPT, HeaderValue::from_static(request.accept));
+        }
+        if let Some(value) = authorization(&self.token().0, request.scheme)? {
             headers.insert(header::AUTHORIZATION, value);
+        }
+        let mut body = request.body;
+        if request.gzip
+            && body.len() >= GZIP_BYTES_MIN
+            && let Some(small) = compressed(&body)
+        {
+            body = small;
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         if self.untrusted.swap(false, Ordering::Relaxed) {
             self.renew();
         }
-        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let request = client.request(method, url).headers(headers).body(body);
-        self.wait(answer(request)).map_err(|()| NoAnswer::Stopped)?.map_err(|e| self.failed(&e))
+        let client = lock(&self.client).clone();
+        let mut builder = client.request(request.method, url).headers(headers).body(body);
+        if let Some(time) = request.timeout {
+            builder = builder.timeout(time);
+        }
+        Ok(builder)
     }
 
     /// Takes the certificates as they are on the disk now: they may have been renewed.
     fn renew(&self) {
         match self.recipe.client() {
-            Ok(client) => *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client,
+            Ok(client) => *lock(&self.client) = client,
             Err(error) => {
                 tracing::warn!(%error, "certificates on the disk cannot be used; those of before are kept");
             }
@@ -295,7 +493,7 @@ impl Http {
     }
 
     /// Runs to the end, or until somebody stops.
-    fn wait<T>(&self, doing: impl Future<Output = T>) -> Result<T, ()> {
+    pub(crate) fn wait<T>(&self, doing: impl Future<Output = T>) -> Result<T, ()> {
         let Some(runtime) = &self.runtime.0 else { return Err(()) };
         runtime.block_on(async {
             tokio::select! {
@@ -331,20 +529,74 @@ impl fmt::Debug for Http {
     }
 }
 
+/// What shows a token to a server.
+fn authorization(token: &str, scheme: Scheme) -> Result<Option<HeaderValue>, NoAnswer> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let text = match scheme {
+        Scheme::Token => format!("Token {token}"),
+        Scheme::BasicOrBearer if token.contains(':') => format!("Basic {}", base64(token.as_bytes())),
+        Scheme::Bearer | Scheme::BasicOrBearer => format!("Bearer {token}"),
+    };
+    let mut value = HeaderValue::try_from(text).map_err(|_| {
+        let reason = "the token holds a line feed or another character that no request can carry; give \
+                      influxdb.token without it";
+        NoAnswer::Unusable { reason: reason.to_owned(), setting: "token" }
+    })?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// RFC 4648, with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let word = three.iter().fold(0u32, |word, b| word << 8 | u32::from(*b)) << (8 * (3 - three.len()));
+        for i in 0..4 {
+            let digit = DIGITS[(word >> (18 - 6 * i) & 63) as usize];
+            text.push(if i <= three.len() { digit as char } else { '=' });
+        }
+    }
+    text
+}
+
+/// A body in gzip; writing to memory does not fail, but if it did, the body would go as it is.
+fn compressed(body: &[u8]) -> Option<Vec<u8>> {
+    let mut out = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    out.write_all(body).ok()?;
+    out.finish().ok()
+}
+
 async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
-    let mut response = request.send().await?;
+    let response = request.send().await?;
+    let mut answer = head(&response);
+    body(response, &mut answer).await?;
+    Ok(answer)
+}
+
+/// All of an answer but its body.
+fn head(response: &reqwest::Response) -> Answer {
     let text = |name: &str| {
         let value = response.headers().get(name)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    let mut answer = Answer {
+    Answer {
         status: response.status().as_u16(),
         content_type: text("content-type").unwrap_or_default(),
         retry_after: text("retry-after"),
         location: text("location"),
         version: text("x-influxdb-version"),
+        build: text("x-influxdb-build"),
+        date: text("date"),
+        is_victoria_metrics: text("x-server-hostname").is_some(),
         body: Vec::new(),
-    };
+    }
+}
+
+/// Reads the body of an answer, as much of it as is of interest.
+async fn body(mut response: reqwest::Response, answer: &mut Answer) -> Result<(), reqwest::Error> {
     while answer.body.len() < ANSWER_BYTES_MAX {
         match response.chunk().await {
             Ok(Some(piece)) => {
@@ -357,7 +609,7 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Err
             Err(e) => return Err(e),
         }
     }
-    Ok(answer)
+    Ok(())
 }
 
 fn same_server(a: &Url, b: &Url) -> bool {
@@ -371,4 +623,40 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         last = next;
     }
     last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_shown_as_each_server_wants_them() {
+        for (token, scheme, expected) in [
+            ("", Scheme::Token, None),
+            ("t", Scheme::Token, Some("Token t")),
+            ("t:x", Scheme::Token, Some("Token t:x")),
+            ("t:x", Scheme::Bearer, Some("Bearer t:x")),
+            ("t", Scheme::BasicOrBearer, Some("Bearer t")),
+            ("Aladdin:open sesame", Scheme::BasicOrBearer, Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")),
+            (":", Scheme::BasicOrBearer, Some("Basic Og==")),
+            ("a:b", Scheme::BasicOrBearer, Some("Basic YTpi")),
+        ] {
+            let shown = authorization(token, scheme).unwrap();
+            assert_eq!(shown.as_ref().map(|v| v.to_str().unwrap()), expected);
+            assert!(!format!("{shown:?}").contains("Aladdin"));
+        }
+        assert!(matches!(
+            authorization("a\nb", Scheme::Token),
+            Err(NoAnswer::Unusable { setting: "token", .. })
+        ));
+    }
+
+    #[test]
+    fn a_future_is_waited_for_on_any_thread() {
+        assert_eq!(wait_for(async { 1 }), 1);
+        let (sender, told) = oneshot::channel();
+        let thread = std::thread::spawn(|| wait_for(told));
+        sender.send(2).unwrap();
+        assert_eq!(thread.join().unwrap(), Ok(2));
+    }
 }

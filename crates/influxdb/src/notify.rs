@@ -43,6 +43,8 @@ pub struct RefusedLine {
 pub enum WriteErrorKind {
     /// The target refused them for good; it has all the others.
     Rejected,
+    /// The target has them without some of their fields, which it cannot hold.
+    Altered,
     /// The target does not take them at present; they wait and are tried again.
     Delayed,
     /// They were dropped: the spool was full, or the client was closed before the target took what was only in memory.
@@ -57,6 +59,7 @@ impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
             WriteErrorKind::Rejected => "refused",
+            WriteErrorKind::Altered => "stored without some of their fields",
             WriteErrorKind::Delayed => "delayed",
             WriteErrorKind::Dropped => "dropped",
             WriteErrorKind::Damaged => "lost to damage",

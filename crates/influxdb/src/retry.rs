@@ -75,7 +75,7 @@ pub(crate) fn retry_after(text: &str, now_unix: i64) -> Option<Duration> {
 }
 
 /// Seconds since the epoch of `Sun, 06 Nov 1994 08:49:37 GMT`, and of the two older forms.
-fn http_date(text: &str) -> Option<i64> {
+pub(crate) fn http_date(text: &str) -> Option<i64> {
     let words: Vec<&str> = text.split([' ', ',', '-']).filter(|w| !w.is_empty()).collect();
     let month = |w: &str| {
         let names = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];

@@ -2,7 +2,7 @@
 //! each.
 
 use crate::config::Config;
-use crate::delivery::{Delivery, Event};
+use crate::delivery::{Delivered, Delivery, Event};
 use crate::lane::Lane;
 use crate::notify::{Notifier, RefusedLine, WriteError, WriteErrorKind};
 use graylogic_durable::{Batch, Outbox, Taken, Want, Work};
@@ -85,8 +85,8 @@ impl Sender<'_> {
 
     /// Takes a batch to the target; `outage` is how long that was not possible before.
     fn batch(&mut self, outbox: &mut Outbox, taken: &Taken, mut outage: Duration) -> Result<(), Abandoned> {
-        let refused = match &mut self.destination {
-            Destination::Embedded(_) => self.store(&taken.batch)?,
+        let Delivered { refused, altered } = match &mut self.destination {
+            Destination::Embedded(_) => Delivered { refused: self.store(&taken.batch)?, altered: Vec::new() },
             Destination::Server(_) => self.send(&taken.batch, &mut outage)?,
         };
         outage = outage.max(self.lane.went_well(Timestamp::now()));
@@ -94,22 +94,15 @@ impl Sender<'_> {
             tracing::error!(%error, lines = refused.len(), "refused lines could not be kept");
         }
         self.lane.queue.live_first(outbox, outage, &self.want);
-        if !refused.is_empty() {
-            let line = |(i, reason): &(usize, String)| RefusedLine {
-                text: shortened(taken.batch.line(*i)),
-                reason: reason.clone(),
-            };
-            let first: Vec<RefusedLine> = refused.iter().take(LINES_TOLD).map(line).collect();
-            let reason = first.first().map_or_else(String::new, |l| l.reason.clone());
-            self.tell(WriteErrorKind::Rejected, refused.len() as u64, reason, first);
-        }
+        self.tell_lines(WriteErrorKind::Rejected, &taken.batch, &refused);
+        self.tell_lines(WriteErrorKind::Altered, &taken.batch, &altered);
         Ok(())
     }
 
     /// Gives lines to a server, however long it takes; `outage` becomes the longest time that nothing got through.
-    fn send(&mut self, batch: &Batch, outage: &mut Duration) -> Result<Vec<(usize, String)>, Abandoned> {
+    fn send(&mut self, batch: &Batch, outage: &mut Duration) -> Result<Delivered, Abandoned> {
         let (lane, notifier) = (self.lane, self.notifier);
-        let Destination::Server(delivery) = &mut self.destination else { return Ok(Vec::new()) };
+        let Destination::Server(delivery) = &mut self.destination else { return Ok(Delivered::default()) };
         let mut events = |event: Event| match event {
             Event::Retrying { reason, after } => {
                 if lane.troubled(&reason, None, Some(after)) {
@@ -126,7 +119,7 @@ impl Sender<'_> {
                 *outage = trouble.map_or(*outage, |t| t.since.elapsed().max(*outage));
             }
         };
-        delivery.deliver(batch, &mut events).map(|d| d.refused).map_err(|_stopped| Abandoned)
+        delivery.deliver(batch, &mut events).map_err(|_stopped| Abandoned)
     }
 
     /// Gives lines to the embedded store, however long it takes.
@@ -175,6 +168,17 @@ impl Sender<'_> {
         let abandoned = self.lane.queue.rest(*pause);
         *pause = (*pause * 2).min(PAUSE_LONGEST);
         if abandoned { Err(Abandoned) } else { Ok(()) }
+    }
+
+    /// Tells of lines of a batch, the first of them with their texts.
+    fn tell_lines(&self, kind: WriteErrorKind, batch: &Batch, lines: &[(usize, String)]) {
+        let Some((_, reason)) = lines.first() else { return };
+        let line = |(i, reason): &(usize, String)| RefusedLine {
+            text: shortened(batch.line(*i)),
+            reason: reason.clone(),
+        };
+        let first = lines.iter().take(LINES_TOLD).map(line).collect();
+        self.tell(kind, lines.len() as u64, reason.clone(), first);
     }
 
     fn tell(&self, kind: WriteErrorKind, lines: u64, reason: String, first: Vec<RefusedLine>) {

@@ -2,11 +2,12 @@
 //! here.
 
 use crate::config::Config;
-use crate::delivery::{self, Delivery};
+use crate::delivery::Delivery;
 use crate::error::{Error, Kind};
 use crate::http::Http;
 use crate::lane::Lane;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
+use crate::preflight;
 use crate::sender::{Destination, Sender};
 use graylogic_durable::{
     DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
@@ -100,6 +101,11 @@ impl Works {
     /// Ends everything now.
     pub(crate) fn abandon(&self) {
         self.lanes().iter().for_each(|lane| lane.queue.abandon());
+        self.stop_requests();
+    }
+
+    /// Ends what is still asked.
+    pub(crate) fn stop_requests(&self) {
         if let Some(http) = &self.http {
             http.stop().stop();
         }
@@ -119,7 +125,7 @@ impl Works {
 
     /// Asks the server whether it takes writes.
     pub(crate) fn probe(&self) -> Result<(), Error> {
-        self.http.as_ref().map_or(Ok(()), delivery::probe)
+        self.http.as_ref().map_or(Ok(()), |http| preflight::probe(&self.config, http))
     }
 
     /// The lane of a bucket, opened when there is none.
@@ -175,7 +181,7 @@ impl Works {
         let destination = match (&self.store, &self.http) {
             (Some(store), _) => Destination::Embedded(store.clone()),
             (None, Some(http)) => {
-                Destination::Server(Box::new(Delivery::new(&self.config, http.for_bucket(bucket))))
+                Destination::Server(Box::new(Delivery::new(&self.config, http.clone(), bucket)))
             }
             (None, None) => return Err(Error::new(Kind::ConnectionFailed, "the client has no target")),
         };

@@ -1,0 +1,164 @@
+//! The kinds of server, and how one is recognised by its answers. Pure: asking is done in `preflight.rs`.
+
+use crate::http::Answer;
+use serde_json::Value;
+use std::fmt;
+
+/// A kind of server that this client writes to, asks and manages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ServerKind {
+    /// InfluxDB 1.x: databases, `/write` and InfluxQL.
+    InfluxDb1,
+    /// InfluxDB 2.x: organisations, buckets, `/api/v2/write` and Flux.
+    InfluxDb2,
+    /// InfluxDB 3: databases, `/api/v3/write_lp` and SQL.
+    InfluxDb3,
+    /// VictoriaMetrics, one machine or a cluster: `/api/v2/write` and MetricsQL.
+    VictoriaMetrics,
+}
+
+impl ServerKind {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::InfluxDb1, Self::InfluxDb2, Self::InfluxDb3, Self::VictoriaMetrics];
+
+    /// The word for it in a configuration.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::InfluxDb1 => "influxdb1",
+            Self::InfluxDb2 => "influxdb2",
+            Self::InfluxDb3 => "influxdb3",
+            Self::VictoriaMetrics => "victoriametrics",
+        }
+    }
+
+    /// How it wants to be shown a token.
+    pub(crate) fn scheme(self) -> Scheme {
+        match self {
+            Self::InfluxDb2 => Scheme::Token,
+            Self::InfluxDb3 => Scheme::Bearer,
+            Self::InfluxDb1 | Self::VictoriaMetrics => Scheme::BasicOrBearer,
+        }
+    }
+}
+
+impl fmt::Display for ServerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::InfluxDb1 => "InfluxDB 1",
+            Self::InfluxDb2 => "InfluxDB 2",
+            Self::InfluxDb3 => "InfluxDB 3",
+            Self::VictoriaMetrics => "VictoriaMetrics",
+        })
+    }
+}
+
+/// How a token is shown to a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// `Token`: InfluxDB 2.
+    #[default]
+    Token,
+    /// `Bearer`.
+    Bearer,
+    /// `Basic` for a token that is `user:password`, else `Bearer`.
+    BasicOrBearer,
+}
+
+/// What a server was recognised as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recognised {
+    pub(crate) kind: ServerKind,
+    /// As it says, without a leading `v`; empty when it does not.
+    pub(crate) version: String,
+}
+
+impl fmt::Display for Recognised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, version } = self;
+        if version.is_empty() { write!(f, "{kind}") } else { write!(f, "{kind} ({version})") }
+    }
+}
+
+/// What the answer to `GET /ping` says of the server; `None` when it says too little.
+///
+/// InfluxDB names its version in a header (1 and 2) or in the body (3, where the header of the build is an edition);
+/// VictoriaMetrics does not, and names its host.
+pub(crate) fn recognise(ping: &Answer) -> Option<Recognised> {
+    let body: Option<Value> = serde_json::from_slice(&ping.body).ok();
+    let in_body = body.as_ref().and_then(|b| Some(b.get("version")?.as_str()?.to_owned()));
+    let version = ping.version.clone().or(in_body).unwrap_or_default();
+    let version = version.trim().trim_start_matches('v').to_owned();
+    let edition = ["core", "enterprise", "cloud dedicated", "clustered"];
+    let build = ping.build.as_deref().unwrap_or_default().to_lowercase();
+    let kind = match version.split_once('.').map(|(major, _)| major) {
+        Some("1") => ServerKind::InfluxDb1,
+        Some("2") => ServerKind::InfluxDb2,
+        Some("3") => ServerKind::InfluxDb3,
+        _ if edition.contains(&build.as_str()) => ServerKind::InfluxDb3,
+        // A build of somebody's own, or the cloud's, which all speak InfluxDB 2.
+        _ if !version.is_empty() || !build.is_empty() => ServerKind::InfluxDb2,
+        _ if ping.is_victoria_metrics => ServerKind::VictoriaMetrics,
+        _ => return None,
+    };
+    Some(Recognised { kind, version })
+}
+
+/// What the path of an address says: the inserting part of a VictoriaMetrics cluster answers no ping.
+pub(crate) fn recognise_path(path: &str) -> Option<ServerKind> {
+    let mut parts = path.split('/').filter(|p| !p.is_empty());
+    (parts.next() == Some("insert") && parts.next().is_some()).then_some(ServerKind::VictoriaMetrics)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_recognised_by_their_pings() {
+        let ping = |version: Option<&str>, build: Option<&str>, body: &str, is_victoria_metrics| Answer {
+            status: 204,
+            version: version.map(str::to_owned),
+            build: build.map(str::to_owned),
+            body: body.as_bytes().to_vec(),
+            is_victoria_metrics,
+            ..Answer::default()
+        };
+        let core = r#"{"version":"3.8.0","revision":"abc","process_id":"1"}"#;
+        for (ping, expected) in [
+            (ping(Some("v2.8.0"), Some("OSS"), "", false), Some((ServerKind::InfluxDb2, "2.8.0"))),
+            (ping(Some("2.7.12"), Some("OSS"), "", false), Some((ServerKind::InfluxDb2, "2.7.12"))),
+            (ping(Some("1.6.7~rc0"), Some("OSS"), "", false), Some((ServerKind::InfluxDb1, "1.6.7~rc0"))),
+            (
+                ping(Some("1.11.8-c1.11.8"), Some("ENT"), "", false),
+                Some((ServerKind::InfluxDb1, "1.11.8-c1.11.8")),
+            ),
+            (ping(None, Some("Core"), core, false), Some((ServerKind::InfluxDb3, "3.8.0"))),
+            (ping(None, Some("Core"), "", false), Some((ServerKind::InfluxDb3, ""))),
+            (ping(None, None, core, false), Some((ServerKind::InfluxDb3, "3.8.0"))),
+            (ping(Some("nightly"), None, "", false), Some((ServerKind::InfluxDb2, "nightly"))),
+            (ping(None, Some("cloud2"), "", false), Some((ServerKind::InfluxDb2, ""))),
+            (ping(None, None, "", true), Some((ServerKind::VictoriaMetrics, ""))),
+            (ping(None, None, "", false), None),
+            (ping(None, None, "<html>", false), None),
+            (ping(None, None, r#"{"version":3}"#, false), None),
+        ] {
+            let found = recognise(&ping);
+            assert_eq!(found.as_ref().map(|r| (r.kind, r.version.as_str())), expected, "{ping:?}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_recognised_by_its_path() {
+        for (path, cluster) in [
+            ("/insert/0/influx/", true),
+            ("/insert/3:7/influx", true),
+            ("/", false),
+            ("/insert", false),
+            ("/x/insert/0", false),
+        ] {
+            assert_eq!(recognise_path(path).is_some(), cluster, "{path}");
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! Asks a server whether everything that the configuration says of it is right, before readings depend on it: each fault is
+//! one sentence that names the setting to change. Nothing is stored by asking.
+
+use crate::config::{Config, Target};
+use crate::dialect::Place;
+use crate::error::{Error, Kind};
+use crate::http::{Answer, Http, NoAnswer, Request};
+use crate::kind::{Recognised, ServerKind, recognise};
+use crate::manage;
+use crate::outcome::{self, Outcome};
+use crate::retry::http_date;
+use graylogic_durable::Batch;
+use graylogic_line::Timestamp;
+use graylogic_store::{State, Store, StoreOptions};
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Clocks that differ by more make readings fall into the wrong hour, and out of what a bucket keeps.
+const SKEW_SECONDS_MAX: i64 = 60;
+
+/// Each of the two questions is given up after this time: connecting strictly fails within ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was found out about a target, in the order it was asked. Shown, it is one line for each check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preflight {
+    server: Option<Recognised>,
+    checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Check {
+    /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `store` for the embedded one.
+    pub name: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// A sentence. For a fault it says what is wrong and names the setting to change.
+    pub says: String,
+    /// The setting to change, as in `influxdb.token`; `None` when all is well, and when it is no setting.
+    pub setting: Option<&'static str>,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// All is well.
+    Good,
+    /// Readings are taken, but somebody should know.
+    Warning,
+    /// Readings are not taken until somebody changes something.
+    Fault,
+    /// It could not be looked at, because of a fault before it.
+    NotReached,
+}
+
+impl Preflight {
+    /// What was looked at, in its order.
+    #[must_use]
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+
+    /// The kind of the server, when it showed.
+    #[must_use]
+    pub fn server_kind(&self) -> Option<ServerKind> {
+        self.server.as_ref().map(|s| s.kind)
+    }
+
+    /// The version that the server says it has, without a leading `v`.
+    #[must_use]
+    pub fn server_version(&self) -> Option<&str> {
+        self.server.as_ref().map(|s| s.version.as_str()).filter(|v| !v.is_empty())
+    }
+
+    /// The first fault; `None` when readings are taken.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Check> {
+        self.checks.iter().find(|c| c.verdict == Verdict::Fault)
+    }
+
+    fn add(&mut self, name: &'static str, verdict: Verdict, says: impl Into<String>) {
+        self.checks.push(Check { name, verdict, says: says.into(), setting: None });
+    }
+
+    fn good(&mut self, name: &'static str, says: impl Into<String>) {
+        self.add(name, Verdict::Good, says);
+    }
+
+    /// Adds a fault, and everything behind it as not reached.
+    fn ends(mut self, name: &'static str, setting: Option<&'static str>, says: impl Into<String>) -> Self {
+        self.checks.push(Check { name, verdict: Verdict::Fault, says: says.into(), setting });
+        let behind = CHECKS.iter().skip_while(|c| **c != name).skip(1);
+        for check in behind.filter(|c| **c != "TLS") {
+            if !self.checks.iter().any(|c| c.name == *check) {
+                self.add(check, Verdict::NotReached, "not reached");
+            }
+        }
+        self
+    }
+}
+
+/// The checks of a server, in their order.
+const CHECKS: [&str; 8] = ["address", "TLS", "kind", "clock", "token", "organisation", "bucket", "write"];
+
+impl fmt::Display for Preflight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for check in &self.checks {
+            let verdict = match check.verdict {
+                Verdict::Good => "ok",
+                Verdict::Warning => "WARNING",
+                Verdict::Fault => "FAULT",
+                Verdict::NotReached => "-",
+            };
+            writeln!(f, "{:<13} {verdict:<8} {}", check.name, check.says)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the server is: asked once, until somebody has reason to forget it. `None` when it does not show.
+pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnswer> {
+    if let Some(known) = http.recognised() {
+        return Ok(Some(known));
+    }
+    let found = recognise(&http.fetch(Request::get("ping")).await?);
+    let found = match (http.configured(), found) {
+        (Some(kind), Some(found)) if kind != found.kind => {
+            return Err(NoAnswer::Unusable { reason: differs(http, kind, &found), setting: "kind" });
+        }
+        (Some(kind), None) => Some(Recognised { kind, version: String::new() }),
+        (_, found) => found,
+    };
+    if let Some(found) = &found {
+        tracing::debug!(server = http.base(), %found, "the server was recognised");
+        http.set_recognised(Some(found.clone()));
+    }
+    Ok(found)
+}
+
+/// A server of another kind than the configuration says may take readings in a way that spoils them.
+fn differs(http: &Http, configured: ServerKind, found: &Recognised) -> String {
+    let (base, configured, right) = (http.base(), configured.key(), found.kind.key());
+    format!("{base} is {found}, but influxdb.kind says {configured}; set influxdb.kind to {right} or auto")
+}
+
+/// Looks at the target of a configuration; waits for a server as long as its requests may take.
+pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
+    match config.target() {
+        Target::Embedded(folder) => Ok(look_at_store(folder)),
+        Target::Remote(url) => {
+            let http = Http::new(config, url)?;
+            on_a_thread(move |config| ask(config, &http), config)
+        }
+    }
+}
+
+/// Looks at the embedded store, without making one.
+fn look_at_store(folder: &Path) -> Preflight {
+    let mut preflight = Preflight::default();
+    let shown = folder.display();
+    if !folder.join("store.sqlite").exists() {
+        match folder.ancestors().find(|f| f.exists()) {
+            Some(parent) if !parent.is_dir() => {
+                let says = format!("{} is no folder; name another in influxdb.url", parent.display());
+                return preflight.ends("store", Some("url"), says);
+            }
+            _ => preflight.good("store", format!("there is none in {shown} yet: connecting makes it")),
+        }
+        return preflight;
+    }
+    match Store::open(folder, StoreOptions::default()) {
+        Ok(store) => {
+            let state = store.stats().map(|stats| stats.state);
+            // It was only looked at: what it has to say was said.
+            let _closed = store.close();
+            match state {
+                Ok(State::Degraded(why)) => {
+                    return preflight.ends(
+                        "store",
+                        None,
+                        format!("the store in {shown} takes no readings: {why}"),
+                    );
+                }
+                Ok(_) => preflight.good("store", format!("the store in {shown} is well")),
+                Err(error) => return preflight.ends("store", None, error.to_string()),
+            }
+        }
+        Err(error) if error.is_locked() => preflight.add("store", Verdict::Warning, error.to_string()),
+        Err(error) => {
+            let says = format!("{error}; check influxdb.url, or look with `graylogic verify`");
+            return preflight.ends("store", Some("url"), says);
+        }
+    }
+    preflight
+}
+
+/// Fails with the first fault; for `connect_strict`.
+pub(crate) fn strict(config: &Config, http: &Http) -> Result<(), Error> {
+    let http = http.clone();
+    on_a_thread(move |config| judged(&ask_and_create(config, &http)), config)?
+}
+
+/// All checks of a server, where a bucket that is missing is made if that is allowed.
+fn ask_and_create(config: &Config, http: &Http) -> Preflight {
+    let mut preflight = ask(config, http);
+    let fault = preflight.checks.iter_mut().find(|c| c.verdict == Verdict::Fault && c.name == "bucket");
+    let Some(fault) = fault.filter(|_| config.creates_buckets()) else { return preflight };
+    match http.wait(manage::create_missing(http, config.org(), config.bucket())) {
+        Ok(Ok(())) => ask(config, http),
+        Ok(Err(why)) => {
+            fault.says = format!("{}; and it could not be made: {why}", fault.says);
+            preflight
+        }
+        Err(()) => preflight,
+    }
+}
+
+/// Whether the server takes readings, else why not; on a plain thread.
+pub(crate) fn probe(config: &Config, http: &Http) -> Result<(), Error> {
+    judged(&ask(config, http))
+}
+
+/// Fails with the first fault; warnings are logged.
+fn judged(preflight: &Preflight) -> Result<(), Error> {
+    for check in preflight.checks().iter().filter(|c| c.verdict == Verdict::Warning) {
+        tracing::warn!(check = check.name, "{}", check.says);
+    }
+    match preflight.fault() {
+        None => Ok(()),
+        Some(check) => {
+            // What no setting mends may pass.
+            let passes = check.setting.is_none();
+            Err(Error::new(Kind::ConnectionFailed, check.says.clone()).retryable(passes))
+        }
+    }
+}
+
+/// Asks on a thread of its own, because the caller's may be one of a runtime.
+fn on_a_thread<T: Send + 'static>(
+    asks: impl FnOnce(&Config) -> T + Send + 'static,
+    config: &Config,
+) -> Result<T, Error> {
+    let config = config.clone();
+    let thread = std::thread::Builder::new().name("influxdb-health".into());
+    let asking = thread
+        .spawn(move || asks(&config))
+        .map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
+    asking.join().map_err(|_| Error::new(Kind::ConnectionFailed, "the server could not be asked"))
+}
+
+/// All checks of a server.
+fn ask(config: &Config, http: &Http) -> Preflight {
+    let mut preflight = Preflight::default();
+    let base = http.base();
+    // Never so short that a busy machine misses it.
+    let patience = Some((PATIENCE / config.hurry()).max(Duration::from_millis(250)));
+    // Whether anybody is there, before anything that needs rights.
+    let ping = match http.send(Request { timeout: patience, ..Request::get("ping") }) {
+        Ok(ping) => ping,
+        Err(NoAnswer::Stopped) => return preflight.ends("address", None, "the client is closed"),
+        Err(NoAnswer::Failed(why)) => {
+            let says = format!("{why}; check that the server runs there, or change influxdb.url");
+            return preflight.ends("address", None, says);
+        }
+        Err(NoAnswer::Unusable { reason, setting }) => {
+            let check = if setting == "token" { "token" } else { "TLS" };
+            return preflight.ends(check, Some(setting), reason);
+        }
+    };
+    preflight.good("address", format!("{base} answers"));
+    if base.starts_with("https:") {
+        preflight.good("TLS", "the certificates fit");
+    }
+    let found = recognise(&ping);
+    http.set_recognised(found.clone());
+    preflight.server.clone_from(&found);
+    let kind = match (http.configured(), &found) {
+        (Some(configured), Some(found)) if configured != found.kind => {
+            let says = differs(http, configured, found);
+            return preflight.ends("kind", Some("kind"), says);
+        }
+        (Some(configured), None) => {
+            preflight
+                .good("kind", format!("{configured}, as influxdb.kind says; the server does not show it"));
+            configured
+        }
+        (_, Some(found)) => {
+            preflight.good("kind", found.to_string());
+            found.kind
+        }
+        (None, None) => {
+            preflight.good("kind", "the server does not show it, and is taken for InfluxDB 2");
+            ServerKind::InfluxDb2
+        }
+    };
+    look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
+    let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
+    match http.send(Request { timeout: patience, ..place.write(kind, Vec::new(), false) }) {
+        Ok(answer) => judge(preflight, &answer, kind, &place, http),
+        Err(NoAnswer::Stopped) => preflight.ends("write", None, "the client is closed"),
+        Err(NoAnswer::Failed(why)) => preflight.ends("write", None, why),
+        Err(NoAnswer::Unusable { reason, setting }) => {
+            let check = if setting == "token" { "token" } else { "TLS" };
+            preflight.ends(check, Some(setting), reason)
+        }
+    }
+}
+
+/// Compares the clocks, to a second, as the answer has the server's.
+fn look_at_clock(preflight: &mut Preflight, answer: &Answer, now: i64) {
+    let Some(theirs) = answer.date.as_deref().and_then(http_date) else {
+        preflight.good("clock", "the server does not tell its time");
+        return;
+    };
+    let ahead = now - theirs;
+    if ahead.abs() <= SKEW_SECONDS_MAX {
+        preflight.good("clock", "this machine and the server agree");
+        return;
+    }
+    let which = if ahead > 0 { "ahead of" } else { "behind" };
+    let says = format!(
+        "the clock of this machine is {} {which} that of the server: set them right (NTP), or readings get the wrong time \
+         and may be refused as too old",
+        in_words(ahead.unsigned_abs())
+    );
+    preflight.add("clock", Verdict::Warning, says);
+}
+
+/// A time as people say it, in its two largest units.
+fn in_words(seconds: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
+    let mut rest = seconds;
+    let mut words = Vec::new();
+    for (length, name) in UNITS {
+        if rest >= length && words.len() < 2 {
+            words.push(format!("{} {name}", rest / length));
+            rest %= length;
+        }
+    }
+    words.join(" ")
+}
+
+/// Reads the answer to a write of nothing, which a server judges in the order of the checks: token, organisation, bucket,
+/// right.
+fn judge(
+    mut preflight: Preflight,
+    answer: &Answer,
+    kind: ServerKind,
+    place: &Place,
+    http: &Http,
+) -> Preflight {
+    let base = http.base();
+    let token = match http.token().is_empty() {
+        true => "there is none in the configuration, and the server wants none",
+        false => "the server takes it",
+    };
+    let Place { org, bucket } = place;
+    let container =
+        if kind == ServerKind::InfluxDb1 || kind == ServerKind::InfluxDb3 { "database" } else { "bucket" };
+    match outcome::read(answer, &Batch::default(), &[], false, 0) {
+        // An empty body is no line protocol for some: then everything before it was right.
+        Outcome::Delivered | Outcome::Unnamed(_) | Outcome::Refused(_) | Outcome::Partial { .. } => {
+            preflight.good("token", token);
+            if kind == ServerKind::InfluxDb2 {
+                preflight.good("organisation", format!("{org:?} is there"));
+            }
+            preflight.good("bucket", format!("{container} {bucket:?} takes readings"));
+            preflight.good("write", "a write of nothing went through");
+            preflight
+        }
+        Outcome::Held { reason, setting: "token" } if answer.status == 401 => preflight.ends(
+            "token",
+            Some("token"),
+            format!("{base} does not know the token: {reason}; give a valid one, check influxdb.token"),
+        ),
+        Outcome::Held { reason, setting: "token" } => preflight.ends(
+            "write",
+            Some("token"),
+            format!(
+                "{base} knows the token, which may not write to {container} {bucket:?}: {reason}; give it that right, or \
+                 another one, check influxdb.token"
+            ),
+        ),
+        Outcome::Held { reason, setting: "org" } => {
+            preflight.good("token", token);
+            preflight.ends(
+                "organisation",
+                Some("org"),
+                format!("{base} has no organisation {org:?} that the token may see: {reason}; check influxdb.org"),
+            )
+        }
+        Outcome::Held { reason, setting: "bucket" } => {
+            preflight.good("token", token);
+            if kind == ServerKind::InfluxDb2 {
+                preflight.good("organisation", format!("{org:?} is there"));
+            }
+            preflight.ends(
+                "bucket",
+                Some("bucket"),
+                format!("{base} has no {container} {bucket:?}: {reason}; create it, or check influxdb.bucket"),
+            )
+        }
+        Outcome::Held { reason, setting } => preflight.ends(
+            "write",
+            Some(setting),
+            format!("{base} does not take writes: {reason}; check influxdb.{setting}"),
+        ),
+        Outcome::Retry { reason, .. } | Outcome::TooLarge(reason) => {
+            preflight.ends("write", None, format!("{base} does not take writes: {reason}"))
+        }
+        Outcome::NotGzip | Outcome::Redirect(_) => preflight.ends(
+            "write",
+            Some("url"),
+            format!("{base} sends writes elsewhere; check influxdb.url"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_differ_are_told_apart() {
+        let check = |date: Option<&str>, verdict: Verdict, says: &str| {
+            let mut preflight = Preflight::default();
+            let answer = Answer { date: date.map(str::to_owned), ..Answer::default() };
+            // Sun, 06 Nov 1994 08:49:37 GMT
+            look_at_clock(&mut preflight, &answer, 784_111_777);
+            let check = &preflight.checks()[0];
+            assert_eq!(check.verdict, verdict, "{check:?}");
+            assert!(check.says.contains(says), "{check:?}");
+            assert_eq!(preflight.fault(), None);
+        };
+        check(None, Verdict::Good, "does not tell");
+        check(Some("yesterday"), Verdict::Good, "does not tell");
+        check(Some("Sun, 06 Nov 1994 08:49:37 GMT"), Verdict::Good, "agree");
+        check(Some("Sun, 06 Nov 1994 08:50:37 GMT"), Verdict::Good, "agree");
+        check(Some("Sun, 06 Nov 1994 08:50:38 GMT"), Verdict::Warning, "is 1 min 1 s behind that");
+        check(Some("Sun, 06 Nov 1994 06:49:07 GMT"), Verdict::Warning, "is 2 h 30 s ahead of that");
+    }
+}
