@@ -587,9 +587,12 @@ impl Lane {
     /// # Errors
     /// When the disk refuses; nothing was removed that a saved cursor does not cover.
     pub fn save_cursor(&self) -> Result<(), Error> {
+        // Asked for before the state is locked: the log answers when the disk does, and nobody who acknowledges waits for
+        // that.
+        let given = self.log.synced();
         let position = {
             let state = self.state();
-            Position { number: state.acknowledged, given: self.log.synced(), totals: state.totals }
+            Position { number: state.acknowledged, given, totals: state.totals }
         };
         let save = || {
             let mut cursor = self.saving.lock().unwrap_or_else(PoisonError::into_inner);

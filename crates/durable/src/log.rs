@@ -424,7 +424,7 @@ impl Log {
                 Ok(inner) => break inner,
                 Err(TryLockError::Poisoned(inner)) => break inner.into_inner(),
                 Err(TryLockError::WouldBlock) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(1));
+                    std::thread::sleep(Duration::from_micros(50));
                 }
                 Err(TryLockError::WouldBlock) => return None,
             }

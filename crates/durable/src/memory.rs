@@ -17,9 +17,16 @@ pub struct MemoryDisk {
 
 #[derive(Debug)]
 struct Shared {
+    room: Arc<Room>,
+    names: Mutex<Names>,
+}
+
+/// How many bytes there are, and how many of them files have. All that a file knows of its disk: if it held the disk, which
+/// holds it, neither would ever go.
+#[derive(Debug)]
+struct Room {
     capacity: u64,
     used: AtomicU64,
-    names: Mutex<Names>,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +38,7 @@ struct Names {
 
 #[derive(Debug)]
 struct MemoryFile {
-    disk: Arc<Shared>,
+    room: Arc<Room>,
     bytes: RwLock<Vec<u8>>,
 }
 
@@ -45,8 +52,8 @@ impl MemoryDisk {
     /// An empty disk for so many bytes of files.
     #[must_use]
     pub fn new(capacity: u64) -> Self {
-        let names = Mutex::new(Names::default());
-        Self { shared: Arc::new(Shared { capacity, used: AtomicU64::new(0), names }) }
+        let room = Arc::new(Room { capacity, used: AtomicU64::new(0) });
+        Self { shared: Arc::new(Shared { room, names: Mutex::default() }) }
     }
 }
 
@@ -54,7 +61,9 @@ impl Shared {
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl Room {
     /// Takes room, or says that there is none.
     fn take(&self, bytes: u64) -> io::Result<()> {
         let fits = |used: u64| used.checked_add(bytes).filter(|&n| n <= self.capacity);
@@ -78,7 +87,7 @@ impl Drop for MemoryLock {
 impl Drop for MemoryFile {
     fn drop(&mut self) {
         let bytes = self.bytes.get_mut().map_or(0, |b| b.len());
-        self.disk.give_back(bytes as u64);
+        self.room.give_back(bytes as u64);
     }
 }
 
@@ -96,7 +105,7 @@ impl DiskFile for MemoryFile {
         let from = usize::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         let end = from.checked_add(new.len()).ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
         if end > bytes.len() {
-            self.disk.take((end - bytes.len()) as u64)?;
+            self.room.take((end - bytes.len()) as u64)?;
             if from == bytes.len() {
                 bytes.extend_from_slice(new);
                 return Ok(());
@@ -115,9 +124,9 @@ impl DiskFile for MemoryFile {
         let mut bytes = self.bytes.write().unwrap_or_else(PoisonError::into_inner);
         let length = usize::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         if length > bytes.len() {
-            self.disk.take((length - bytes.len()) as u64)?;
+            self.room.take((length - bytes.len()) as u64)?;
         } else {
-            self.disk.give_back((bytes.len() - length) as u64);
+            self.room.give_back((bytes.len() - length) as u64);
         }
         bytes.resize(length, 0);
         Ok(())
@@ -159,7 +168,7 @@ impl Disk for MemoryDisk {
         match (mode, there) {
             (OpenMode::CreateNew, Some(_)) => Err(io::Error::from(io::ErrorKind::AlreadyExists)),
             (OpenMode::CreateNew, None) => {
-                let file = MemoryFile { disk: self.shared.clone(), bytes: RwLock::default() };
+                let file = MemoryFile { room: self.shared.room.clone(), bytes: RwLock::default() };
                 let file = Arc::new(file);
                 names.files.insert(path.to_owned(), file.clone());
                 Ok(file)
@@ -193,8 +202,9 @@ impl Disk for MemoryDisk {
     }
 
     fn space(&self, _path: &Path) -> io::Result<Space> {
-        let used = self.shared.used.load(Ordering::Relaxed);
+        let room = &self.shared.room;
+        let used = room.used.load(Ordering::Relaxed);
         // Nobody else uses it: nothing need be kept free.
-        Ok(Space::new(self.shared.capacity, self.shared.capacity.saturating_sub(used)))
+        Ok(Space::new(room.capacity, room.capacity.saturating_sub(used)))
     }
 }

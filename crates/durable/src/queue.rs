@@ -23,8 +23,9 @@ const EAGER_BYTES: usize = 256 << 10;
 const BUFFER_BYTES: usize = 64 << 10;
 /// A burst does not hold more memory than this for ever.
 const SPARE_BYTES_MAX: usize = 4 << 20;
-/// Who asks for figures waits at most this long for a disk.
-const STATS_WAIT: Duration = Duration::from_millis(100);
+/// Who asks for figures waits at most this long for a lane that is just appending, and not at all for one that did not answer
+/// before: then its disk hangs, and what it said last is told.
+const STATS_WAIT: Duration = Duration::from_micros(500);
 /// The cursor is saved at most this often.
 const CURSOR_EVERY: Duration = Duration::from_secs(1);
 /// Of so many requests to the target one at least is for the backlog, however much live data comes.
@@ -217,6 +218,8 @@ struct State {
     lane: Option<Arc<Lane>>,
     /// What it held when it was asked last, or let go.
     left: Option<LaneStats>,
+    /// It did not answer when it was asked last.
+    silent: bool,
     /// The number the first accepted line got, or would have got.
     base: u64,
     /// Lines of the lane before this number are settled, but for those that the lane dropped and did not tell of yet; and
@@ -239,6 +242,8 @@ struct State {
     /// No more lines are taken; threads end when their work is done, or at once.
     closing: bool,
     abandon: bool,
+    /// The sender gets no more: what is left stays in the lane.
+    unsent: bool,
     /// Threads that still run.
     writing: bool,
     syncing: bool,
@@ -566,6 +571,14 @@ impl Queue {
         self.shared.wake_all();
     }
 
+    /// Takes no more lines, and gives the sender none: threads end when the lane has what is in memory.
+    pub fn stop_sending(&self) {
+        let mut state = self.shared.lock();
+        (state.closing, state.unsent) = (true, true);
+        drop(state);
+        self.shared.wake_all();
+    }
+
     /// Everything ends now: what is not in a lane on a disk is lost, and counted.
     pub fn abandon(&self) {
         let mut state = self.shared.lock();
@@ -642,15 +655,22 @@ impl Queue {
                 last_sync: state.last_sync,
                 lane: None,
             };
-            (stats, state.lane.clone(), state.left.clone())
+            let wait = if state.silent { Duration::ZERO } else { STATS_WAIT };
+            (stats, state.lane.clone().map(|lane| (lane, wait)), state.left.clone())
         };
-        // A disk that does not answer keeps nobody from asking: then what it said last is told.
-        stats.lane = lane.and_then(|l| l.stats_within(STATS_WAIT)).or(left);
+        let Some((lane, wait)) = lane else {
+            stats.lane = left;
+            return stats;
+        };
+        // A disk that does not answer keeps nobody from asking.
+        let seen = lane.stats_within(wait);
         let mut state = self.shared.lock();
-        if state.lane.is_some() && stats.lane.is_some() {
-            state.left.clone_from(&stats.lane);
+        state.silent = seen.is_none();
+        if state.lane.is_some() && seen.is_some() {
+            state.left.clone_from(&seen);
         }
         drop(state);
+        stats.lane = seen.or(left);
         stats
     }
 
@@ -796,7 +816,9 @@ impl Shared {
     fn try_open(&self, open: &mut OpenLane) -> bool {
         match open() {
             Ok((lane, recovery)) => {
+                let left = lane.stats();
                 let mut state = self.lock();
+                state.left = Some(left);
                 // Lines that were settled in memory before have no numbers.
                 (state.base, state.end) = (lane.next_number(), lane.next_number());
                 state.acknowledged = lane.acknowledged();
@@ -1048,6 +1070,9 @@ impl Shared {
                 let acknowledged = lane.acknowledged();
                 let saved_now = lane.save_cursor();
                 saved = (if saved_now.is_ok() { acknowledged } else { saved.0 }, Instant::now());
+                if let Some(seen) = lane.stats_within(STATS_WAIT) {
+                    self.lock().left = Some(seen);
+                }
                 if let Err(error) = synced.and(saved_now) {
                     self.degrade(error.to_string());
                     if !ended {
@@ -1082,7 +1107,7 @@ impl Shared {
         loop {
             let (lane, end, hurry, asked) = {
                 let mut state = self.lock();
-                if state.abandon {
+                if state.abandon || state.unsent {
                     return Work::End;
                 }
                 if let Some(lane) = state.lane.clone() {
@@ -1115,7 +1140,7 @@ impl Shared {
                 }
             }
             let mut state = self.lock();
-            if state.abandon {
+            if state.abandon || state.unsent {
                 return Work::End;
             }
             let drained = state.lane.is_none() || outbox.position() >= state.end;

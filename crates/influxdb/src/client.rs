@@ -75,13 +75,15 @@ impl Client {
     /// A server need not answer: readings are spooled until it does, unless `connect_strict` is set.
     ///
     /// # Errors
-    /// [`Error::is_disabled`] when the configuration says so, [`Error::is_connection_failed`] when the store or the spool
+    /// [`Error::is_disabled`] when the configuration says so, [`Error::is_invalid_config`] when a name in it is empty,
+    /// [`Error::is_connection_failed`] when the store or the spool
     /// cannot be opened because somebody else has it, or, with `connect_strict`, when the server does not answer, or
     /// refuses the token, the organisation or the bucket.
     pub fn connect(config: &Config) -> Result<Self, Error> {
         if !config.is_enabled() {
             return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
         }
+        config.check()?;
         match config.target() {
             Target::Embedded(folder) => {
                 let store = Store::open(folder, StoreOptions::default())
@@ -111,11 +113,13 @@ impl Client {
     /// A client of a store that is open already; closing the client closes the store.
     ///
     /// # Errors
-    /// [`Error::is_disabled`], or [`Error::is_connection_failed`] when the bucket cannot be made.
+    /// [`Error::is_disabled`], [`Error::is_invalid_config`], or [`Error::is_connection_failed`] when the bucket cannot be
+    /// made.
     pub fn connect_store(config: &Config, store: Store) -> Result<Self, Error> {
         if !config.is_enabled() {
             return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
         }
+        config.check()?;
         store
             .ensure_bucket(config.bucket())
             .map_err(|e| connection_failed("connect to the embedded store", e))?;
@@ -381,7 +385,8 @@ impl Client {
 
     /// Calls `callback` with readings that were accepted and then refused, delayed or dropped: on a thread of its own, at
     /// most ten times a second, with counts. It may call any method, also [`Client::close`]. News from before it was
-    /// set is told too. A callback that panics is counted and called again.
+    /// set is told too. A callback that panics is counted and called again. One that holds a client keeps it open until it
+    /// is closed.
     pub fn set_on_error(&self, callback: impl Fn(&WriteError) + Send + Sync + 'static) {
         self.works().notifier.set_callback(Arc::new(callback));
     }
@@ -428,11 +433,22 @@ impl Client {
     /// Takes no more readings, delivers what was accepted and every error, and frees the store or the spool.
     ///
     /// Closing again returns the first report. What the target does not take before the deadline stays in the spool on the
-    /// disk, for the next client; what is in memory only is dropped, counted, and told to the callback.
+    /// disk, for the next client; what is in memory only is dropped, counted, and told to the callback. A disk that is still
+    /// taking readings into the spool is waited for a little longer.
     ///
     /// # Errors
     /// None at present; the report says what was left.
     pub fn close(&self, deadline: Duration) -> Result<CloseReport, Error> {
+        if self.works().notifier.is_current_thread() {
+            // The callback cannot wait for itself: another thread closes what nobody else may.
+            let client = self.clone();
+            let close = move || {
+                let _told_already = client.handle.close(deadline);
+            };
+            if let Err(error) = std::thread::Builder::new().name("influxdb-close".into()).spawn(close) {
+                tracing::error!(%error, "the client is closed only when somebody else closes it: no thread could start");
+            }
+        }
         Ok(self.handle.close(deadline))
     }
 
@@ -612,6 +628,9 @@ impl Handle {
             return report;
         }
         if !works.wait_ended(until) {
+            if works.on_disk {
+                works.spool_the_rest();
+            }
             works.abandon();
             works.wait_ended(Instant::now() + Duration::from_secs(1));
         }

@@ -3,12 +3,13 @@
 use crate::error::{Error, Kind};
 use crate::kind::ServerKind;
 use crate::proxy::{ProxyAddress, ProxyChoice};
-use graylogic_durable::{SyncPolicy, WhenFull};
+use graylogic_durable::{Disk, RealDisk, SyncPolicy, WhenFull};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value};
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most lines of a batch.
@@ -150,6 +151,7 @@ pub(crate) struct SpoolConfig {
     pub(crate) backlog_age: Option<Duration>,
     pub(crate) keep_free: Option<u64>,
     pub(crate) clock: Clock,
+    pub(crate) disk: SpoolDisk,
 }
 
 /// A clock in place of the machine's. No part of what a configuration says.
@@ -164,6 +166,18 @@ impl PartialEq for Clock {
 
 impl Eq for Clock {}
 
+/// What the spool is on. No part of what a configuration says.
+#[derive(Clone, Debug)]
+pub(crate) struct SpoolDisk(pub(crate) Arc<dyn Disk>);
+
+impl PartialEq for SpoolDisk {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for SpoolDisk {}
+
 impl Default for SpoolConfig {
     fn default() -> Self {
         Self {
@@ -175,6 +189,7 @@ impl Default for SpoolConfig {
             backlog_age: None,
             keep_free: None,
             clock: Clock::default(),
+            disk: SpoolDisk(Arc::new(RealDisk)),
         }
     }
 }
@@ -710,6 +725,38 @@ impl Config {
     pub fn with_spool_clock(mut self, clock: fn() -> i64) -> Self {
         self.spool.clock = Clock(Some(clock));
         self
+    }
+
+    /// The disk that the spool is on: for tests of one that hangs.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_spool_disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.spool.disk = SpoolDisk(disk);
+        self
+    }
+
+    /// Refuses what a program gave and a file cannot: names that are nothing.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let nothing = |path: Option<&Path>| path.is_some_and(|p| p.as_os_str().is_empty());
+        let store = match &self.target {
+            Target::Embedded(folder) => Some(folder.as_path()),
+            Target::Remote(_) => None,
+        };
+        let file = "name a file, or leave it out";
+        let empty = [
+            ("bucket", self.bucket.is_empty(), "give the bucket a name"),
+            ("url", nothing(store), "write embedded:FOLDER"),
+            ("spool", nothing(self.spool_folder()), "name a folder, or write off"),
+            ("ca_file", nothing(self.tls.ca.as_deref()), file),
+            ("certificate_file", nothing(self.tls.certificate.as_deref()), file),
+            ("key_file", nothing(self.tls.key.as_deref()), file),
+        ];
+        match empty.into_iter().find(|(_, is_empty, _)| *is_empty) {
+            None => Ok(()),
+            Some((key, _, remedy)) => {
+                Err(Error::new(Kind::InvalidConfig, format!("influxdb.{key} is empty; {remedy}")))
+            }
+        }
     }
 
     pub(crate) fn hurry(&self) -> u32 {

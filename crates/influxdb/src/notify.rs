@@ -111,8 +111,10 @@ impl Notifier {
     }
 
     pub(crate) fn set_callback(&self, callback: Callback) {
-        self.lock().callback = Some(callback);
+        let before = self.lock().callback.replace(callback);
         self.wake.notify_all();
+        // The caller's code as well: what it holds may ask the client when it goes.
+        drop(before);
     }
 
     /// Adds news; news of the same kind and bucket that was not told yet becomes one.
@@ -173,7 +175,10 @@ impl Notifier {
         loop {
             let nothing = state.waiting.is_empty() || state.callback.is_none();
             if nothing && state.ended {
-                break;
+                // It may hold the client, and the client it.
+                let last = state.callback.take();
+                drop(state);
+                return drop(last);
             }
             if nothing {
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);

@@ -10,14 +10,14 @@ use crate::notify::{Notifier, WriteError, WriteErrorKind};
 use crate::preflight;
 use crate::sender::{Destination, Sender};
 use graylogic_durable::{
-    Disk, DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, RealDisk,
-    Spool, WhenFull, is_cut, lanes,
+    DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
+    is_cut, lanes,
 };
 use graylogic_store::Store;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 /// Buckets of one client: each has three threads.
 const BUCKETS_MAX: usize = 64;
@@ -26,6 +26,8 @@ const MEMORY_LANE_BYTES: u64 = 48 << 20;
 const MEMORY_OPEN_BYTES: usize = 16 << 20;
 /// A lane in memory gives its bytes back in pieces of this length.
 const MEMORY_SEGMENT_BYTES: u64 = 1 << 20;
+/// What is in memory when the deadline of a close has passed may take so long to be spooled.
+const SPOOL_SECONDS_MAX: u32 = 10;
 /// Most bytes of lines in memory while the disk of the spool does not take them.
 const DEGRADED_BYTES: usize = 32 << 20;
 
@@ -75,6 +77,27 @@ impl Works {
         self.lanes().iter().all(|lane| lane.queue.wait_ended(until))
     }
 
+    /// Ends sending. What is in memory only goes to the disk of the spool, for as long as that takes something each second and
+    /// it does not take too long.
+    pub(crate) fn spool_the_rest(&self) {
+        let lanes = self.lanes();
+        lanes.iter().for_each(|lane| lane.queue.stop_sending());
+        if let Some(http) = &self.http {
+            http.stop().stop();
+        }
+        let in_memory = || lanes.iter().map(|lane| lane.queue.stats().in_memory).sum::<u64>();
+        let mut left = in_memory();
+        for _second in 0..SPOOL_SECONDS_MAX {
+            if self.wait_ended(Instant::now() + Duration::from_secs(1)) {
+                return;
+            }
+            let before = std::mem::replace(&mut left, in_memory());
+            if left >= before {
+                return;
+            }
+        }
+    }
+
     /// Ends everything now.
     pub(crate) fn abandon(&self) {
         self.lanes().iter().for_each(|lane| lane.queue.abandon());
@@ -88,9 +111,16 @@ impl Works {
         }
     }
 
-    /// Lets go of the spool: another client may have it.
+    /// Lets go of the spool: another client may have it. One that a thread still opens, because the disk hangs, goes with the
+    /// last clone of the client.
     pub(crate) fn release_spool(&self) {
-        lock(&self.spool).take();
+        match self.spool.try_lock() {
+            Ok(mut spool) => drop(spool.take()),
+            Err(TryLockError::Poisoned(spool)) => drop(spool.into_inner().take()),
+            Err(TryLockError::WouldBlock) => {
+                tracing::error!("the spool is still being opened: the disk does not answer");
+            }
+        }
     }
 
     /// Asks the server whether it takes writes.
@@ -124,7 +154,7 @@ impl Works {
     /// Opens the lanes of other buckets in which lines of an earlier life wait: nobody may ask for them again.
     fn open_left_behind(self: &Arc<Self>) {
         let Some(folder) = self.config.spool_folder().filter(|_| self.on_disk) else { return };
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let disk = self.config.spool().disk.0.clone();
         let waits = |name: &String| {
             let seen = Inspection::open(disk.clone(), folder, name);
             seen.is_ok_and(|lane| lane.stats().waiting > 0)
@@ -234,12 +264,12 @@ impl Works {
             options = options.backlog_age(age);
         }
         let (folder, name) = (folder.to_owned(), bucket.to_owned());
-        let spool = self.spool.clone();
+        let (spool, disk) = (self.spool.clone(), settings.disk.0.clone());
         let mut open = move || {
             let mut spool = lock(&spool);
             let opened = match spool.take() {
                 Some(opened) => opened,
-                None => Spool::open(Arc::new(RealDisk), &folder)?,
+                None => Spool::open(disk.clone(), &folder)?,
             };
             let lane = opened.lane(&name, lane_options.clone());
             *spool = Some(opened);
@@ -263,7 +293,7 @@ impl Works {
         let options = QueueOptions::default()
             .durable_by(DurableBy::Target)
             .memory_bytes_max(MEMORY_OPEN_BYTES)
-            .retry(std::time::Duration::from_millis(100))
+            .retry(Duration::from_millis(100))
             .keep_dead(false);
         let disk = Arc::new(MemoryDisk::new(2 * MEMORY_LANE_BYTES));
         let lane_options = LaneOptions::default()

@@ -271,6 +271,56 @@ fn a_callback_may_do_anything() {
 }
 
 #[test]
+fn a_client_that_only_its_callback_closes_lets_go_of_its_folder() {
+    let (folder, client) = client();
+    let inner = client.clone();
+    client.set_on_error(move |_| {
+        let _early = inner.close(SOON);
+    });
+    client.write_point(&Point::new("m").field("f", 1.0)).unwrap();
+    client.write_point(&Point::new("m").field("f", true)).unwrap();
+    drop(client);
+    let until = Instant::now() + SOON;
+    let again = loop {
+        match Client::connect(&Config::embedded(folder.path())) {
+            Ok(again) => break again,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(again.latest("m", &[]).unwrap().len(), 1);
+    again.close(SOON).unwrap();
+}
+
+/// Asks the client for its figures when it goes.
+struct Asks(Client);
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        assert!(self.0.stats().accepted < 2);
+    }
+}
+
+#[test]
+fn a_callback_that_goes_may_do_anything_and_keeps_no_client() {
+    let (_folder, client) = client();
+    let kept = Arc::new(());
+    for _ in 0..2 {
+        let (asks, held) = (Asks(client.clone()), kept.clone());
+        client.set_on_error(move |_| assert!(asks.0.stats().accepted < 2 && Arc::strong_count(&held) > 0));
+    }
+    assert_eq!(Arc::strong_count(&kept), 2, "the one before is gone");
+    client.write_device_metric("d", "m", 1.0).unwrap();
+    assert_eq!(client.close(SOON).unwrap().delivered, 1);
+    // It holds the client that holds it: a closed client lets it go.
+    let until = Instant::now() + SOON;
+    while Arc::strong_count(&kept) > 1 {
+        assert!(Instant::now() < until, "the callback of a closed client goes");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
 fn news_comes_at_most_ten_times_a_second() {
     let (_folder, client) = client();
     let calls = Arc::new(AtomicU64::new(0));

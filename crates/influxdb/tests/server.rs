@@ -6,168 +6,18 @@
 mod campaign;
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod hostile;
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod plan;
 
 use campaign::{Row, Toll, share};
-use graylogic_influxdb::{
-    Client, Config, Health, Level, Point, Stats, Timestamp, WhenFull, WriteError, WriteErrorKind,
-};
+use graylogic_influxdb::{Client, Config, Health, Level, Point, Timestamp, WhenFull};
 use hostile::{Do, Hostile, Request, answer, message};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use plan::{Plan, SOON, check, comes, config, finish, http_date, judge, line, write};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-const SOON: Duration = Duration::from_secs(60);
-
-fn config(server: &Hostile, spool: &Path) -> Config {
-    Config::remote(&server.url())
-        .unwrap()
-        .with_token("secret")
-        .with_spool(Some(spool.to_owned()))
-        .with_batches(20, Duration::from_millis(20))
-        .with_hurry(100)
-}
-
-fn conserved(toll: &mut Toll, stats: &Stats) {
-    let gone = stats.delivered + stats.rejected + stats.dropped + stats.damaged;
-    toll.expect(stats.accepted + stats.recovered == gone + stats.waiting, || {
-        format!("lines are counted twice or not at all: {stats:?}")
-    });
-}
-
-/// Waits for something that should come soon; tells whether it did.
-fn comes(mut what: impl FnMut() -> bool) -> bool {
-    let until = Instant::now() + SOON;
-    while Instant::now() < until {
-        if what() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    what()
-}
-
-fn write(client: &Client, numbers: std::ops::Range<i64>) {
-    Plan::of(numbers).write(client);
-}
-
-fn line(i: i64) -> String {
-    Plan::of(0..0).line(i)
-}
-
-/// Lines that are written, and those of them that are refused for good.
-#[derive(Clone, Debug, Default)]
-struct Plan {
-    numbers: std::ops::Range<i64>,
-    bad: Vec<i64>,
-    /// Every line has so many bytes more, and some have even more.
-    padding: usize,
-    long: Vec<(i64, usize)>,
-}
-
-impl Plan {
-    fn of(numbers: std::ops::Range<i64>) -> Self {
-        Self { numbers, ..Self::default() }
-    }
-
-    fn text(&self, i: i64) -> Option<String> {
-        let long = self.long.iter().find(|(at, _)| *at == i).map_or(0, |(_, bytes)| *bytes);
-        (self.padding + long > 0).then(|| "x".repeat(self.padding + long))
-    }
-
-    fn line(&self, i: i64) -> String {
-        let text = self.text(i).map_or_else(String::new, |t| format!(",t=\"{t}\""));
-        format!("m,d=a\\ b f={i}.0{text} {}", 1_000_000 + i)
-    }
-
-    fn write(&self, client: &Client) {
-        for i in self.numbers.clone() {
-            let mut point = Point::new("m").tag("d", "a b").field("f", i as f64);
-            if let Some(text) = self.text(i) {
-                point = point.field("t", text);
-            }
-            client.write_point_at(&point, Timestamp::from_nanos(1_000_000 + i)).unwrap();
-        }
-    }
-
-    fn good(&self) -> Vec<String> {
-        let bad: HashSet<i64> = self.bad.iter().copied().collect();
-        self.numbers.clone().filter(|i| !bad.contains(i)).map(|i| self.line(i)).collect()
-    }
-
-    /// Counts what a server has otherwise than it should. What came twice came again; what came first came in order.
-    fn judge(&self, toll: &mut Toll, stored: &[String]) {
-        let good = self.good();
-        let places: HashMap<&str, usize> = good.iter().enumerate().map(|(i, l)| (l.as_str(), i)).collect();
-        let mut came = vec![false; good.len()];
-        let mut next = 0;
-        for line in stored {
-            let place = places.get(line.as_str()).copied();
-            toll.expect(place.is_some(), || format!("stored, but not written or refused: {line:.200}"));
-            let Some(place) = place else { continue };
-            if !std::mem::replace(&mut came[place], true) {
-                toll.expect(place >= next, || format!("out of order: {line:.200}"));
-                next = place + 1;
-            }
-        }
-        let lost = came.iter().filter(|c| !**c).count();
-        let first = came.iter().position(|c| !c).map_or("", |i| good[i].as_str());
-        toll.lose(lost as u64, || format!("{first:.200} and others"));
-    }
-
-    /// Counts what the dead letters of a closed spool have otherwise than they should.
-    fn judge_dead(&self, toll: &mut Toll, config: &Config) {
-        let folder = config.spool_folder().unwrap();
-        let spool = graylogic_durable::Spool::open(Arc::new(graylogic_durable::RealDisk), folder).unwrap();
-        let options = graylogic_durable::LaneOptions::default();
-        let dead = spool.lane(config.bucket(), options).unwrap().0.dead().unwrap();
-        let mut kept: Vec<String> =
-            dead.iter().map(|d| String::from_utf8_lossy(&d.line).trim_end().to_owned()).collect();
-        kept.sort();
-        let mut expected: Vec<String> = self.bad.iter().map(|i| self.line(*i)).collect();
-        expected.sort();
-        toll.expect(kept == expected, || {
-            format!("{} dead letters in place of {}", kept.len(), expected.len())
-        });
-        toll.expect(dead.iter().all(|d| !d.reason.is_empty()), || "a dead letter has no reason".to_owned());
-    }
-}
-
-/// Writes the lines of a plan, waits until all are delivered or refused, and counts what is otherwise.
-fn check(toll: &mut Toll, server: &Hostile, config: &Config, plan: &Plan) {
-    let Some(client) = toll.opened(Client::connect(config)) else { return };
-    let errors: Arc<Mutex<Vec<WriteError>>> = Arc::default();
-    let heard = errors.clone();
-    client.set_on_error(move |e| heard.lock().unwrap().push(e.clone()));
-    plan.write(&client);
-    finish(toll, client, server, config, plan);
-    let errors = errors.lock().unwrap();
-    let refused: Vec<&WriteError> = errors.iter().filter(|e| e.kind == WriteErrorKind::Rejected).collect();
-    let told: u64 = refused.iter().map(|e| e.lines).sum();
-    toll.expect(told == plan.bad.len() as u64, || format!("the callback heard of {told} refused lines"));
-    let bad: Vec<String> = plan.bad.iter().map(|i| plan.line(*i)).collect();
-    for told in refused.iter().flat_map(|e| &e.first) {
-        let start = told.text.trim_end_matches('…');
-        toll.expect(bad.iter().any(|b| b.starts_with(start)), || format!("refused: {}", told.text));
-    }
-}
-
-/// Delivers what a client has, closes it, and counts what is otherwise than planned.
-fn finish(toll: &mut Toll, client: Client, server: &Hostile, config: &Config, plan: &Plan) {
-    let flushed = client.flush(Level::Delivered, SOON);
-    toll.expect(flushed.is_ok(), || format!("{:?}: {:?}", flushed, client.stats()));
-    let stats = client.stats();
-    conserved(toll, &stats);
-    toll.expect(stats.rejected as usize == plan.bad.len(), || {
-        format!("{} lines are refused: {:?}", stats.rejected, stats.last_error)
-    });
-    let report = client.close(SOON).unwrap();
-    toll.expect((report.spooled, report.dropped) == (0, 0), || format!("left behind: {report:?}"));
-    drop(client);
-    plan.judge(toll, &server.stored());
-    plan.judge_dead(toll, config);
-}
 
 fn all_behaviours() -> Vec<Do> {
     vec![
@@ -226,24 +76,6 @@ fn s1_no_behaviour_of_a_server_loses_a_line() {
     row.tell();
 }
 
-/// The date so many seconds from now, as a header has it.
-fn http_date(from_now: i64) -> String {
-    let unix = Timestamp::now().as_nanos() / 1_000_000_000 + from_now;
-    let (days, rest) = (unix.div_euclid(86_400), unix.rem_euclid(86_400));
-    // From days to a date of the Gregorian calendar, in years that begin in March.
-    let era_day = days + 719_468;
-    let century = (4 * era_day + 3) / 146_097;
-    let of_century = era_day - 146_097 * century / 4;
-    let year = (4 * of_century + 3) / 1461;
-    let of_year = of_century - 1461 * year / 4;
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let names = ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
-    let year = 100 * century + year + i64::from(month >= 10);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("Sun, {day:02} {} {year} {hour:02}:{minute:02}:{second:02} GMT", names[month as usize])
-}
-
 #[test]
 fn s2_retry_after_is_followed_in_all_its_forms() {
     // What is asked for, the pause in seconds that is made of it at least and at most, and how many times shorter the
@@ -298,57 +130,6 @@ fn closing_does_not_wait_for_a_pause() {
     let report = client.close(Duration::from_millis(50)).unwrap();
     assert!(began.elapsed() < Duration::from_secs(5), "closing does not wait for it");
     assert_eq!((report.spooled, report.dropped), (1, 0));
-}
-
-/// Refuses lines as InfluxDB does: by its quoted lines, its counts, or not saying which.
-fn judge(style: &'static str, plan: &Plan) -> Hostile {
-    let bad: HashSet<String> = plan.bad.iter().map(|i| plan.line(*i)).collect();
-    Hostile::judging(move |request| {
-        let lines = &request.lines;
-        let hit: Vec<&String> = lines.iter().filter(|l| bad.contains(*l)).collect();
-        if hit.is_empty() {
-            return None;
-        }
-        let quoted = |n: usize| {
-            let all: Vec<String> =
-                hit.iter().take(n).map(|l| format!("unable to parse '{l}': bad timestamp")).collect();
-            all.join("\n")
-        };
-        let partial = format!(
-            "failure writing points to database: partial write: field type conflict: input field \"f\" on measurement \"m\" is type float, already exists as type string dropped={}",
-            hit.len()
-        );
-        let refusal = match style {
-            "v2" => message("400 Bad Request", &quoted(usize::MAX)),
-            "v2 one by one" => message("400 Bad Request", &quoted(1)),
-            "v2 with 500" => message("500 Internal Server Error", &quoted(usize::MAX)),
-            "v2 unknown line" => message("400 Bad Request", "unable to parse 'm,x=y f=? 1': bad number"),
-            "unnamed 400" => message("400 Bad Request", "something is wrong"),
-            "unnamed 422" => answer("422 Unprocessable Entity", "", "no"),
-            "partial 422" => message("422 Unprocessable Entity", &partial),
-            "partial 500" => message("500 Internal Server Error", &partial),
-            "partial v1" => {
-                let error = format!("partial write: {} dropped=0", quoted(usize::MAX));
-                answer("400 Bad Request", "", &serde_json::json!({ "error": error }).to_string())
-            }
-            "partial v3" => {
-                let number = |l: &str| lines.iter().position(|r| r == l).unwrap() + 1;
-                let data: Vec<_> = hit
-                    .iter()
-                    .map(|l| serde_json::json!({ "original_line": l, "line_number": number(l), "error_message": "no" }))
-                    .collect();
-                let body =
-                    serde_json::json!({ "error": "partial write of line protocol occurred", "data": data });
-                answer("400 Bad Request", "", &body.to_string())
-            }
-            other => panic!("{other}"),
-        };
-        let kept = match style.starts_with("partial") {
-            true => lines.iter().filter(|l| !bad.contains(*l)).cloned().collect(),
-            false => Vec::new(),
-        };
-        Some((refusal, kept))
-    })
 }
 
 #[test]
@@ -742,45 +523,6 @@ fn poison_is_found_and_the_rest_goes_on() {
     let spool = tempfile::tempdir().unwrap();
     check(&mut toll, &server, &config(&server, spool.path()), &Plan::of(0..60));
     toll.clean();
-}
-
-#[test]
-fn what_was_accepted_while_nobody_listened_is_there_after_a_restart() {
-    let spool = tempfile::tempdir().unwrap();
-    let nobody = Hostile::new(|_| None);
-    let url = nobody.url();
-    drop(nobody);
-    let config = |url: &str| {
-        Config::remote(url)
-            .unwrap()
-            .with_spool(Some(spool.path().to_owned()))
-            .with_batches(100, Duration::from_millis(10))
-            .with_hurry(100)
-    };
-    for round in 0..3 {
-        let client = Client::connect(&config(&url)).unwrap();
-        assert_eq!(client.stats().recovered, round as u64 * 500);
-        write(&client, round * 500..(round + 1) * 500);
-        let report = client.flush(Level::Durable, SOON).unwrap();
-        assert_eq!(report.waiting, (round as u64 + 1) * 500);
-        let report = client.close(Duration::from_millis(20)).unwrap();
-        assert_eq!((report.delivered, report.spooled, report.dropped), (0, (round as u64 + 1) * 500, 0));
-    }
-    // The address changed meanwhile; what waits is not orphaned.
-    let server = Hostile::new(|_| None);
-    let client = Client::connect(&config(&server.url())).unwrap();
-    write(&client, 1500..1600);
-    client.flush(Level::Delivered, SOON).unwrap();
-    let mut toll = Toll::default();
-    conserved(&mut toll, &client.stats());
-    toll.clean();
-    assert_eq!(server.stored(), (0..1600).map(line).collect::<Vec<_>>(), "in order, once");
-    let (sizes, requests) = {
-        let seen = server.seen.lock().unwrap();
-        (seen.lines_per_request.clone(), seen.requests)
-    };
-    assert!(sizes.iter().all(|n| *n <= 100) && requests >= 16, "{sizes:?}");
-    client.close(SOON).unwrap();
 }
 
 #[test]

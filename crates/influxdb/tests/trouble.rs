@@ -1,11 +1,15 @@
 //! A disk that fails, fills up or hangs: callers do not wait, nothing accepted is lost silently, and it goes on after.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod hostile;
 
 use graylogic_durable::{
     Call, DirEntry, Disk, DiskFile, DiskLock, Fault, IO_ERROR, NO_SPACE, OpenMode, RealDisk, SimDisk, Space,
 };
-use graylogic_influxdb::{Client, Config, Level, Store, Timestamp, WriteErrorKind};
+use graylogic_influxdb::{Client, Config, Level, Point, Store, Timestamp, WriteErrorKind};
 use graylogic_store::StoreOptions;
+use hostile::{Do, Hostile};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
@@ -97,17 +101,33 @@ fn a_close_that_cannot_deliver_says_what_it_dropped() {
 
 /// The real disk behind a gate: while it is shut, writes and syncs wait.
 #[derive(Clone, Debug, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
+struct Gate(Arc<(Mutex<Doorway>, Condvar)>);
+
+#[derive(Debug, Default)]
+struct Doorway {
+    shut: bool,
+    waiting: usize,
+}
 
 impl Gate {
     fn set(&self, shut: bool) {
-        *self.0.0.lock().unwrap() = shut;
+        self.0.0.lock().unwrap().shut = shut;
         self.0.1.notify_all();
     }
 
     fn pass(&self) {
-        let shut = self.0.0.lock().unwrap();
-        drop(self.0.1.wait_while(shut, |shut| *shut).unwrap());
+        let mut doorway = self.0.0.lock().unwrap();
+        doorway.waiting += 1;
+        self.0.1.notify_all();
+        doorway = self.0.1.wait_while(doorway, |d| d.shut).unwrap();
+        doorway.waiting -= 1;
+    }
+
+    /// Returns when somebody hangs in the disk.
+    fn is_met(&self) {
+        let doorway = self.0.0.lock().unwrap();
+        let (doorway, _) = self.0.1.wait_timeout_while(doorway, SOON, |d| d.waiting == 0).unwrap();
+        assert!(doorway.waiting > 0, "nobody came to the disk");
     }
 }
 
@@ -190,6 +210,109 @@ fn a_disk_that_hangs_holds_up_nobody() {
     assert_eq!(client.close(SOON).unwrap().delivered, 10_002);
 }
 
+type NamedCall = (&'static str, Box<dyn FnOnce() + Send>);
+
+/// Calls that promise not to wait, each with its name. The points are written at times from `first` on.
+fn calls_that_do_not_wait(client: &Client, first: i64) -> Vec<NamedCall> {
+    let series = client.series("m", &[("d", "a")], &["f"]).unwrap();
+    let mut calls: Vec<NamedCall> = Vec::new();
+    let mut call = |name, call: fn(&Client, i64)| {
+        let client = client.clone();
+        calls.push((name, Box::new(move || call(&client, first))));
+    };
+    call("write_device_metric", |c, _| c.write_device_metric("d", "m", 1.0).unwrap());
+    call("write_device_metric_at", |c, t| c.write_device_metric_at("d", "m", 1.0, at(t)).unwrap());
+    call("write_energy_metric", |c, _| c.write_energy_metric("d", 1.0, Some(2.0)).unwrap());
+    call("write_energy_metric_at", |c, t| c.write_energy_metric_at("d", 1.0, None, at(t)).unwrap());
+    call("write_phm_metric", |c, _| c.write_phm_metric("d", "m", 1.0).unwrap());
+    call("write_phm_metric_at", |c, t| c.write_phm_metric_at("d", "m", 1.0, at(t)).unwrap());
+    call("write_point", |c, _| c.write_point(&Point::new("m").field("f", 1.0)).unwrap());
+    call("write_point_at", |c, t| c.write_point_at(&Point::new("m").field("f", 1.0), at(t)).unwrap());
+    call("series", |c, _| drop(c.series("m", &[("d", "a")], &["f"]).unwrap()));
+    call("stats", |c, _| drop(c.stats()));
+    call("is_connected", |c, _| assert!(matches!(c.is_connected(), true | false)));
+    call("buckets", |c, _| assert!(!c.buckets().is_empty()));
+    call("metrics", |c, _| assert!(!c.metrics().is_empty()));
+    call("set_on_error", |c, _| c.set_on_error(|_| {}));
+    // Waits, and for its deadline only.
+    call("flush", |c, _| assert!(c.flush(Level::Delivered, Duration::from_millis(20)).is_err()));
+    calls.push(("SeriesHandle::write", Box::new(move || series.write_float(1.0, None).unwrap())));
+    calls
+}
+
+/// Lines that one round of [`calls_that_do_not_wait`] writes.
+const LINES_OF_CALLS: u64 = 9;
+
+/// Makes the calls, each on a thread of its own, while everything behind them hangs: one that waits for a disk or a server,
+/// or for a lock that somebody holds meanwhile, does not come back.
+fn nobody_waits(client: &Client, first: i64) {
+    for (name, call) in calls_that_do_not_wait(client, first) {
+        let (done, told) = std::sync::mpsc::sync_channel(1);
+        std::thread::spawn(move || {
+            call();
+            let _nobody_waits = done.send(());
+        });
+        assert!(told.recv_timeout(SOON).is_ok(), "{name} waits for what hangs");
+    }
+}
+
+#[test]
+fn calls_that_do_not_say_that_they_wait_come_back_while_everything_behind_them_hangs() {
+    // The store's disk.
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    let client = client_on(Arc::new(HangingDisk(gate.clone())), folder.path());
+    gate.set(true);
+    client.write_device_metric_at("d", "m", 1.0, at(9)).unwrap();
+    gate.is_met();
+    nobody_waits(&client, 10);
+    gate.set(false);
+    assert_eq!(client.close(SOON).unwrap().delivered, LINES_OF_CALLS + 1);
+
+    // A server that never answers, and the disk of the spool before it. The last of the requests that are answered moves
+    // the cursor, which is saved within a second: at any time of that the disk may begin to hang.
+    std::thread::scope(|scope| {
+        for wait in [0, 300, 900, 1100] {
+            scope.spawn(move || server_and_spool_hang(Duration::from_millis(wait)));
+        }
+    });
+}
+
+fn server_and_spool_hang(after: Duration) {
+    let server = Hostile::new(|_| None);
+    let spool = tempfile::tempdir().unwrap();
+    let gate = Gate::default();
+    let config = Config::remote(&server.url())
+        .unwrap()
+        .with_spool(Some(spool.path().to_owned()))
+        .with_spool_disk(Arc::new(HangingDisk(gate.clone())))
+        .with_batches(20, Duration::from_millis(1))
+        .with_hurry(20);
+    let client = Client::connect(&config).unwrap();
+    client.write_device_metric_at("d", "m", 1.0, at(1)).unwrap();
+    client.flush(Level::Durable, SOON).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    std::thread::sleep(after);
+    server.will((0..1000).map(|_| Do::NeverAnswer));
+    gate.set(true);
+    client.write_device_metric_at("d", "m", 1.0, at(9)).unwrap();
+    gate.is_met();
+    for round in 1..4 {
+        nobody_waits(&client, 10 * round);
+        // Threads that have something to do each second have come to it.
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    // Nor does anybody who asks for figures wait a little each time.
+    let began = Instant::now();
+    (0..200).for_each(|_| drop(client.stats()));
+    assert!(began.elapsed() < Duration::from_secs(10), "figures wait for the disk: {:?}", began.elapsed());
+    assert!(client.stats().spool_bytes > 0, "what the disk said last is told");
+    gate.set(false);
+    server.is_mended();
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!(client.close(SOON).unwrap().delivered, 3 * LINES_OF_CALLS + 2);
+}
+
 #[test]
 fn a_close_on_a_hanging_disk_ends_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
@@ -213,6 +336,30 @@ fn a_close_on_a_hanging_disk_ends_and_says_so() {
     let stats = client.stats();
     let gone = stats.delivered + stats.rejected + stats.dropped + stats.damaged;
     assert_eq!((stats.accepted, stats.waiting), (gone, 0), "{stats:?}");
+}
+
+#[test]
+fn a_close_ends_though_the_disk_hangs_while_the_spool_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let (spool, gate) = (folder.path().join("spool"), Gate::default());
+    // Something is in the way at first, so that the spool is opened later, by a thread of the client's.
+    std::fs::write(&spool, b"").unwrap();
+    let config = Config::remote("http://127.0.0.1:9")
+        .unwrap()
+        .with_spool(Some(spool.clone()))
+        .with_spool_disk(Arc::new(HangingDisk(gate.clone())));
+    let client = Client::connect(&config).unwrap();
+    gate.set(true);
+    std::fs::remove_file(&spool).unwrap();
+    client.write_device_metric_at("d", "m", 1.0, at(1)).unwrap();
+    gate.is_met();
+    nobody_waits(&client, 10);
+    let (done, told) = std::sync::mpsc::sync_channel(1);
+    let closes = client.clone();
+    std::thread::spawn(move || done.send(closes.close(Duration::from_millis(50)).unwrap()));
+    let report = told.recv_timeout(SOON);
+    gate.set(false);
+    assert_eq!(report.unwrap().dropped, LINES_OF_CALLS + 1);
 }
 
 #[test]

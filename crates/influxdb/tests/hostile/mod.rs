@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// What is done to one request.
@@ -19,6 +20,8 @@ pub enum Do {
     Refuse,
     /// Never reads.
     NeverRead,
+    /// Reads a byte each second, until nobody sends any more.
+    Sip,
     /// Reads everything and never answers.
     NeverAnswer,
     /// Answers one byte at a time, slower than anyone waits.
@@ -135,6 +138,7 @@ pub struct Hostile {
     /// What it answers to `GET /ping`, when that is not what it answers to every GET.
     pub ping: Arc<Mutex<Option<String>>>,
     stopped: Arc<AtomicBool>,
+    listens: Option<JoinHandle<()>>,
 }
 
 pub fn answer(status: &str, headers: &str, body: &str) -> String {
@@ -156,30 +160,40 @@ impl Hostile {
     pub fn judging(
         judge: impl Fn(&Request) -> Option<(String, Vec<String>)> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let hostile = Self {
+        Self::judging_at(TcpListener::bind("127.0.0.1:0").unwrap(), judge)
+    }
+
+    /// The same at a place of the caller's. It is free again when the server is dropped.
+    pub fn judging_at(
+        listener: TcpListener,
+        judge: impl Fn(&Request) -> Option<(String, Vec<String>)> + Send + Sync + 'static,
+    ) -> Self {
+        let mut hostile = Self {
             at: listener.local_addr().unwrap(),
             seen: Arc::default(),
             script: Arc::default(),
             healthy: Arc::new(AtomicBool::new(true)),
             ping: Arc::default(),
             stopped: Arc::default(),
+            listens: None,
         };
         let judge: Arc<Judge> = Arc::new(judge);
         let (seen, script) = (hostile.seen.clone(), hostile.script.clone());
         let (healthy, stopped) = (hostile.healthy.clone(), hostile.stopped.clone());
         let ping = hostile.ping.clone();
-        std::thread::spawn(move || {
+        hostile.listens = Some(std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
                 let (seen, script, judge) = (seen.clone(), script.clone(), judge.clone());
-                let (healthy, ping) = (healthy.clone(), ping.clone());
-                std::thread::spawn(move || connection(stream, &seen, &script, &*judge, &healthy, &ping));
+                let (healthy, ping, stopped) = (healthy.clone(), ping.clone(), stopped.clone());
+                std::thread::spawn(move || {
+                    connection(stream, &seen, &script, &*judge, &healthy, &ping, &stopped);
+                });
             }
-        });
+        }));
         hostile
     }
 
@@ -205,6 +219,7 @@ impl Drop for Hostile {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
         let _wakes_it = TcpStream::connect(self.at);
+        let _panicked = self.listens.take().map(JoinHandle::join);
     }
 }
 
@@ -215,12 +230,13 @@ fn connection(
     judge: &Judge,
     healthy: &AtomicBool,
     ping: &Mutex<Option<String>>,
+    stopped: &AtomicBool,
 ) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
         // Only a request is something that anything is done to.
         match reader.fill_buf() {
-            Ok(bytes) if !bytes.is_empty() => {}
+            Ok(bytes) if !bytes.is_empty() && !stopped.load(Ordering::Relaxed) => {}
             _ => return,
         }
         let is_get = reader.buffer().starts_with(b"GET");
@@ -228,6 +244,7 @@ fn connection(
         match what {
             Do::Refuse => return,
             Do::NeverRead => return hold(&stream),
+            Do::Sip => return sip(&mut stream),
             _ => {}
         }
         let Some(head) = Head::read(&mut reader) else { return };
@@ -335,6 +352,15 @@ fn serve(request: &Request, judge: &Judge, store: &dyn Fn(&[String])) -> String 
 fn hold(stream: &TcpStream) {
     std::thread::sleep(Duration::from_millis(1500));
     let _gone = stream.shutdown(Shutdown::Both);
+}
+
+fn sip(stream: &mut TcpStream) {
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_secs(1));
+        if !matches!(stream.read(&mut [0]), Ok(1)) {
+            return;
+        }
+    }
 }
 
 /// Closes with what was sent unread, which resets.
