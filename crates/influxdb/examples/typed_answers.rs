@@ -1,22 +1,19 @@
-//! Writes one data set to a server on this machine and to an embedded store, puts the same typed questions to both, and
-//! compares the answers: `cargo xtask campaign` does, with the servers it can start. Ends with an error when one differs.
+//! Writes one data set through the client to a server on this machine and to an embedded store, puts the same typed questions
+//! to both, and compares the answers: `cargo xtask campaign` does, with the servers it can start. Ends with an error when
+//! one differs.
 //!
 //! ```text
-//! cargo run --example typed_answers -- influxdb1 http://127.0.0.1:8086
-//! cargo run --example typed_answers -- victoriametrics http://127.0.0.1:8428
-//! cargo run --example typed_answers -- influxdb2 http://127.0.0.1:8086   # with the environment below
-//! cargo run --example typed_answers -- influxdb3 http://127.0.0.1:8181
+//! cargo run --example typed_answers -- http://127.0.0.1:8086
+//! cargo run --example typed_answers -- http://127.0.0.1:8428
 //! ```
-//! The bucket is `typed_answers`, the organisation `GRAYLOGIC_INFLUXDB_ORG`, the token `GRAYLOGIC_INFLUXDB_TOKEN`. Names
-//! of measurements are new in each run, so that it can be run again.
+//! The bucket is `typed_answers`, made when it is not there; the organisation `GRAYLOGIC_INFLUXDB_ORG`, the token
+//! `GRAYLOGIC_INFLUXDB_TOKEN`. Names of measurements are new in each run, so that it can be run again.
 
 use graylogic_influxdb::{
-    Aggregate, CheckedQuery, Dialogue, FieldValue, Fill, Point, Query, QuerySeries, Store, Timestamp, Value,
+    Aggregate, Client, Config, Error, FieldValue, Fill, Level, Point, Query, QuerySeries, ServerKind,
+    Timestamp, Value,
 };
-use graylogic_line::{Dialect, Encoder};
-use graylogic_store::{StoreOptions, WriteOptions};
-use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -25,57 +22,46 @@ const BUCKET: &str = "typed_answers";
 const SECOND: i64 = 1_000_000_000;
 /// How long the server may take to show what it was sent.
 const SHOWN_WITHIN: Duration = Duration::from_secs(60);
-/// An answer of the server; the questions here have small ones.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
-
-#[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    InfluxDb1,
-    InfluxDb2,
-    InfluxDb3,
-    VictoriaMetrics,
-}
-
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [kind, url] = &arguments[..] else {
-        return Err("usage: typed_answers influxdb1|influxdb2|influxdb3|victoriametrics URL".into());
-    };
-    let kind = match kind.as_str() {
-        "influxdb1" => Kind::InfluxDb1,
-        "influxdb2" => Kind::InfluxDb2,
-        "influxdb3" => Kind::InfluxDb3,
-        "victoriametrics" => Kind::VictoriaMetrics,
-        other => return Err(format!("{other}: no such kind of server").into()),
-    };
-    let server = Server::at(url, kind)?;
+    let [url] = &arguments[..] else { return Err("usage: typed_answers URL".into()) };
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let config = Config::remote(url)?
+        .with_bucket(BUCKET)
+        .with_org(variable("GRAYLOGIC_INFLUXDB_ORG"))
+        .with_token(variable("GRAYLOGIC_INFLUXDB_TOKEN"))
+        .with_create_buckets(true)
+        .with_spool(None);
+    let kind = Client::preflight(&config)?.server_kind().ok_or("the server does not show what it is")?;
+    let server = Client::connect(&config)?;
+    let folder = tempfile::tempdir()?;
+    let store = Client::connect(&Config::embedded(folder.path()).with_bucket(BUCKET))?;
+
     let now = Timestamp::now().as_nanos();
     let data = DataSet {
         first: now - now % (60 * SECOND) - 7200 * SECOND,
         now: now - now % SECOND,
         run: now / 1_000_000,
     };
-
-    let folder = tempfile::tempdir()?;
-    let store = Store::open(folder.path(), StoreOptions::default())?;
-    store.ensure_bucket(BUCKET)?;
-    let points: Vec<Point> = data.points().into_iter().filter_map(|p| held(&p, kind)).collect();
-    let report = store.write_lines(BUCKET, &lines(&points, Dialect::V2)?, &WriteOptions::now())?;
-    if report.rejected_count > 0 {
-        return Err(format!("the store refused a line: {}", report.rejected[0]).into());
+    for point in data.points() {
+        server.write_point(&point)?;
+        if let Some(held) = held(&point, kind) {
+            store.write_point(&held)?;
+        }
     }
-    server.write(&points)?;
+    for client in [&server, &store] {
+        client.flush(Level::Delivered, Duration::from_secs(60))?;
+    }
 
     let (mut differ, mut values) = (0, 0);
     let questions = data.questions();
     for (number, (name, query)) in questions.iter().enumerate() {
-        let query = query.check()?;
-        let expected = query.ask_store(&store, BUCKET);
+        let expected = store.ask(query);
         values += expected.iter().flatten().map(|s| s.values.len()).sum::<usize>();
         // Some servers show what they took a little later.
         let patience = Instant::now() + if number == 0 { SHOWN_WITHIN } else { Duration::ZERO };
         let problem = loop {
-            let problem = difference(&expected, &server.ask(&query));
+            let problem = difference(&expected, &server.ask(query));
             if problem.is_none() || Instant::now() >= patience {
                 break problem;
             }
@@ -86,8 +72,9 @@ fn main() -> Result<(), Failure> {
             say(&format!("{name}: {problem}"))?;
         }
     }
-    say(&format!("{} questions, {values} values, {differ} answers differ", questions.len()))?;
-    store.close()?;
+    say(&format!("{kind}: {} questions, {values} values, {differ} answers differ", questions.len()))?;
+    store.close(Duration::from_secs(10))?;
+    server.close(Duration::from_secs(10))?;
     if differ > 0 { Err("the server and the store answer differently".into()) } else { Ok(()) }
 }
 
@@ -321,8 +308,8 @@ impl DataSet {
 }
 
 /// What the server keeps of a point.
-fn held(point: &Point, kind: Kind) -> Option<Point> {
-    if kind != Kind::VictoriaMetrics {
+fn held(point: &Point, kind: ServerKind) -> Option<Point> {
+    if kind != ServerKind::VictoriaMetrics {
         return Some(point.clone());
     }
     let bare = point.tags().iter().fold(Point::new(point.measurement()), |p, (k, v)| p.tag(k, v));
@@ -340,19 +327,10 @@ fn held(point: &Point, kind: Kind) -> Option<Point> {
     }))
 }
 
-fn lines(points: &[Point], dialect: Dialect) -> Result<Vec<u8>, Failure> {
-    let mut body = Vec::new();
-    let encoder = Encoder::new(dialect);
-    for point in points {
-        encoder.encode(point, &mut body)?;
-    }
-    Ok(body)
-}
-
 /// How an answer is not the one of the store; `None` when it is.
 fn difference(
-    expected: &Result<Vec<QuerySeries>, graylogic_influxdb::Error>,
-    found: &Result<Vec<QuerySeries>, Failure>,
+    expected: &Result<Vec<QuerySeries>, Error>,
+    found: &Result<Vec<QuerySeries>, Error>,
 ) -> Option<String> {
     let (expected, found) = match (expected, found) {
         (Ok(expected), Ok(found)) => (expected, found),
@@ -389,127 +367,5 @@ fn same(a: &Value, b: &Value) -> bool {
         // Servers add up in another order.
         (Value::Float(a), Value::Float(b)) => (a - b).abs() <= 1e-12 * a.abs().max(b.abs()),
         (a, b) => a == b,
-    }
-}
-
-/// A server on this machine, asked one thing at a time.
-struct Server {
-    kind: Kind,
-    host: String,
-    port: u16,
-    /// Before every path.
-    prefix: String,
-    org: String,
-    token: Option<String>,
-}
-
-impl Server {
-    fn at(url: &str, kind: Kind) -> Result<Self, Failure> {
-        let rest = url.strip_prefix("http://").ok_or("the address must begin with http://")?;
-        let (authority, prefix) = rest.split_once('/').map_or((rest, ""), |(a, p)| (a, p));
-        let (host, port) = authority.rsplit_once(':').ok_or("the address must have a port")?;
-        let ip: IpAddr = if host == "localhost" { [127, 0, 0, 1].into() } else { host.parse()? };
-        if !ip.is_loopback() {
-            return Err("only a server on this machine is written to".into());
-        }
-        let prefix = match prefix.trim_end_matches('/') {
-            "" => String::new(),
-            prefix => format!("/{prefix}"),
-        };
-        let org = std::env::var("GRAYLOGIC_INFLUXDB_ORG").unwrap_or_default();
-        let token = std::env::var("GRAYLOGIC_INFLUXDB_TOKEN").ok();
-        Ok(Self { kind, host: host.to_owned(), port: port.parse()?, prefix, org, token })
-    }
-
-    fn write(&self, points: &[Point]) -> Result<(), Failure> {
-        let dialect = match self.kind {
-            Kind::VictoriaMetrics => Dialect::Vm,
-            Kind::InfluxDb3 => Dialect::V3,
-            Kind::InfluxDb1 | Kind::InfluxDb2 => Dialect::V2,
-        };
-        if self.kind == Kind::InfluxDb1 {
-            let form = "application/x-www-form-urlencoded";
-            let (status, body) =
-                self.post("/query", form, &format!("q=CREATE%20DATABASE%20{BUCKET}").into_bytes())?;
-            if status != 200 {
-                return Err(
-                    format!("create the database: {status} {}", String::from_utf8_lossy(&body)).into()
-                );
-            }
-        }
-        let target = match self.kind {
-            Kind::InfluxDb1 | Kind::VictoriaMetrics => format!("/write?db={BUCKET}&precision=ns"),
-            Kind::InfluxDb2 => format!("/api/v2/write?org={}&bucket={BUCKET}&precision=ns", self.org),
-            Kind::InfluxDb3 => format!("/api/v3/write_lp?db={BUCKET}&precision=nanosecond"),
-        };
-        let (status, body) = self.post(&target, "text/plain; charset=utf-8", &lines(points, dialect)?)?;
-        if !(200..300).contains(&status) {
-            return Err(format!("write: {status} {}", String::from_utf8_lossy(&body)).into());
-        }
-        Ok(())
-    }
-
-    fn ask(&self, query: &CheckedQuery) -> Result<Vec<QuerySeries>, Failure> {
-        let query = query.clone();
-        let mut dialogue = match self.kind {
-            Kind::InfluxDb1 => Dialogue::influxql(query, BUCKET)?,
-            Kind::InfluxDb2 => Dialogue::flux(query, &self.org, BUCKET)?,
-            Kind::InfluxDb3 => Dialogue::sql(query, BUCKET)?,
-            Kind::VictoriaMetrics => Dialogue::metricsql(query, Some(BUCKET))?,
-        };
-        while let Some(ask) = dialogue.next_ask() {
-            let (status, body) = self.post(&ask.target(), ask.content_type, &ask.body)?;
-            if status != 200 {
-                return Err(dialogue.refused(status, &body).into());
-            }
-            // In pieces, as a connection gives them.
-            for piece in body.chunks(1000) {
-                dialogue.feed(piece)?;
-            }
-            dialogue.end()?;
-        }
-        Ok(dialogue.finish()?)
-    }
-
-    /// Status and body of the answer.
-    fn post(&self, target: &str, content_type: &str, body: &[u8]) -> Result<(u16, Vec<u8>), Failure> {
-        let mut connection = TcpStream::connect((self.host.as_str(), self.port))?;
-        connection.set_read_timeout(Some(Duration::from_secs(60)))?;
-        connection.set_write_timeout(Some(Duration::from_secs(60)))?;
-        let token = self.token.as_ref().map_or_else(String::new, |t| format!("Authorization: Token {t}\r\n"));
-        let head = format!(
-            "POST {}{target} HTTP/1.1\r\nHost: {}:{}\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
-             Content-Length: {}\r\n{token}\r\n",
-            self.prefix,
-            self.host,
-            self.port,
-            body.len()
-        );
-        connection.write_all(head.as_bytes())?;
-        connection.write_all(body)?;
-        let mut answer = Vec::new();
-        connection.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").ok_or("the server answered no HTTP")?;
-        let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-        let status =
-            head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or("the server answered no status")?;
-        let rest = &answer[end + 4..];
-        let chunked = head.lines().any(|l| l.starts_with("transfer-encoding:") && l.contains("chunked"));
-        Ok((status, if chunked { joined(rest)? } else { rest.to_vec() }))
-    }
-}
-
-/// The body of an answer that came in chunks.
-fn joined(mut rest: &[u8]) -> Result<Vec<u8>, Failure> {
-    let mut body = Vec::new();
-    loop {
-        let end = rest.windows(2).position(|w| w == b"\r\n").ok_or("an answer was cut")?;
-        let size = std::str::from_utf8(&rest[..end])?.split(';').next().unwrap_or_default().trim();
-        let size = usize::from_str_radix(size, 16)?;
-        if size == 0 {
-            return Ok(body);
-        }
-        body.extend_from_slice(rest.get(end + 2..end + 2 + size).ok_or("an answer was cut")?);
-        rest = rest.get(end + 4 + size..).ok_or("an answer was cut")?;
     }
 }

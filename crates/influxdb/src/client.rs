@@ -1,15 +1,16 @@
 //! The client: connect, write without waiting, ask, flush, close. What happens behind the calls is in `lane.rs` and
 //! `worker.rs`.
 
+use crate::asking;
 use crate::config::{Config, Target};
 use crate::error::{Error, Kind};
-use crate::http::Http;
+use crate::http::{Http, wait_for};
 use crate::lane::Lane;
 use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{WriteError, WriteErrorKind};
 use crate::preflight::{self, Preflight};
-use crate::query::{Aggregate, LatestValue, Query, QuerySeries};
+use crate::query::{Aggregate, CheckedQuery, LatestValue, Query, QuerySeries};
 use crate::stats::Stats;
 use crate::worker::{Works, start};
 use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
@@ -483,21 +484,30 @@ impl Client {
         metrics::render(&self.buckets())
     }
 
-    /// The answer to a question, in the order of tags and fields.
+    /// The answer to a typed question, whichever target gives it, in the order of tags and fields.
     ///
     /// # Errors
-    /// [`Error::is_query_failed`] with the reason; [`Error::is_not_connected`] after close.
+    /// [`Error::is_query_failed`] with the reason; [`Error::is_unsupported`] when the language of the target cannot say what is
+    /// asked; [`Error::is_not_connected`] after close.
     pub fn ask(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
-        query.check()?.ask_store(self.asked()?, &self.lane.bucket)
+        match self.asked(query)? {
+            Asked::Store(store, query) => query.ask_store(&store, &self.lane.bucket),
+            Asked::Server(http, query) => wait_for(asking::ask(*http, query, self.org(), &self.lane.bucket)),
+        }
     }
 
-    /// [`Client::ask`] for asynchronous code; runs on any runtime, or none.
+    /// [`Client::ask`] for asynchronous code; runs on any runtime, or none. Dropped, the question is given up.
     ///
     /// # Errors
     /// As [`Client::ask`].
     pub async fn ask_async(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
-        let query = query.clone();
-        self.elsewhere("influxdb-query", move |client| client.ask(&query)).await
+        match self.asked(query)? {
+            Asked::Store(store, query) => {
+                let ask = move |client: &Self| query.ask_store(&store, &client.lane.bucket);
+                self.elsewhere("influxdb-query", ask).await
+            }
+            Asked::Server(http, query) => asking::ask(*http, query, self.org(), &self.lane.bucket).await,
+        }
     }
 
     /// One value for each window of the range that has readings, series by series: a short form of [`Client::ask`].
@@ -534,11 +544,8 @@ impl Client {
         window: Duration,
         aggregate: Aggregate,
     ) -> Result<Vec<QuerySeries>, Error> {
-        let (measurement, field, tags) = (measurement.to_owned(), field.to_owned(), owned(tags));
-        self.elsewhere("influxdb-query", move |client| {
-            client.query_range(&measurement, &borrowed(&tags), &field, start, stop, window, aggregate)
-        })
-        .await
+        let series = tagged(measurement, tags).field(field);
+        self.ask_async(&series.range(start, stop).window(window).aggregate(aggregate)).await
     }
 
     /// The newest reading of each series of a measurement that has these tags: a short form of [`Client::ask`].
@@ -546,13 +553,7 @@ impl Client {
     /// # Errors
     /// As [`Client::ask`].
     pub fn latest(&self, measurement: &str, tags: &[(&str, &str)]) -> Result<Vec<LatestValue>, Error> {
-        let found = self.ask(&tagged(measurement, tags).latest())?;
-        let of = |series: QuerySeries| {
-            let QuerySeries { measurement, tags, field, values } = series;
-            let (time, value) = values.into_iter().next()?;
-            Some(LatestValue { measurement, tags, field, time, value })
-        };
-        Ok(found.into_iter().filter_map(of).collect())
+        Ok(latest_values(self.ask(&tagged(measurement, tags).latest())?))
     }
 
     /// [`Client::latest`] for asynchronous code; runs on any runtime, or none.
@@ -564,8 +565,7 @@ impl Client {
         measurement: &str,
         tags: &[(&str, &str)],
     ) -> Result<Vec<LatestValue>, Error> {
-        let (measurement, tags) = (measurement.to_owned(), owned(tags));
-        self.elsewhere("influxdb-query", move |client| client.latest(&measurement, &borrowed(&tags))).await
+        Ok(latest_values(self.ask_async(&tagged(measurement, tags).latest()).await?))
     }
 
     /// The embedded store behind the client, for pages and tools; `None` when the target is a server.
@@ -574,10 +574,13 @@ impl Client {
         self.works().store.as_ref()
     }
 
-    /// The store that answers questions.
-    fn asked(&self) -> Result<&Store, Error> {
-        let message = "questions to a server are not supported in this version: ask the server itself";
-        self.store().ok_or_else(|| Error::new(Kind::QueryFailed, message))
+    /// Who answers a question, and the question without contradictions.
+    fn asked(&self, query: &Query) -> Result<Asked, Error> {
+        let query = query.check()?;
+        match self.store() {
+            Some(store) => Ok(Asked::Store(store.clone(), query)),
+            None => Ok(Asked::Server(Box::new(self.server("this")?), query)),
+        }
     }
 
     /// The server that is asked something which only servers answer.
@@ -610,6 +613,22 @@ impl Client {
         thread.spawn(run).map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
         told.await.unwrap_or_else(|_| Err(Error::closed()))
     }
+}
+
+/// Who answers a question.
+enum Asked {
+    Store(Store, CheckedQuery),
+    Server(Box<Http>, CheckedQuery),
+}
+
+/// The one reading of each series.
+fn latest_values(found: Vec<QuerySeries>) -> Vec<LatestValue> {
+    let of = |series: QuerySeries| {
+        let QuerySeries { measurement, tags, field, values } = series;
+        let (time, value) = values.into_iter().next()?;
+        Some(LatestValue { measurement, tags, field, time, value })
+    };
+    found.into_iter().filter_map(of).collect()
 }
 
 impl Handle {
@@ -763,14 +782,6 @@ fn after(duration: Duration) -> Instant {
 
 fn tagged(measurement: &str, tags: &[(&str, &str)]) -> Query {
     tags.iter().fold(Query::measurement(measurement), |query, (key, value)| query.tag(*key, *value))
-}
-
-fn owned(tags: &[(&str, &str)]) -> Vec<(String, String)> {
-    tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-}
-
-fn borrowed(tags: &[(String, String)]) -> Vec<(&str, &str)> {
-    tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect()
 }
 
 fn connection_failed(doing: &str, error: graylogic_store::Error) -> Error {

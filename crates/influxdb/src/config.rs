@@ -38,9 +38,10 @@ const HEADERS_OURS: [&str; 12] = [
 ];
 const HEADERS_OURS_BEGIN: [&str; 2] = ["content-", "proxy-"];
 /// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "enabled",
     "url",
+    "query_url",
     "kind",
     "token",
     "org",
@@ -81,6 +82,7 @@ const ENVIRONMENT: &str = "GRAYLOGIC_INFLUXDB_";
 pub struct Config {
     enabled: bool,
     target: Target,
+    query_url: Option<String>,
     kind: Option<ServerKind>,
     token: Secret,
     org: String,
@@ -227,6 +229,7 @@ impl Default for Config {
         Self {
             enabled: true,
             target: Target::Embedded("./graylogic-data".into()),
+            query_url: None,
             kind: None,
             token: Secret::default(),
             org: "graylogic".into(),
@@ -371,6 +374,15 @@ impl Config {
                     value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
             }
             "url" => self.target = target(&text()?)?,
+            "query_url" => {
+                self.query_url = match text()? {
+                    url if url.is_empty() => None,
+                    url => match target(&url)? {
+                        Target::Remote(url) => Some(url),
+                        _ => return Err(format!("is {url:?}; write http://HOST:PORT or https://HOST:PORT")),
+                    },
+                };
+            }
             "kind" => {
                 let text = text()?;
                 self.kind = match text.as_str() {
@@ -502,6 +514,30 @@ impl Config {
     #[must_use]
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Where questions go, when that is not where readings go.
+    #[must_use]
+    pub fn query_url(&self) -> Option<&str> {
+        self.query_url.as_deref()
+    }
+
+    /// Sends questions to another address than readings: to `vmselect` of a VictoriaMetrics cluster.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when it is no address.
+    pub fn with_query_url(mut self, url: &str) -> Result<Self, Error> {
+        match target(url) {
+            Ok(Target::Remote(url)) => self.query_url = Some(url),
+            Ok(_) => {
+                let message = format!("the address of questions is {url:?}; give http://HOST:PORT");
+                return Err(Error::new(Kind::InvalidConfig, message));
+            }
+            Err(why) => {
+                return Err(Error::new(Kind::InvalidConfig, format!("the address of questions {why}")));
+            }
+        }
+        Ok(self)
     }
 
     /// The kind of the server; `None` when it is recognised by its answers.

@@ -4,7 +4,7 @@
 
 use crate::config::{Config, ConnectionConfig, Secret, TlsFiles, TlsVersion};
 use crate::error::{Error, Kind};
-use crate::kind::{Recognised, Scheme, ServerKind, recognise_path};
+use crate::kind::{Recognised, Scheme, ServerKind, recognise_path, select_path};
 use crate::proxy::{self, Proxy};
 use crate::tls::{self, Stamps};
 use flate2::Compression;
@@ -56,6 +56,8 @@ pub(crate) struct Http {
     recipe: Arc<Recipe>,
     untrusted: Arc<AtomicBool>,
     base: Url,
+    /// Where questions go, when that is elsewhere.
+    questions: Option<Url>,
     /// The same, with the name of the server that its certificate has.
     named: Url,
     token: Arc<Mutex<Secret>>,
@@ -327,13 +329,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Http {
     pub(crate) fn new(config: &Config, url: &str) -> Result<Self, Error> {
-        let bad = |why: String| Error::new(Kind::InvalidConfig, format!("influxdb.url {url:?}: {why}"));
-        let mut base = Url::parse(url).map_err(|e| bad(e.to_string()))?;
-        base.set_query(None);
-        base.set_fragment(None);
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
+        let base = address("url", url)?;
+        let questions = config.query_url().map(|url| address("query_url", url)).transpose()?;
         // Installed once for the process; another library's choice is as good.
         let _installed_already = rustls::crypto::ring::default_provider().install_default();
         let starting = |e: &dyn fmt::Display| {
@@ -374,12 +371,26 @@ impl Http {
             recipe: Arc::new(recipe),
             untrusted: Arc::default(),
             configured: config.server_kind().or_else(|| recognise_path(base.path())),
+            questions: questions.or_else(|| {
+                let mut selecting = named.clone();
+                selecting.set_path(&select_path(base.path())?);
+                Some(selecting)
+            }),
             base,
             named,
             token: Arc::new(Mutex::new(config.token().clone())),
             recognised: Arc::default(),
             stop: Stop::default(),
         })
+    }
+
+    /// The same server where it answers questions.
+    pub(crate) fn for_questions(&self) -> Self {
+        let mut http = self.clone();
+        if let Some(questions) = &self.questions {
+            (http.base, http.named) = (questions.clone(), questions.clone());
+        }
+        http
     }
 
     pub(crate) fn stop(&self) -> &Stop {
@@ -762,6 +773,18 @@ async fn body(mut response: reqwest::Response, answer: &mut Answer) -> Result<()
         }
     }
     Ok(())
+}
+
+/// An address that paths are put behind.
+fn address(key: &str, url: &str) -> Result<Url, Error> {
+    let bad = |why: String| Error::new(Kind::InvalidConfig, format!("influxdb.{key} {url:?}: {why}"));
+    let mut base = Url::parse(url).map_err(|e| bad(e.to_string()))?;
+    base.set_query(None);
+    base.set_fragment(None);
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", base.path()));
+    }
+    Ok(base)
 }
 
 /// An address with another name in it, and the host that is to be connected to for it.

@@ -111,6 +111,14 @@ pub(crate) fn recognise_path(path: &str) -> Option<ServerKind> {
     (parts.next() == Some("insert") && parts.next().is_some()).then_some(ServerKind::VictoriaMetrics)
 }
 
+/// Where a VictoriaMetrics cluster answers questions, by where it takes readings: `/insert/T/influx` and
+/// `/select/T/prometheus`, of the same tenant.
+pub(crate) fn select_path(path: &str) -> Option<String> {
+    let mut parts = path.split('/').filter(|p| !p.is_empty());
+    let tenant = (parts.next() == Some("insert")).then(|| parts.next()).flatten()?;
+    Some(format!("/select/{tenant}/prometheus/"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,6 +159,7 @@ mod tests {
 
     #[test]
     fn a_cluster_is_recognised_by_its_path() {
+        assert_eq!(select_path("/insert/3:7/influx/").as_deref(), Some("/select/3:7/prometheus/"));
         for (path, cluster) in [
             ("/insert/0/influx/", true),
             ("/insert/3:7/influx", true),
@@ -159,6 +168,7 @@ mod tests {
             ("/x/insert/0", false),
         ] {
             assert_eq!(recognise_path(path).is_some(), cluster, "{path}");
+            assert_eq!(select_path(path).is_some(), cluster, "{path}");
         }
     }
 }

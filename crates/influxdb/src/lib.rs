@@ -69,6 +69,7 @@
 //! - Flux and other query languages; several targets of one client; readings routed to buckets by rules.
 
 mod annotated_csv;
+mod asking;
 mod client;
 mod config;
 mod delivery;

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// So many tag values and field names one question may have: InfluxDB 2 refuses scripts with more operators.
 const NAMES_MAX: usize = 100;
+/// A question is answered within this time, unless it says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// So many windows a range may have when empty ones are filled.
 const FILLED_WINDOWS_MAX: i128 = 1_000_000;
 /// Keys that no tag can have, because a target gives them another meaning.
@@ -84,6 +86,7 @@ pub struct Query {
     limit: Option<usize>,
     descending: bool,
     latest: bool,
+    timeout: Duration,
 }
 
 /// A tag has one of these values; the empty one is that of series without the tag.
@@ -195,6 +198,7 @@ impl Query {
             limit: None,
             descending: false,
             latest: false,
+            timeout: TIMEOUT,
         }
     }
 
@@ -291,6 +295,13 @@ impl Query {
         self
     }
 
+    /// How long a server may take for the whole answer; a minute when nothing is said. The embedded store is waited for.
+    #[must_use]
+    pub fn timeout(mut self, time: Duration) -> Self {
+        self.timeout = time;
+        self
+    }
+
     /// The question, when it has no contradiction.
     ///
     /// # Errors
@@ -325,6 +336,7 @@ impl Query {
             shape,
             limit: self.limit,
             descending: self.descending,
+            timeout: self.timeout,
         })
     }
 
@@ -431,6 +443,7 @@ pub struct CheckedQuery {
     /// Values of each series; at least 1.
     pub(crate) limit: Option<usize>,
     pub(crate) descending: bool,
+    pub(crate) timeout: Duration,
 }
 
 /// What is asked of each series.

@@ -1,9 +1,9 @@
 //! Tasks of InfluxDB 2: Flux that the server runs by the clock, and the Flux of one that down-samples.
 
 use super::server::{Managed, PAGE, path, seconds, text, time};
-use crate::query::Aggregate;
 use crate::error::{Error, Kind};
 use crate::http::{Method, Request};
+use crate::query::Aggregate;
 use graylogic_line::Timestamp;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
