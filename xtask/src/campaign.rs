@@ -2,6 +2,8 @@
 //! must not know what a page should show (`campaign_page.py` beside this crate does), nor what servers must have of the
 //! spool (`campaign/spool.rs` does).
 
+mod server;
+mod servers;
 mod spool;
 
 use crate::cargo;
@@ -39,15 +41,20 @@ pub(crate) fn run_spool(root: &Path) -> Result<(), String> {
     spool_and_servers(root, data.path())
 }
 
-/// The spool against servers that are killed.
+/// Questions to servers and managing them; then the spool against servers that are killed.
 fn spool_and_servers(root: &Path, folder: &Path) -> Result<(), String> {
     let mut build = cargo(root);
-    build.args(["build", "--release", "--package", "graylogic-influxdb", "--example", "promises"]);
-    crate::run("campaign: release build of the writer", &mut build)?;
-    let promises = release_folder(root).join("examples").join("promises");
+    build.args(["build", "--release", "--package", "graylogic-influxdb"]);
+    for example in ["promises", "typed_answers", "manage_servers"] {
+        build.args(["--example", example]);
+    }
+    crate::run("campaign: release build of the examples", &mut build)?;
+    let examples = release_folder(root).join("examples");
     let [victoria_metrics, influxd] =
         SERVERS.map(|(program, package)| find_or_unpack(program, package, folder));
-    spool::run(&spool::Programs { promises, victoria_metrics: victoria_metrics?, influxd: influxd? }, folder)
+    let programs = server::Programs { victoria_metrics: victoria_metrics?, influxd: influxd? };
+    servers::run(&servers::Examples { folder: &examples }, &programs, folder)?;
+    spool::run(&examples.join("promises"), &programs, folder)
 }
 
 /// Where release builds are.
