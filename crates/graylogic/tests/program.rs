@@ -351,9 +351,9 @@ fn the_page_is_served_and_the_server_ends_when_told_to() {
     let (status, metrics) = server.get("/metrics", &ours);
     let says = |sample: &str| metrics.lines().any(|l| l == format!("graylogic_spool_{sample}"));
     assert_eq!(status, 200);
-    assert!(says("lines_total{bucket=\"telemetry\",state=\"accepted\"} 0"), "{metrics}");
-    assert!(says("waiting_lines{bucket=\"telemetry\"} 0"), "{metrics}");
-    assert!(says("health{bucket=\"telemetry\",state=\"ok\"} 1"), "{metrics}");
+    assert!(says("lines_total{target=\"main\",bucket=\"telemetry\",state=\"accepted\"} 0"), "{metrics}");
+    assert!(says("waiting_lines{target=\"main\",bucket=\"telemetry\"} 0"), "{metrics}");
+    assert!(says("health{target=\"main\",bucket=\"telemetry\",state=\"ok\"} 1"), "{metrics}");
     assert_ne!(server.get("/metrics", "evil.example").0, 200);
     assert_eq!(server.get("/assets/../Cargo.toml", &ours).0, 404);
     assert_ne!(

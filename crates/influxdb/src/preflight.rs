@@ -1,7 +1,7 @@
 //! Asks a server whether everything that the configuration says of it is right, before readings depend on it: each fault is
 //! one sentence that names the setting to change. Nothing is stored by asking.
 
-use crate::config::{Config, Target};
+use crate::config::{Config, Target, as_named};
 use crate::dialect::Place;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, NoAnswer, Request};
@@ -131,8 +131,38 @@ pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnsw
     Ok(found)
 }
 
-/// Looks at the target of a configuration; waits for a server as long as its requests may take.
-pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
+/// Looks at all targets of a configuration that are switched on, at once, and returns what was found by their names, the
+/// main one first; waits for servers as long as their requests may take.
+pub(crate) fn look(config: &Config) -> Result<Vec<(String, Preflight)>, Error> {
+    config.check_routes()?;
+    let targets = config.targets();
+    let looked: Vec<Result<Preflight, Error>> = std::thread::scope(|threads| {
+        let looks: Vec<_> = targets
+            .iter()
+            .map(|(_, config)| {
+                let thread = std::thread::Builder::new().name("influxdb-health".into());
+                thread.spawn_scoped(threads, || look_at(config))
+            })
+            .collect();
+        let looked = |look: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| {
+            let look = look.map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
+            look.join().map_err(|_| Error::new(Kind::ConnectionFailed, "the target could not be asked"))?
+        };
+        looks.into_iter().map(looked).collect()
+    });
+    let mut found = Vec::new();
+    for ((name, _), looked) in targets.into_iter().zip(looked) {
+        let mut preflight = looked.map_err(|e| e.of_target(&name))?;
+        for check in &mut preflight.checks {
+            check.says = as_named(&name, std::mem::take(&mut check.says));
+        }
+        found.push((name, preflight));
+    }
+    Ok(found)
+}
+
+/// Looks at one target, on a plain thread.
+fn look_at(config: &Config) -> Result<Preflight, Error> {
     match config.target() {
         Target::Embedded(folder) => {
             let mut preflight = Preflight::default();
@@ -142,10 +172,7 @@ pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
             }
             Ok(preflight)
         }
-        Target::Remote(url) => {
-            let http = Http::new(config, url)?;
-            on_a_thread(move |config| ask(config, &http), config)
-        }
+        Target::Remote(url) => Ok(ask(config, &Http::new(config, url)?)),
     }
 }
 
