@@ -219,7 +219,7 @@ fn the_shipped_file_documents_every_variable() {
         None
     };
     Config::from_yaml_with_env("", note).unwrap();
-    assert_eq!(asked.borrow().len(), 16);
+    assert_eq!(asked.borrow().len(), 17);
     for name in asked.into_inner() {
         assert!(text.contains(&format!("  # Environment: {name}\n")), "{name}");
         let key = name.trim_start_matches("GRAYLOGIC_INFLUXDB_").to_lowercase();
