@@ -48,6 +48,14 @@
 //! While the target does not take readings and there is no spool, they wait in memory, up to 64 MiB; then calls are refused,
 //! as [`Error::is_retryable`].
 //!
+//! # Several targets
+//! A configuration may name further targets, servers or embedded stores, and rules ([`Route`]) that say by measurement, tag
+//! and [`Class`] which readings go where; one reading may go to several. Every bucket of every target has a lane and threads
+//! of its own, and every target a spool: one that is dead, slow or full does not delay the others. A call returns `Ok` when
+//! at least one destination took the reading; that another had no room for it is told to the callback, and counted in its
+//! [`Stats::refused_full`]. Flush, close, health and counts are of all targets; [`Client::target`] and [`Client::bucket`]
+//! give a client that writes to one place, and asks it.
+//!
 //! # Threads
 //! All methods take `&self` and are safe from any number of threads. The client owns its threads: it works inside and
 //! outside of any asynchronous runtime, and after one was dropped. `flush`, `close` and the queries wait and have
@@ -60,7 +68,7 @@
 //! - targets besides InfluxDB 2's `/api/v2/write`; questions to a server, and managing its buckets;
 //! - a spool on disk in front of the embedded store: readings that were accepted within the last 10 ms are lost by
 //!   `kill -9`;
-//! - Flux and other query languages; several targets of one client; readings routed to buckets by rules.
+//! - Flux and other query languages; rules that change readings, or drop them.
 
 mod client;
 mod config;

@@ -377,8 +377,28 @@ fn judge(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_target_is_looked_at_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = Config::embedded(folder.path().join("main"));
+        // Nobody listens there.
+        let office = Config::remote("http://127.0.0.1:9").unwrap();
+        let off = Config::remote("http://127.0.0.1:9").unwrap().with_enabled(false);
+        let config = main.with_further_target("office", office).with_further_target("off", off);
+        let found = look(&config).unwrap();
+        let faults: Vec<(&str, Option<&str>)> =
+            found.iter().map(|(name, p)| (name.as_str(), p.fault().map(|c| c.name))).collect();
+        assert_eq!(faults, [("main", None), ("office", Some("address"))]);
+        let says = &found[1].1.fault().unwrap().says;
+        assert!(says.ends_with("or change influxdb.targets.office.url"), "{says}");
+        let no_file = Config::remote("https://127.0.0.1:9").unwrap().with_ca_file(folder.path().join("none"));
+        let error = look(&config.with_further_target("tls", no_file)).unwrap_err().to_string();
+        assert!(error.starts_with("target \"tls\": influxdb.targets.tls.ca_file"), "{error}");
+    }
 
     #[test]
     fn clocks_that_differ_are_told_apart() {

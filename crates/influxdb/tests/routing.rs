@@ -1,5 +1,5 @@
 //! Several targets of one client: readings go where rules say, and none waits for another's target.
-#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs, unreachable_pub)]
 
 #[allow(dead_code, reason = "each test uses a part of it")]
 mod hostile;
@@ -9,11 +9,15 @@ use graylogic_influxdb::{
 };
 use hostile::{Do, Hostile, message};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(60);
+/// What a child of this program does, and with what.
+const CHILD: &str = "GRAYLOGIC_TEST_ROUTING_CHILD";
 /// Nobody listens there.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
@@ -356,7 +360,7 @@ fn targets_that_hang_or_are_dead_or_full_delay_nobody() {
     let report = client.close(Duration::from_millis(300)).unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "one deadline for all: {:?}", began.elapsed());
     assert_eq!(report.delivered, 2 * n);
-    assert_eq!(report.spooled, 2 * n + s.accepted);
+    assert_eq!(report.spooled + report.dropped, 2 * n + s.accepted);
     conserved(&client);
 }
 
@@ -484,6 +488,7 @@ fn who_waits_for_room_hears_of_the_close() {
         n += 1;
         assert!(n < 10_000, "{:?}", client.buckets());
     }
+    let refused = bucket_stats(&client)["b/telemetry"].refused_full;
     let (writer, last) = (client.clone(), point.clone());
     let waits = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -494,7 +499,6 @@ fn who_waits_for_room_hears_of_the_close() {
             writer.write_point_async(&last).await
         })
     });
-    let refused = bucket_stats(&client)["b/telemetry"].refused_full;
     assert!(comes(|| bucket_stats(&client)["b/telemetry"].refused_full >= refused + 2));
     assert!(!waits.is_finished());
     client.close(Duration::from_millis(50)).unwrap();
@@ -533,6 +537,100 @@ fn every_target_is_drained_after_a_restart() {
     }
     conserved(&client);
     client.close(SOON).unwrap();
+}
+
+#[test]
+fn child() {
+    let Ok(task) = std::env::var(CHILD) else { return };
+    let (task, what) = task.split_once(' ').unwrap();
+    match task {
+        // Writes until it is killed.
+        "write" => {
+            let client = Client::connect(&Config::from_file(what).unwrap().with_hurry(20)).unwrap();
+            for i in 0.. {
+                write(&client, "m", i * 10..(i + 1) * 10);
+                client.flush(Level::Durable, SOON).unwrap();
+                println!("\ndurable {}", (i + 1) * 10);
+            }
+        }
+        // Has a further target without a token.
+        "token" => {
+            let office = further(what).with_spool(None);
+            let config =
+                Config::remote(NOWHERE).unwrap().with_spool(None).with_further_target("office", office);
+            let client = Client::connect(&config.with_route(Route::to(["office"]))).unwrap();
+            write(&client, "m", 0..10);
+            let is_held =
+                || bucket_stats(&client)["office/telemetry"].health == Health::Held("token".to_owned());
+            assert!(comes(|| is_held() || client.stats().delivered == 10));
+            // A few more tries, with what the environment has.
+            let delivered = client.flush(Level::Delivered, Duration::from_secs(2)).is_ok();
+            println!("\ndelivered {delivered}");
+            client.close(Duration::from_millis(20)).unwrap();
+        }
+        other => panic!("{other}"),
+    }
+}
+
+fn child_of(task: String) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["child", "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, task);
+    command
+}
+
+#[test]
+fn what_was_durable_when_it_was_killed_reaches_every_target() {
+    let (main, office) = (server(), server());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    let write_file = |main: &str, office: &str| {
+        let yaml = format!(
+            "influxdb:\n  url: {main}\n  spool: {}/spool\n  flush_interval: 1\n  targets:\n    office:\n      url: {office}\n  \
+             routes:\n    - to: [main, office, office/archive]\n",
+            folder.path().display(),
+        );
+        std::fs::write(&path, yaml).unwrap();
+    };
+    write_file(NOWHERE, NOWHERE);
+    let mut child = child_of(format!("write {}", path.display())).stdout(Stdio::piped()).spawn().unwrap();
+    let durable = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("durable ")?.parse::<i64>().ok().filter(|n| *n >= 50));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let durable = durable.unwrap();
+    write_file(&main.url(), &office.url());
+    let client = Client::connect(&Config::from_file(&path).unwrap()).unwrap();
+    assert!(comes(|| client.stats().waiting == 0), "{:?}", client.buckets());
+    let all = |server: &Hostile, bucket: &str| {
+        let lines: Vec<String> = server.stored().into_iter().filter(|l| l.starts_with(bucket)).collect();
+        let found: std::collections::BTreeSet<String> = lines.iter().cloned().collect();
+        assert_eq!(found.len(), lines.len(), "each once");
+        for line in self::lines(bucket, "m", 0..durable) {
+            assert!(found.contains(&line), "{line} of {durable}");
+        }
+    };
+    all(&main, "telemetry");
+    all(&office, "telemetry");
+    all(&office, "archive");
+    conserved(&client);
+    client.close(SOON).unwrap();
+}
+
+#[test]
+fn a_target_without_a_token_is_not_shown_that_of_main() {
+    let office = token_server("Token right");
+    let check = |name: &str, token: &str, expected: &str| {
+        let child = child_of(format!("token {}", office.url())).env(name, token).output().unwrap();
+        let said = String::from_utf8_lossy(&child.stdout).into_owned();
+        assert!(said.lines().any(|l| l == expected), "{name}: {said}");
+    };
+    // It would be taken.
+    check("GRAYLOGIC_INFLUXDB_TOKEN", "right", "delivered false");
+    assert!(office.seen.lock().unwrap().tokens.is_empty());
+    assert!(office.seen.lock().unwrap().requests >= 2, "it asked, and asked again");
+    check("GRAYLOGIC_INFLUXDB_TARGETS_OFFICE_TOKEN", "right", "delivered true");
 }
 
 #[test]
