@@ -849,6 +849,9 @@ impl Config {
     }
 }
 
+/// What a further target's name stands before.
+type Section = (String, Map<String, Value>);
+
 /// A text that is read, and the environment over it.
 struct Page<'a> {
     text: &'a str,
@@ -866,7 +869,7 @@ impl Page<'_> {
     }
 
     /// The sections of the further targets.
-    fn targets(&self, value: Option<Value>) -> Result<Vec<(String, Map<String, Value>)>, Error> {
+    fn targets(&self, value: Option<Value>) -> Result<Vec<Section>, Error> {
         let targets = match value {
             None | Some(Value::Null) => return Ok(Vec::new()),
             Some(Value::Object(targets)) => targets,

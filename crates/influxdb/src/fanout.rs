@@ -50,9 +50,20 @@ pub(crate) fn give(
     encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
     mut taken: impl FnMut(&Lane, u64),
 ) -> Result<(), Error> {
-    if let [lane] = lanes {
-        return lane.accept(time, encode).map(|lines| taken(lane, lines));
+    match lanes {
+        [lane] => lane.accept(time, encode).map(|lines| taken(lane, lines)),
+        _ => give_several(lanes, notifier, time, encode, taken),
     }
+}
+
+/// The line is written once, and copied to each.
+fn give_several(
+    lanes: &[Arc<Lane>],
+    notifier: &Notifier,
+    time: Option<Timestamp>,
+    encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
+    taken: impl FnMut(&Lane, u64),
+) -> Result<(), Error> {
     // Not there any more while the thread ends.
     let mut line = LINE.try_with(Cell::take).unwrap_or_default();
     line.clear();

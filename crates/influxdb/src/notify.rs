@@ -129,10 +129,12 @@ impl Notifier {
                 known.first.extend(news.first);
                 known.first.truncate(LINES_TOLD);
             }
-            None => state.waiting.push(news),
+            None => {
+                state.waiting.push(news);
+                drop(state);
+                self.wake.notify_all();
+            }
         }
-        drop(state);
-        self.wake.notify_all();
     }
 
     /// Callbacks made, and those that panicked.
