@@ -970,12 +970,24 @@ fn path_shown(path: &[Step<'_>]) -> String {
 
 /// A sentence that names keys of the section, for the target whose keys they are.
 pub(crate) fn as_named(target: &str, sentence: String) -> String {
+    const SECTION: &str = "influxdb.";
     if target == MAIN {
         return sentence;
     }
-    KEYS.iter().fold(sentence, |sentence, key| {
-        sentence.replace(&format!("influxdb.{key}"), &format!("influxdb.{TARGETS}.{target}.{key}"))
-    })
+    let mut shown = String::with_capacity(sentence.len());
+    let mut rest = sentence.as_str();
+    while let Some((before, behind)) = rest.split_once(SECTION) {
+        shown.push_str(before);
+        // The address of a server may have the word in it.
+        let is_part = shown.ends_with(|c: char| c.is_alphanumeric() || "/.-_@".contains(c));
+        let is_key = KEYS.iter().any(|key| behind.starts_with(key));
+        shown.push_str(SECTION);
+        if is_key && !is_part {
+            shown.push_str(&format!("{TARGETS}.{target}."));
+        }
+        rest = behind;
+    }
+    shown + rest
 }
 
 /// Why no target can have this name.
@@ -1108,4 +1120,26 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_in_sentences_are_those_of_their_target() {
+        let check = |sentence: &str, expected: &str| {
+            assert_eq!(as_named("copy", sentence.to_owned()), expected);
+            assert_eq!(as_named(MAIN, sentence.to_owned()), sentence);
+        };
+        check("check influxdb.token", "check influxdb.targets.copy.token");
+        check(
+            "influxdb.ca_file \"x\": see influxdb.spool_sync",
+            "influxdb.targets.copy.ca_file \"x\": see influxdb.targets.copy.spool_sync",
+        );
+        check("http://influxdb.org does not answer", "http://influxdb.org does not answer");
+        check("http://my-influxdb.url.example", "http://my-influxdb.url.example");
+        check("influxdb.nothing", "influxdb.nothing");
+        check("", "");
+    }
 }

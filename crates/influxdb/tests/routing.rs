@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -267,16 +268,22 @@ fn one_point_to_three_places_has_one_time() {
         series.write_float(f64::from(i), None).unwrap();
         runtime.block_on(client.write_point_async(&point)).unwrap();
     }
-    runtime.block_on(client.write_durable(&Point::new("p").field("f", 50.0))).unwrap();
+    let (writer, point) = (client.clone(), Point::new("p").field("f", 50.0));
+    // On any thread of a runtime.
+    let durable = async move { writer.write_durable(&point).await };
+    runtime.block_on(async { tokio::spawn(durable).await }).unwrap().unwrap();
     assert!(client.buckets().iter().all(|(_, s)| s.durable == s.accepted), "durable in all of its places");
+    let (writer, point) = (client.clone(), Point::new("p").field("f", 51.0));
+    let waits = async move { writer.write_point_async(&point).await };
+    runtime.block_on(async { tokio::spawn(waits).await }).unwrap().unwrap();
     client.flush(Level::Delivered, SOON).unwrap();
-    assert_eq!(main.stored().len(), 6 * 50 + 1);
+    assert_eq!(main.stored().len(), 6 * 50 + 2);
     assert_eq!(stored(&main), stored(&a));
     assert_eq!(stored(&main), stored(&b));
     // Readings that nobody gave a time never fall together.
     let times: std::collections::BTreeSet<_> =
         main.stored().iter().map(|l| l.rsplit_once(' ').unwrap().1.to_owned()).collect();
-    assert_eq!(times.len(), 6 * 50 + 1);
+    assert_eq!(times.len(), 6 * 50 + 2);
     // A line that cannot be written is refused as a whole.
     let invalid = client.write_device_metric("d", "m", f64::NAN).unwrap_err();
     assert!(invalid.is_invalid_point(), "{invalid}");
@@ -349,17 +356,34 @@ fn targets_that_hang_or_are_dead_or_full_delay_nobody() {
     assert!(shown.starts_with("write to bucket \"telemetry\" of target \"full\": "), "{shown}");
     assert!(shown.contains("too many readings wait already, because "), "{shown}");
     // Whoever asks is told who holds it up, and only they.
-    let error = client.flush(Level::Delivered, Duration::from_millis(200)).unwrap_err();
+    // Not those who are written to all the time.
+    let stop = AtomicBool::new(false);
+    let live = client.target("well", Some("live")).unwrap();
+    let error = std::thread::scope(|threads| {
+        threads.spawn(|| {
+            let mut i = 0;
+            while !stop.load(Ordering::Relaxed) {
+                write(&live, "live", i..i + 10);
+                i += 10;
+            }
+        });
+        assert!(comes(|| bucket_stats(&client)["well/live"].delivered > 0));
+        let error = client.flush(Level::Delivered, Duration::from_millis(500)).unwrap_err();
+        stop.store(true, Ordering::Relaxed);
+        error
+    });
     assert!(error.is_timed_out(), "{error}");
     assert!(error.to_string().contains("for targets \"hung\", \"dead\", \"full\" after"), "{error}");
     assert!(!client.is_connected());
+    assert!(comes(|| bucket_stats(&client)["well/live"].waiting == 0));
+    let live = bucket_stats(&client)["well/live"].accepted;
     let error = client.health_check(Duration::from_secs(20)).unwrap_err();
     assert!(error.to_string().starts_with("target \""), "{error}");
     conserved(&client);
     let began = Instant::now();
     let report = client.close(Duration::from_millis(300)).unwrap();
     assert!(began.elapsed() < Duration::from_secs(20), "one deadline for all: {:?}", began.elapsed());
-    assert_eq!(report.delivered, 2 * n);
+    assert_eq!(report.delivered, 2 * n + live);
     assert_eq!(report.spooled + report.dropped, 2 * n + s.accepted);
     conserved(&client);
 }
