@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Query(Query),
     /// Store files of line protocol or CSV; an import that was interrupted goes on where it was.
     Import(Import),
+    /// Ask the target of the configuration whether it takes readings; exit code 1 when it does not, with the setting to change.
+    Doctor(Place),
     /// What is stored, in numbers.
     Status(Place),
     /// Remove the readings of a time range from some series.

@@ -12,6 +12,7 @@ mod bucket;
 mod compact;
 mod delete;
 mod demo;
+mod doctor;
 mod import;
 mod query;
 mod salvage;
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Write(options) => write::run(options, cli.json),
         Command::Query(options) => query::run(options, cli.json),
         Command::Import(options) => import::run(options, cli.json),
+        Command::Doctor(place) => doctor::run(place, cli.json),
         Command::Status(place) => status::run(place, cli.json),
         Command::Delete(options) => delete::run(options, cli.json),
         Command::Bucket(options) => bucket::run(options, cli.json),

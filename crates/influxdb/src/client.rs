@@ -6,9 +6,10 @@ use crate::error::{Error, Kind};
 use crate::fanout::{self, Router};
 use crate::http::Http;
 use crate::lane::Lane;
+use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
-use crate::preflight;
+use crate::preflight::{self, Preflight};
 use crate::stats::Stats;
 use crate::worker::{Works, start, start_notifier};
 use graylogic_domain::{DEVICE_METRICS, DeviceMetric, ENERGY, EnergyMetric, PHM, PhmMetric};
@@ -141,6 +142,15 @@ impl Client {
         Self::with(config, None)
     }
 
+    /// What is right and wrong with the targets of a configuration, found out by asking them, all at once: nothing is stored.
+    /// It waits for servers as long as their requests may take. Shown, it has a line for each check.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when there is nothing to ask, because the configuration itself cannot be used.
+    pub fn preflight(config: &Config) -> Result<Preflight, Error> {
+        preflight::look(config)
+    }
+
     /// A client of a store that is open already, as its main target; closing the client closes the store.
     ///
     /// # Errors
@@ -231,6 +241,13 @@ impl Client {
     fn pinned(&self, works: &Arc<Works>, bucket: &str) -> Result<Self, Error> {
         let lane = open(works, bucket)?;
         Ok(Self { handle: self.handle.clone(), works: works.clone(), lane, router: None })
+    }
+
+    /// What manages its target: its buckets and their retention, its tokens, its tasks, deleting. Cheap; it may outlive
+    /// the client, and then answers [`Error::is_not_connected`].
+    #[must_use]
+    pub fn manage(&self) -> Manage {
+        Manage::of(&self.works)
     }
 
     /// What the client works with for its target.
@@ -665,6 +682,21 @@ impl Client {
         self.store().ok_or_else(|| Error::new(Kind::QueryFailed, message))
     }
 
+    /// The server that is asked something which only servers answer.
+    pub(crate) fn server(&self, what: &str) -> Result<Http, Error> {
+        if self.works().is_closing() {
+            return Err(Error::closed());
+        }
+        let message =
+            format!("{what} is not answered by the embedded store in this version; use a typed query");
+        self.works().http.clone().ok_or_else(|| Error::new(Kind::Unsupported, message))
+    }
+
+    /// The organisation of the target.
+    pub(crate) fn org(&self) -> &str {
+        self.works().config.org()
+    }
+
     fn selector(&self, measurement: &str, tags: &[(&str, &str)]) -> Selector {
         let all = Selector::bucket(&*self.lane.bucket).measurement(measurement);
         tags.iter().fold(all, |s, (k, v)| s.tag(*k, Matcher::equal(*v)))
@@ -798,6 +830,7 @@ impl Handle {
             works.wait_ended(grace);
         });
         for works in targets {
+            works.stop_requests();
             works.release_spool();
             works.count_abandoned();
         }

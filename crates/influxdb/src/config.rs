@@ -17,7 +17,7 @@ const FLUSH_INTERVAL_MAX: u64 = 3600;
 /// Longest time between syncs of the spool.
 const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
 /// The keys of the section: the seed's, then those of TLS and of the spool.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "enabled",
     "url",
     "kind",
@@ -27,6 +27,7 @@ const KEYS: [&str; 17] = [
     "batch_size",
     "flush_interval",
     "connect_strict",
+    "create_buckets",
     "ca_file",
     "certificate_file",
     "key_file",
@@ -70,6 +71,7 @@ pub struct Config {
     batch_size: usize,
     flush_interval: Duration,
     connect_strict: bool,
+    create_buckets: bool,
     tls: TlsFiles,
     spool: SpoolConfig,
     hurry: u32,
@@ -167,6 +169,12 @@ pub enum Target {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) String);
 
+impl Secret {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "(none)" } else { "***" })
@@ -187,6 +195,7 @@ impl Default for Config {
             batch_size: 100,
             flush_interval: Duration::from_secs(10),
             connect_strict: false,
+            create_buckets: false,
             tls: TlsFiles::default(),
             spool: SpoolConfig::default(),
             hurry: 1,
@@ -563,6 +572,10 @@ impl Config {
                 self.connect_strict =
                     value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
             }
+            "create_buckets" => {
+                self.create_buckets =
+                    value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
+            }
             "ca_file" => self.tls.ca = file(&text()?),
             "certificate_file" => self.tls.certificate = file(&text()?),
             "key_file" => self.tls.key = file(&text()?),
@@ -765,6 +778,14 @@ impl Config {
         self
     }
 
+    /// Whether a bucket that an InfluxDB 1 or 2 has not is made, to keep readings for ever, when there are readings for it.
+    /// Others make theirs themselves.
+    #[must_use]
+    pub fn with_create_buckets(mut self, create: bool) -> Self {
+        self.create_buckets = create;
+        self
+    }
+
     /// Trusts the authorities in a PEM file, in place of the system's.
     #[must_use]
     pub fn with_ca_file(mut self, file: impl Into<PathBuf>) -> Self {
@@ -818,6 +839,10 @@ impl Config {
 
     pub(crate) fn hurry(&self) -> u32 {
         self.hurry
+    }
+
+    pub(crate) fn creates_buckets(&self) -> bool {
+        self.create_buckets
     }
 
     pub(crate) fn is_strict(&self) -> bool {
@@ -1029,7 +1054,7 @@ fn environment(name: &str) -> Option<String> {
 /// A variable's text as the value the key takes.
 fn from_text(key: &str, text: &str) -> Value {
     match key {
-        "enabled" | "connect_strict" => match text.trim() {
+        "enabled" | "connect_strict" | "create_buckets" => match text.trim() {
             "true" | "1" => Value::Bool(true),
             "false" | "0" => Value::Bool(false),
             _ => Value::String(text.to_owned()),

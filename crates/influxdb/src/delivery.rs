@@ -3,8 +3,10 @@
 
 use crate::config::{Config, Secret};
 use crate::dialect::Place;
+use crate::error::Error;
 use crate::http::{Answer, Http, NoAnswer, Request};
 use crate::kind::ServerKind;
+use crate::manage;
 use crate::outcome::{self, Outcome};
 use crate::preflight;
 use crate::retry::Backoff;
@@ -64,6 +66,8 @@ pub(crate) struct Delivery {
     answers: u64,
     suspected: bool,
     troubled: bool,
+    /// The bucket was made, and no answer has shown yet that it is there.
+    created: bool,
 }
 
 /// Lines of a batch that go out together, by their places.
@@ -101,6 +105,7 @@ impl Delivery {
             answers: 0,
             suspected: false,
             troubled: false,
+            created: false,
         }
     }
 
@@ -229,6 +234,7 @@ impl Delivery {
             self.backoff.reset();
             self.answers += 1;
             self.suspected = false;
+            self.created = false;
             if std::mem::take(&mut self.troubled) {
                 events(Event::Ok);
             }
@@ -289,7 +295,12 @@ impl Delivery {
 
     /// Whether the server says that it is well.
     fn is_healthy(&self) -> bool {
-        self.http.send(Request::get("health")).is_ok_and(|a| a.status == 200)
+        let path = match self.kind {
+            // Its older versions have no other.
+            Some(ServerKind::InfluxDb1) => "ping",
+            _ => "health",
+        };
+        self.http.send(Request::get(path)).is_ok_and(|a| matches!(a.status, 200 | 204))
     }
 
     /// Follows once, to the same server only.
@@ -319,15 +330,27 @@ impl Delivery {
         if self.http.rest(after) { Step::Stopped } else { Step::Again(piece) }
     }
 
-    /// Waits for somebody to change a setting; a new token is tried at once.
+    /// Waits for somebody to change a setting; a new token is tried at once, and a bucket is made where that is allowed.
     fn hold(
         &mut self,
-        reason: String,
+        mut reason: String,
         setting: &'static str,
         piece: Piece,
         events: &mut dyn FnMut(Event),
     ) -> Step {
         self.troubled = true;
+        // One that was made and is still not there: no sooner again than it is tried again.
+        let just_created = std::mem::take(&mut self.created);
+        if setting == "bucket" && self.config.creates_buckets() && !just_created {
+            match self.create_bucket() {
+                Some(Ok(())) => {
+                    self.created = true;
+                    return Step::Again(piece);
+                }
+                Some(Err(why)) => reason = format!("{reason}; and it could not be made: {why}"),
+                None => {}
+            }
+        }
         self.forget();
         let mut left = self.backoff.held();
         events(Event::Held { reason, setting });
@@ -346,6 +369,17 @@ impl Delivery {
             }
         }
         Step::Again(piece)
+    }
+}
+
+impl Delivery {
+    /// Makes the bucket; `None` where the server makes its own, and when somebody stopped it.
+    fn create_bucket(&self) -> Option<Result<(), Error>> {
+        if !matches!(self.kind, Some(ServerKind::InfluxDb1 | ServerKind::InfluxDb2)) {
+            return None;
+        }
+        let made = manage::create_missing(&self.http, &self.place.org, &self.place.bucket);
+        self.http.wait(made).ok()
     }
 }
 

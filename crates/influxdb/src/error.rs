@@ -22,7 +22,12 @@ pub(crate) enum Kind {
     InvalidPoint,
     InvalidConfig,
     QueryFailed,
+    Unsupported,
     TimedOut,
+    NotFound,
+    Exists,
+    Unauthorized,
+    Refused,
 }
 
 impl Error {
@@ -97,10 +102,40 @@ impl Error {
         self.kind == Kind::QueryFailed
     }
 
+    /// True when the target cannot do this, whatever it holds; the message says what can.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.kind == Kind::Unsupported
+    }
+
     /// True when a deadline passed; what was accepted stays accepted.
     #[must_use]
     pub fn is_timed_out(&self) -> bool {
         self.kind == Kind::TimedOut
+    }
+
+    /// True when the thing that was named is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.kind == Kind::NotFound
+    }
+
+    /// True when there is one already.
+    #[must_use]
+    pub fn is_exists(&self) -> bool {
+        self.kind == Kind::Exists
+    }
+
+    /// True when the target does not know the token, or it has not the right to do this.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        self.kind == Kind::Unauthorized
+    }
+
+    /// True when the target would not do what it was asked to, for whatever reason.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self.kind, Kind::Refused | Kind::NotFound | Kind::Exists | Kind::Unauthorized)
     }
 
     /// True when the same call may succeed later without anybody changing it.

@@ -48,6 +48,9 @@
 //! While the target does not take readings and there is no spool, they wait in memory, up to 64 MiB; then calls are refused,
 //! as [`Error::is_retryable`].
 //!
+//! [`Client::manage`] makes buckets, sets how long their readings are kept, and does what else a server is managed by;
+//! `create_buckets` makes a bucket that a server has not when readings are for it.
+//!
 //! # Several targets
 //! A configuration may name further targets, servers or embedded stores, and rules ([`Route`]) that say by measurement, tag
 //! and [`Class`] which readings go where; one reading may go to several. Every bucket of every target has a lane and threads
@@ -65,42 +68,56 @@
 //! See [`Config`]: the section `influxdb` of a YAML file, and `GRAYLOGIC_INFLUXDB_*` over it.
 //!
 //! # Not supported
-//! - targets besides InfluxDB 2's `/api/v2/write`; questions to a server, and managing its buckets;
+//! - targets besides InfluxDB 2's `/api/v2/write`; questions to a server;
 //! - a spool on disk in front of the embedded store: readings that were accepted within the last 10 ms are lost by
 //!   `kill -9`;
 //! - Flux and other query languages; rules that change readings, or drop them.
 
+mod annotated_csv;
 mod client;
 mod config;
 mod delivery;
+mod deserialize;
 mod dialect;
 mod error;
 mod fanout;
+mod flux_query;
 mod http;
 mod kind;
 mod lane;
+mod manage;
 mod metrics;
 mod notify;
 mod outcome;
 mod preflight;
+mod refusal;
 mod retry;
 mod route;
 mod sender;
 mod stats;
+mod table;
 mod tls;
 mod translate;
 mod worker;
 mod yaml;
 
+pub use annotated_csv::FluxReader;
 pub use client::{Aggregate, Client, CloseReport, FlushReport, LatestValue, QuerySeries, SeriesHandle};
 pub use config::{Config, Target};
 pub use error::Error;
+pub use flux_query::{FluxQuery, FluxRaw, FluxRows};
 pub use graylogic_durable::{Level, SyncPolicy, WhenFull};
 pub use graylogic_line::{EncodeError, FieldRef, FieldValue, Point, Timestamp};
 pub use graylogic_store::{Store, Value};
 pub use kind::ServerKind;
+pub use manage::{
+    Action, Authorization, AuthorizationUpdate, Bucket, BucketUpdate, CreatedAuthorization, Downsampling,
+    HealthStatus, Manage, NewAuthorization, NewBucket, NewTask, Organization, Permission, Predicate,
+    ServerHealth, Setup, SetupResult, Task, TaskRun, TaskUpdate, Token,
+};
 pub use metrics::METRICS_CONTENT_TYPE;
 pub use notify::{RefusedLine, WriteError, WriteErrorKind};
 pub use preflight::{Check, Preflight, Verdict};
 pub use route::{Class, Route};
 pub use stats::{Health, Stats};
+pub use table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue};

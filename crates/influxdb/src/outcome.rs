@@ -78,15 +78,20 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
         // Nanoseconds are what every InfluxDB takes.
         400 if !permanent && said.message.contains("invalid precision") => held("url"),
         400 if is_about_org(&said.message) => held("org"),
+        // 3 Core has room for a few databases, and makes them by itself.
+        400..500 if said.message.contains("would exceed limit of") && said.message.contains("database") => {
+            held("bucket")
+        }
         400 | 422 => refused(named(), reason()),
         500..600 if permanent => refused(named(), reason()),
-        // Some buckets are there and have nothing behind them: 2.x for those of its own.
-        500..600 if said.message.contains("database not found") => held("bucket"),
+        // Some buckets are there and have nothing behind them: 2.x for those of its own. And 1.x answers so to a retention
+        // policy that is not there.
+        500..600 if is_about_bucket(&said.message) => held("bucket"),
         408 | 425 | 429 | 500..600 => Outcome::Retry {
             reason: reason(),
             after: after(),
-            // An overloaded server says nothing of the lines.
-            server_fault: !matches!(answer.status, 408 | 425 | 429 | 502..=504),
+            server_fault: !matches!(answer.status, 408 | 425 | 429 | 502..=504)
+                && !is_overload(&said.message),
         },
         _ => held("url"),
     }
@@ -121,6 +126,18 @@ fn not_found(message: &str) -> &'static str {
     }
 }
 
+fn is_about_bucket(message: &str) -> bool {
+    ["database not found", "retention policy not found"].iter().any(|text| message.contains(text))
+}
+
+/// An overloaded server says nothing of the lines: its cache is full until it has written it down, its disk is slow, or it is
+/// ending.
+fn is_overload(message: &str) -> bool {
+    ["cache-max-memory-size exceeded", "timeout", "write failed", "engine is closed"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
 fn is_about_org(message: &str) -> bool {
     ["either orgID or org", "id must have a length of 16 bytes", "invalid ID", "organization"]
         .iter()
@@ -129,15 +146,15 @@ fn is_about_org(message: &str) -> bool {
 }
 
 /// What the body of an answer says.
-struct Said {
-    message: String,
+pub(crate) struct Said {
+    pub(crate) message: String,
     /// Lines by their number in the request, from 1, with their text and the reason: InfluxDB 3.
     numbered: Vec<(usize, String, String)>,
-    is_page: bool,
+    pub(crate) is_page: bool,
 }
 
 impl Said {
-    fn of(answer: &Answer) -> Self {
+    pub(crate) fn of(answer: &Answer) -> Self {
         let text = String::from_utf8_lossy(&answer.body);
         let start = text.trim_start().get(..14).unwrap_or_default().to_lowercase();
         let is_page = answer.content_type.contains("text/html")
@@ -238,7 +255,7 @@ fn quotes<'a>(message: &'a str, lines: &HashMap<String, Vec<usize>>) -> Vec<(&'a
 }
 
 /// A reason of bounded length.
-fn shortened(text: &str) -> String {
+pub(crate) fn shortened(text: &str) -> String {
     let text = text.trim();
     match text.char_indices().find(|(i, c)| i + c.len_utf8() > REASON_BYTES_MAX) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -324,6 +341,9 @@ mod tests {
         assert_eq!(setting(404, r#"{"message":"bucket \"x\" not found"}"#), "bucket");
         assert_eq!(setting(404, r#"{"error":"database not found: \"x\""}"#), "bucket");
         assert_eq!(setting(404, r#"{"message":"organization name \"x\" not found"}"#), "org");
+        assert_eq!(setting(500, r#"{"error":"retention policy not found: week"}"#), "bucket");
+        let limit = r#"{"error":"Adding a new database would exceed limit of 5 databases"}"#;
+        assert_eq!(setting(422, limit), "bucket");
         assert_eq!(setting(404, "404 page not found"), "url");
         let old = Answer {
             status: 404,
@@ -350,6 +370,14 @@ mod tests {
             })
             .collect();
         assert_eq!(faults, [false, false, false, true, true, false, false, false, true]);
+        for overload in [
+            "unexpected error writing points to database: engine: cache-max-memory-size exceeded: (1/2)",
+            "unexpected error writing points to database: timeout",
+            "unexpected error writing points to database: write failed",
+        ] {
+            let outcome = check(500, overload, &lines);
+            assert!(matches!(outcome, Outcome::Retry { server_fault: false, .. }), "{overload}");
+        }
         assert!(matches!(check(413, "", &lines), Outcome::TooLarge(_)));
         assert!(matches!(check(500, "unable to parse points", &lines), Outcome::Unnamed(_)));
         let checksum = r#"{"message":"unable to read data: gzip: invalid checksum"}"#;

@@ -6,17 +6,25 @@ use crate::dialect::Place;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, NoAnswer, Request};
 use crate::kind::{Recognised, ServerKind, recognise};
+use crate::manage;
 use crate::outcome::{self, Outcome};
 use crate::retry::http_date;
+use crate::route::MAIN;
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
-use graylogic_store::{Store, StoreOptions};
+use graylogic_store::{State, Store, StoreOptions};
 use std::fmt;
+use std::path::Path;
+use std::time::Duration;
 
 /// Clocks that differ by more make readings fall into the wrong hour, and out of what a bucket keeps.
 const SKEW_SECONDS_MAX: i64 = 60;
 
-/// What was found out about a target, in the order it was asked. Shown, it is one line for each check.
+/// Each of the two questions is given up after this time: connecting strictly fails within ten seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was found out about the targets of a configuration, the main one first, in the order each was asked. Shown, it is
+/// one line for each check, and one before those of a further target that names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preflight {
     server: Option<Recognised>,
@@ -27,13 +35,15 @@ pub struct Preflight {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Check {
+    /// The name of the target; that of the section `influxdb` itself is `main`.
+    pub target: String,
     /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `store` for the embedded one.
     pub name: &'static str,
     /// How it is.
     pub verdict: Verdict,
     /// A sentence. For a fault it says what is wrong and names the setting to change.
     pub says: String,
-    /// The setting to change, as in `influxdb.token`; `None` when all is well, and when it is no setting.
+    /// The setting of the target to change, as in `influxdb.token`; `None` when all is well, and when it is no setting.
     pub setting: Option<&'static str>,
 }
 
@@ -58,26 +68,30 @@ impl Preflight {
         &self.checks
     }
 
-    /// The kind of the server, when it showed.
+    /// The kind of the main target's server, when it showed.
     #[must_use]
     pub fn server_kind(&self) -> Option<ServerKind> {
         self.server.as_ref().map(|s| s.kind)
     }
 
-    /// The version that the server says it has, without a leading `v`.
+    /// The version that the main target's server says it has, without a leading `v`.
     #[must_use]
     pub fn server_version(&self) -> Option<&str> {
         self.server.as_ref().map(|s| s.version.as_str()).filter(|v| !v.is_empty())
     }
 
-    /// The first fault; `None` when readings are taken.
+    /// The first fault; `None` when all targets take readings.
     #[must_use]
     pub fn fault(&self) -> Option<&Check> {
         self.checks.iter().find(|c| c.verdict == Verdict::Fault)
     }
 
+    fn push(&mut self, name: &'static str, verdict: Verdict, says: String, setting: Option<&'static str>) {
+        self.checks.push(Check { target: MAIN.to_owned(), name, verdict, says, setting });
+    }
+
     fn add(&mut self, name: &'static str, verdict: Verdict, says: impl Into<String>) {
-        self.checks.push(Check { name, verdict, says: says.into(), setting: None });
+        self.push(name, verdict, says.into(), None);
     }
 
     fn good(&mut self, name: &'static str, says: impl Into<String>) {
@@ -86,7 +100,7 @@ impl Preflight {
 
     /// Adds a fault, and everything behind it as not reached.
     fn ends(mut self, name: &'static str, setting: Option<&'static str>, says: impl Into<String>) -> Self {
-        self.checks.push(Check { name, verdict: Verdict::Fault, says: says.into(), setting });
+        self.push(name, Verdict::Fault, says.into(), setting);
         let behind = CHECKS.iter().skip_while(|c| **c != name).skip(1);
         for check in behind.filter(|c| **c != "TLS") {
             if !self.checks.iter().any(|c| c.name == *check) {
@@ -102,7 +116,12 @@ const CHECKS: [&str; 8] = ["address", "TLS", "kind", "clock", "token", "organisa
 
 impl fmt::Display for Preflight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut target = MAIN;
         for check in &self.checks {
+            if check.target != target {
+                target = &check.target;
+                writeln!(f, "target {target:?}:")?;
+            }
             let verdict = match check.verdict {
                 Verdict::Good => "ok",
                 Verdict::Warning => "WARNING",
@@ -117,13 +136,17 @@ impl fmt::Display for Preflight {
 
 /// What the server is: asked once, until somebody has reason to forget it. `None` when it does not show.
 pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnswer> {
-    if let Some(kind) = http.configured() {
-        return Ok(Some(Recognised { kind, version: String::new() }));
-    }
     if let Some(known) = http.recognised() {
         return Ok(Some(known));
     }
     let found = recognise(&http.fetch(Request::get("ping")).await?);
+    let found = match (http.configured(), found) {
+        (Some(kind), Some(found)) if kind != found.kind => {
+            return Err(NoAnswer::Unusable { reason: differs(http, kind, &found), setting: "kind" });
+        }
+        (Some(kind), None) => Some(Recognised { kind, version: String::new() }),
+        (_, found) => found,
+    };
     if let Some(found) = &found {
         tracing::debug!(server = http.base(), %found, "the server was recognised");
         http.set_recognised(Some(found.clone()));
@@ -131,9 +154,15 @@ pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnsw
     Ok(found)
 }
 
-/// Looks at all targets of a configuration that are switched on, at once, and returns what was found by their names, the
-/// main one first; waits for servers as long as their requests may take.
-pub(crate) fn look(config: &Config) -> Result<Vec<(String, Preflight)>, Error> {
+/// A server of another kind than the configuration says may take readings in a way that spoils them.
+fn differs(http: &Http, configured: ServerKind, found: &Recognised) -> String {
+    let (base, configured, right) = (http.base(), configured.key(), found.kind.key());
+    format!("{base} is {found}, but influxdb.kind says {configured}; set influxdb.kind to {right} or auto")
+}
+
+/// Looks at all targets of a configuration that are switched on, at once, the main one first; waits for servers as long as
+/// their requests may take.
+pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
     config.check_routes()?;
     let targets = config.targets();
     let looked: Vec<Result<Preflight, Error>> = std::thread::scope(|threads| {
@@ -150,15 +179,19 @@ pub(crate) fn look(config: &Config) -> Result<Vec<(String, Preflight)>, Error> {
         };
         looks.into_iter().map(looked).collect()
     });
-    let mut found = Vec::new();
+    let mut all = Preflight::default();
     for ((name, _), looked) in targets.into_iter().zip(looked) {
-        let mut preflight = looked.map_err(|e| e.of_target(&name))?;
-        for check in &mut preflight.checks {
-            check.says = as_named(&name, std::mem::take(&mut check.says));
+        let looked = looked.map_err(|e| e.of_target(&name))?;
+        if name == MAIN {
+            all.server = looked.server;
         }
-        found.push((name, preflight));
+        all.checks.extend(looked.checks.into_iter().map(|check| Check {
+            says: as_named(&name, check.says),
+            target: name.clone(),
+            ..check
+        }));
     }
-    Ok(found)
+    Ok(all)
 }
 
 /// Looks at one target, on a plain thread.
@@ -176,15 +209,74 @@ fn look_at(config: &Config) -> Result<Preflight, Error> {
     }
 }
 
+/// Looks at the embedded store, without making one.
+fn look_at_store(folder: &Path) -> Preflight {
+    let mut preflight = Preflight::default();
+    let shown = folder.display();
+    if !folder.join("store.sqlite").exists() {
+        match folder.ancestors().find(|f| f.exists()) {
+            Some(parent) if !parent.is_dir() => {
+                let says = format!("{} is no folder; name another in influxdb.url", parent.display());
+                return preflight.ends("store", Some("url"), says);
+            }
+            _ => preflight.good("store", format!("there is none in {shown} yet: connecting makes it")),
+        }
+        return preflight;
+    }
+    match Store::open(folder, StoreOptions::default()) {
+        Ok(store) => {
+            let state = store.stats().map(|stats| stats.state);
+            // It was only looked at: what it has to say was said.
+            let _closed = store.close();
+            match state {
+                Ok(State::Degraded(why)) => {
+                    return preflight.ends(
+                        "store",
+                        None,
+                        format!("the store in {shown} takes no readings: {why}"),
+                    );
+                }
+                Ok(_) => preflight.good("store", format!("the store in {shown} is well")),
+                Err(error) => return preflight.ends("store", None, error.to_string()),
+            }
+        }
+        Err(error) if error.is_locked() => preflight.add("store", Verdict::Warning, error.to_string()),
+        Err(error) => {
+            let says = format!("{error}; check influxdb.url, or look with `graylogic verify`");
+            return preflight.ends("store", Some("url"), says);
+        }
+    }
+    preflight
+}
+
 /// Fails with the first fault; for `connect_strict`.
 pub(crate) fn strict(config: &Config, http: &Http) -> Result<(), Error> {
     let http = http.clone();
-    on_a_thread(move |config| probe(config, &http), config)?
+    on_a_thread(move |config| judged(&ask_and_create(config, &http)), config)?
+}
+
+/// All checks of a server, where a bucket that is missing is made if that is allowed.
+fn ask_and_create(config: &Config, http: &Http) -> Preflight {
+    let mut preflight = ask(config, http);
+    let fault = preflight.checks.iter_mut().find(|c| c.verdict == Verdict::Fault && c.name == "bucket");
+    let Some(fault) = fault.filter(|_| config.creates_buckets()) else { return preflight };
+    match http.wait(manage::create_missing(http, config.org(), config.bucket())) {
+        Ok(Ok(())) => ask(config, http),
+        Ok(Err(why)) => {
+            fault.says = format!("{}; and it could not be made: {why}", fault.says);
+            preflight
+        }
+        Err(()) => preflight,
+    }
 }
 
 /// Whether the server takes readings, else why not; on a plain thread.
 pub(crate) fn probe(config: &Config, http: &Http) -> Result<(), Error> {
-    let preflight = ask(config, http);
+    judged(&ask(config, http))
+}
+
+/// Fails with the first fault; warnings are logged.
+fn judged(preflight: &Preflight) -> Result<(), Error> {
     for check in preflight.checks().iter().filter(|c| c.verdict == Verdict::Warning) {
         tracing::warn!(check = check.name, "{}", check.says);
     }
@@ -215,8 +307,10 @@ fn on_a_thread<T: Send + 'static>(
 fn ask(config: &Config, http: &Http) -> Preflight {
     let mut preflight = Preflight::default();
     let base = http.base();
+    // Never so short that a busy machine misses it.
+    let patience = Some((PATIENCE / config.hurry()).max(Duration::from_millis(250)));
     // Whether anybody is there, before anything that needs rights.
-    let ping = match http.send(Request::get("ping")) {
+    let ping = match http.send(Request { timeout: patience, ..Request::get("ping") }) {
         Ok(ping) => ping,
         Err(NoAnswer::Stopped) => return preflight.ends("address", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => {
@@ -237,11 +331,7 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     preflight.server.clone_from(&found);
     let kind = match (http.configured(), &found) {
         (Some(configured), Some(found)) if configured != found.kind => {
-            let says = format!(
-                "{base} is {found}, but influxdb.kind says {}; set influxdb.kind to {} or auto",
-                configured.key(),
-                found.kind.key()
-            );
+            let says = differs(http, configured, found);
             return preflight.ends("kind", Some("kind"), says);
         }
         (Some(configured), None) => {
@@ -260,8 +350,8 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     };
     look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
     let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
-    match http.send(place.write(kind, Vec::new(), false)) {
-        Ok(answer) => judge(preflight, &answer, kind, &place, base),
+    match http.send(Request { timeout: patience, ..place.write(kind, Vec::new(), false) }) {
+        Ok(answer) => judge(preflight, &answer, kind, &place, http),
         Err(NoAnswer::Stopped) => preflight.ends("write", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => preflight.ends("write", None, why),
         Err(NoAnswer::Unusable { reason, setting }) => {
@@ -312,15 +402,20 @@ fn judge(
     answer: &Answer,
     kind: ServerKind,
     place: &Place,
-    base: &str,
+    http: &Http,
 ) -> Preflight {
+    let base = http.base();
+    let token = match http.token().is_empty() {
+        true => "there is none in the configuration, and the server wants none",
+        false => "the server takes it",
+    };
     let Place { org, bucket } = place;
     let container =
         if kind == ServerKind::InfluxDb1 || kind == ServerKind::InfluxDb3 { "database" } else { "bucket" };
     match outcome::read(answer, &Batch::default(), &[], false, 0) {
         // An empty body is no line protocol for some: then everything before it was right.
         Outcome::Delivered | Outcome::Unnamed(_) | Outcome::Refused(_) | Outcome::Partial { .. } => {
-            preflight.good("token", "the server takes it");
+            preflight.good("token", token);
             if kind == ServerKind::InfluxDb2 {
                 preflight.good("organisation", format!("{org:?} is there"));
             }
@@ -342,7 +437,7 @@ fn judge(
             ),
         ),
         Outcome::Held { reason, setting: "org" } => {
-            preflight.good("token", "the server takes it");
+            preflight.good("token", token);
             preflight.ends(
                 "organisation",
                 Some("org"),
@@ -350,7 +445,7 @@ fn judge(
             )
         }
         Outcome::Held { reason, setting: "bucket" } => {
-            preflight.good("token", "the server takes it");
+            preflight.good("token", token);
             if kind == ServerKind::InfluxDb2 {
                 preflight.good("organisation", format!("{org:?} is there"));
             }
@@ -390,11 +485,14 @@ mod tests {
         let off = Config::remote("http://127.0.0.1:9").unwrap().with_enabled(false);
         let config = main.with_further_target("office", office).with_further_target("off", off);
         let found = look(&config).unwrap();
-        let faults: Vec<(&str, Option<&str>)> =
-            found.iter().map(|(name, p)| (name.as_str(), p.fault().map(|c| c.name))).collect();
-        assert_eq!(faults, [("main", None), ("office", Some("address"))]);
-        let says = &found[1].1.fault().unwrap().says;
-        assert!(says.ends_with("or change influxdb.targets.office.url"), "{says}");
+        let mut checks: Vec<(&str, &str)> = found.checks().iter().map(|c| (&*c.target, c.name)).collect();
+        checks.truncate(2);
+        assert_eq!(checks, [("main", "store"), ("office", "address")]);
+        assert!(found.checks().iter().all(|c| c.target != "off"));
+        let fault = found.fault().unwrap();
+        assert_eq!((&*fault.target, fault.name), ("office", "address"));
+        assert!(fault.says.ends_with("or change influxdb.targets.office.url"), "{}", fault.says);
+        assert_eq!(found.to_string().lines().nth(1), Some("target \"office\":"));
         let no_file = Config::remote("https://127.0.0.1:9").unwrap().with_ca_file(folder.path().join("none"));
         let error = look(&config.with_further_target("tls", no_file)).unwrap_err().to_string();
         assert!(error.starts_with("target \"tls\": influxdb.targets.tls.ca_file"), "{error}");

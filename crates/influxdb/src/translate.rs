@@ -55,8 +55,9 @@ pub(crate) fn translate(kind: ServerKind, batch: &Batch) -> Option<Translated> {
 fn line(encoder: &Encoder, text: &[u8], out: &mut Vec<u8>) -> Line {
     let is_vm = encoder.dialect() == Dialect::Vm;
     // Only these are read differently, so most lines are not even parsed.
-    let may_differ = |b: &u8| *b == b'\\' || (is_vm && *b == b'"');
-    if !text.iter().any(may_differ) && !(is_vm && ends_before_1970(text)) {
+    let differs = |b: &u8| *b == b'\\' || (is_vm && *b == b'"');
+    let may_differ = text.iter().any(differs) || (is_vm && ends_before_1970(text));
+    if !may_differ {
         return Line::Same;
     }
     // Every line in the spool has its time.
@@ -140,19 +141,19 @@ mod tests {
             check(kind, windows, windows, "");
         }
         for kind in [InfluxDb3, VictoriaMetrics] {
-            check(kind, windows, r"m,path=C:\\x f=1 5", "");
-            check(kind, r"m\ 1,a\,b=c\=d f\ 1=1 5", r"m\ 1,a\,b=c\=d f\ 1=1 5", "");
+            check(kind, windows, r"m,path=C:\\x f=1.0 5", "");
+            check(kind, r"m\ 1,a\,b=c\=d f\ 1=1 5", r"m\ 1,a\,b=c\=d f\ 1=1.0 5", "");
         }
-        check(InfluxDb3, r#"m s="say \"hi\"",f=1 5"#, r#"m s="say \"hi\"",f=1 5"#, "");
+        check(InfluxDb3, r#"m s="say \"hi\"",f=1 5"#, r#"m s="say \"hi\"",f=1.0 5"#, "");
         check(InfluxDb3, "m f=1 -5", "m f=1 -5", "");
         let vm = |line, expected, why| check(VictoriaMetrics, line, expected, why);
-        vm(r#"m,d=a f=1,s="x",g=2i 5"#, "m,d=a f=1,g=2i 5", "VictoriaMetrics holds no texts: field \"s\"");
+        vm(r#"m,d=a f=1,s="x",g=2i 5"#, "m,d=a f=1.0,g=2i 5", "VictoriaMetrics holds no texts: field \"s\"");
         vm(r#"m s="x",t="a b, c=1" 5"#, "", "VictoriaMetrics holds no texts: fields \"s\", \"t\"");
         for time in ["0", "-1", "-1700000000000000000"] {
             let line = format!("m f=1 {time}");
             let refused = translate(VictoriaMetrics, &batch(&[&line])).unwrap().refused;
-            assert!(refused[0].1.contains("1970"), "{refused:?}");
+            assert!(refused[0].1.contains("would store the present"), "{refused:?}");
         }
-        vm("m-0,t=-1 f=-1 5", "m-0,t=-1 f=-1 5", "");
+        vm("m-0,t=-1 f=-1 5", "m-0,t=-1 f=-1 5", ""); // the same, not even read
     }
 }

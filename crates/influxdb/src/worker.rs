@@ -81,6 +81,11 @@ impl Works {
     /// Ends everything now.
     pub(crate) fn abandon(&self) {
         self.lanes().iter().for_each(|lane| lane.queue.abandon());
+        self.stop_requests();
+    }
+
+    /// Ends what is still asked.
+    pub(crate) fn stop_requests(&self) {
         if let Some(http) = &self.http {
             http.stop().stop();
         }

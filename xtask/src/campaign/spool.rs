@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const READINGS: u64 = 200_000;
-/// Readings that meet a server too old for them.
+/// Readings that meet a server without their database.
 const READINGS_HELD: u64 = 1000;
 const FIRST_MILLISECOND: u64 = 1_700_000_000_000;
 const START_MAX: Duration = Duration::from_secs(20);
@@ -50,17 +50,19 @@ pub(super) struct Programs {
     pub(super) influxd: PathBuf,
 }
 
-/// Runs both parts in a folder of their own.
+/// Runs all parts, each in a folder of its own.
 pub(super) fn run(programs: &Programs, folder: &Path) -> Result<(), String> {
-    killed(programs, &folder.join("killed"))?;
-    too_old(programs, &folder.join("too-old"))
+    killed(programs, Product::VictoriaMetrics, &folder.join("killed-victoria-metrics"))?;
+    killed(programs, Product::InfluxDb, &folder.join("killed-influxdb"))?;
+    held(programs, &folder.join("held"))
 }
 
 /// 200,000 readings while somebody kills the server and the writer.
-fn killed(programs: &Programs, folder: &Path) -> Result<(), String> {
+fn killed(programs: &Programs, product: Product, folder: &Path) -> Result<(), String> {
     let spool = make(folder)?.join("spool");
     let began = Instant::now();
-    let mut server = Server::victoria_metrics(&programs.victoria_metrics, folder)?;
+    let mut server = Server::of(product, programs, folder)?;
+    server.make_database()?;
     let writer = |server: &Server, first: u64| {
         Writer::start(&programs.promises, &server.url(), &spool, first, READINGS.saturating_sub(first))
     };
@@ -95,8 +97,9 @@ fn killed(programs: &Programs, folder: &Path) -> Result<(), String> {
     let safe: u64 = lives.iter().map(|l| l.safe - l.first).sum();
     println!(
         "campaign spool: {READINGS} readings, {safe} of them said to be safe by {} processes; {there} are in \
-         VictoriaMetrics, {again} came twice; {} troubles in {:.1} s",
+         {}, {again} came twice; {} troubles in {:.1} s",
         lives.len(),
+        product.name(),
         TROUBLE.len(),
         began.elapsed().as_secs_f64()
     );
@@ -108,8 +111,12 @@ fn killed(programs: &Programs, folder: &Path) -> Result<(), String> {
 /// VictoriaMetrics answers 204 for what is in its memory, and writes it to its files seconds later: what it loses of that
 /// in a `kill -9` no client can know. So the writer is made to stand still, whatever it is doing, and the server to
 /// write all that it took to its files, which a snapshot does: then everything it answered for must be there after the
-/// kill, and what it did not answer for must come again.
+/// kill, and what it did not answer for must come again. InfluxDB syncs what it answers for, and is killed as it is.
 fn kill(server: &mut Server, life: &Writer) -> Result<(), String> {
+    if server.product == Product::InfluxDb {
+        server.kill();
+        return Ok(());
+    }
     signal("STOP", life.child.id())?;
     loop {
         let settled = server.settled()?;
@@ -173,36 +180,33 @@ fn judge(server: &Server, lives: &[Said]) -> Result<(u64, u64), String> {
     Ok((there, times.iter().map(|n| u64::from(n.saturating_sub(1))).sum()))
 }
 
-/// InfluxDB 1.6 has no `/api/v2/write`: the readings wait, the client says why in a sentence, and they go to the next
-/// server that the configuration names, because a lane is of a bucket and not of an address.
-fn too_old(programs: &Programs, folder: &Path) -> Result<(), String> {
+/// InfluxDB 1 has no such database: the readings wait, the client says why in a sentence, and they go to the next server
+/// that the configuration names, because a lane is of a bucket and not of an address.
+fn held(programs: &Programs, folder: &Path) -> Result<(), String> {
     let spool = make(folder)?.join("spool");
-    let mut old = Server::influxd(&programs.influxd, folder)?;
-    let life = Writer::start(&programs.promises, &old.url(), &spool, 0, READINGS_HELD)?;
+    let mut first = Server::of(Product::InfluxDb, programs, folder)?;
+    let life = Writer::start(&programs.promises, &first.url(), &spool, 0, READINGS_HELD)?;
     life.wait(|said| said.safe == READINGS_HELD && !said.health.is_empty())?;
     let held = life.end_because_told()?;
-    old.end()?;
-    // But for the last number of its version.
-    let starts = "Held(\"url\") the server answered 404: 404 page not found; it is InfluxDB 1.6.";
-    let ends = ", and api/v2/write is in 1.8 and later only";
-    let is_clear = |health: &String| health.starts_with(starts) && health.ends_with(ends);
-    if held.health.len() != 1 || !held.health.iter().all(is_clear) {
-        return Err(format!("campaign spool: the client said {:?} in place of {starts}x{ends}", held.health));
+    first.end()?;
+    let sentence = r#"Held("bucket") the server answered 404: database not found: "house""#;
+    if held.health != [sentence] {
+        return Err(format!("campaign spool: the client said {:?} in place of {sentence}", held.health));
     }
     if held.ended != [READINGS_HELD, 0, 0, 0, 0, 0, READINGS_HELD] {
-        return Err(format!("campaign spool: not all readings wait for a newer server: {held:?}"));
+        return Err(format!("campaign spool: not all readings wait for their database: {held:?}"));
     }
-    let mut new = Server::victoria_metrics(&programs.victoria_metrics, folder)?;
+    let mut new = Server::of(Product::VictoriaMetrics, programs, folder)?;
     let next = Writer::start(&programs.promises, &new.url(), &spool, READINGS_HELD, 0)?.end_by_itself()?;
     let there = new.readings()?.len() as u64;
     new.end()?;
     if next.ended != [0, READINGS_HELD, READINGS_HELD, 0, 0, 0, 0] || there != READINGS_HELD {
         return Err(format!(
-            "campaign spool: {there} of {READINGS_HELD} readings came to the newer server: {next:?}"
+            "campaign spool: {there} of {READINGS_HELD} readings came to the next server: {next:?}"
         ));
     }
     println!(
-        "campaign spool: {READINGS_HELD} readings held by InfluxDB 1.6 ({}), then delivered to another server",
+        "campaign spool: {READINGS_HELD} readings held by InfluxDB 1 ({}), then delivered to another server",
         held.health[0]
     );
     Ok(())
@@ -218,8 +222,26 @@ fn signal(name: &str, process: u32) -> Result<(), String> {
     crate::run("campaign spool: send a signal", Command::new("sh").args(["-c", &signal]))
 }
 
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Product {
+    VictoriaMetrics,
+    /// Of Debian's version, 1.6.
+    InfluxDb,
+}
+
+impl Product {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::VictoriaMetrics => "VictoriaMetrics",
+            Self::InfluxDb => "InfluxDB 1",
+        }
+    }
+}
+
 /// A server, on a port of its own that it keeps when it is started again. Killed when dropped.
-struct Server {
+pub(super) struct Server {
+    product: Product,
     program: PathBuf,
     arguments: Vec<String>,
     port: u16,
@@ -229,6 +251,13 @@ struct Server {
 }
 
 impl Server {
+    pub(super) fn of(product: Product, programs: &Programs, folder: &Path) -> Result<Self, String> {
+        match product {
+            Product::VictoriaMetrics => Self::victoria_metrics(&programs.victoria_metrics, folder),
+            Product::InfluxDb => Self::influxd(&programs.influxd, folder),
+        }
+    }
+
     fn victoria_metrics(program: &Path, folder: &Path) -> Result<Self, String> {
         let port = free_port()?;
         let arguments = vec![
@@ -238,7 +267,8 @@ impl Server {
             "-memory.allowedBytes=256MB".to_owned(),
             "-loggerLevel=ERROR".to_owned(),
         ];
-        let mut server = Self { program: program.to_owned(), arguments, port, page: "/health", child: None };
+        let (product, program) = (Product::VictoriaMetrics, program.to_owned());
+        let mut server = Self { product, program, arguments, port, page: "/health", child: None };
         server.start()?;
         Ok(server)
     }
@@ -256,12 +286,13 @@ impl Server {
         std::fs::write(&file, settings)
             .map_err(|e| format!("campaign spool: write {}: {e}", file.display()))?;
         let arguments = vec!["run".to_owned(), "-config".to_owned(), file.display().to_string()];
-        let mut server = Self { program: program.to_owned(), arguments, port, page: "/ping", child: None };
+        let (product, program) = (Product::InfluxDb, program.to_owned());
+        let mut server = Self { product, program, arguments, port, page: "/ping", child: None };
         server.start()?;
         Ok(server)
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
@@ -293,7 +324,7 @@ impl Server {
     }
 
     /// Asks it to end, as an init system does.
-    fn end(&mut self) -> Result<(), String> {
+    pub(super) fn end(&mut self) -> Result<(), String> {
         let Some(child) = &mut self.child else { return Ok(()) };
         signal("TERM", child.id())?;
         let until = Instant::now() + STOP_MAX;
@@ -310,12 +341,25 @@ impl Server {
         Ok(())
     }
 
-    /// The body of a page. HTTP/1.0: it ends where the connection does.
+    /// Makes what the readings go to, where there is such a thing.
+    pub(super) fn make_database(&self) -> Result<(), String> {
+        if self.product == Product::InfluxDb {
+            self.ask("POST", "/query?q=CREATE%20DATABASE%20house")?;
+        }
+        Ok(())
+    }
+
     fn get(&self, target: &str) -> Result<String, String> {
+        self.ask("GET", target)
+    }
+
+    /// The body of a page. HTTP/1.0: it ends where the connection does.
+    fn ask(&self, method: &str, target: &str) -> Result<String, String> {
         let failed = |e: &dyn std::fmt::Display| format!("campaign spool: ask for {target}: {e}");
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(|e| failed(&e))?;
         stream.set_read_timeout(Some(START_MAX)).map_err(|e| failed(&e))?;
-        stream.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes()).map_err(|e| failed(&e))?;
+        let request = format!("{method} {target} HTTP/1.0\r\nAccept: application/csv\r\n\r\n");
+        stream.write_all(request.as_bytes()).map_err(|e| failed(&e))?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map_err(|e| failed(&e))?;
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
@@ -353,20 +397,28 @@ impl Server {
         Ok(counts)
     }
 
-    /// All that is in VictoriaMetrics: milliseconds, device and watts.
+    /// All that is in it: milliseconds, device and watts.
     fn readings(&self) -> Result<Vec<(u64, String, f64)>, String> {
-        self.get("/internal/force_flush")?;
-        let csv = self.get(
-            "/api/v1/export/csv?format=__timestamp__:unix_ms,device_id,__value__,__name__&match[]=%7B__name__!=%22%22%7D&start=0&end=4000000000",
-        )?;
+        let csv = match self.product {
+            Product::VictoriaMetrics => {
+                self.get("/internal/force_flush")?;
+                self.get(
+                    "/api/v1/export/csv?format=__timestamp__:unix_ms,device_id,__value__,__name__&match[]=%7B__name__!=%22%22%7D&start=0&end=4000000000",
+                )?
+            }
+            Product::InfluxDb => {
+                self.get("/query?db=house&epoch=ms&q=SELECT%20device_id,power_watts%20FROM%20energy")?
+            }
+        };
         let row = |line: &str| match line.split(',').collect::<Vec<_>>()[..] {
-            [time, device, watts, "energy_power_watts"] => {
+            [time, device, watts, "energy_power_watts"] | ["energy", "", time, device, watts] => {
                 Some((time.parse().ok()?, device.to_owned(), watts.parse().ok()?))
             }
             _ => None,
         };
         let foreign = |line: &str| format!("campaign spool: nobody wrote {line:?}");
-        csv.lines().map(|line| row(line).ok_or_else(|| foreign(line))).collect()
+        let heads = csv.lines().take_while(|line| line.starts_with("name,tags,")).count();
+        csv.lines().skip(heads).map(|line| row(line).ok_or_else(|| foreign(line))).collect()
     }
 }
 

@@ -129,6 +129,8 @@ pub struct Hostile {
     pub seen: Arc<Mutex<Seen>>,
     pub script: Arc<Mutex<VecDeque<Do>>>,
     pub healthy: Arc<AtomicBool>,
+    /// What it answers to `GET /ping`, when that is not what it answers to every GET.
+    pub ping: Arc<Mutex<Option<String>>>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -157,11 +159,13 @@ impl Hostile {
             seen: Arc::default(),
             script: Arc::default(),
             healthy: Arc::new(AtomicBool::new(true)),
+            ping: Arc::default(),
             stopped: Arc::default(),
         };
         let judge: Arc<Judge> = Arc::new(judge);
         let (seen, script) = (hostile.seen.clone(), hostile.script.clone());
         let (healthy, stopped) = (hostile.healthy.clone(), hostile.stopped.clone());
+        let ping = hostile.ping.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::Relaxed) {
@@ -169,8 +173,8 @@ impl Hostile {
                 }
                 let Ok(stream) = stream else { continue };
                 let (seen, script, judge) = (seen.clone(), script.clone(), judge.clone());
-                let healthy = healthy.clone();
-                std::thread::spawn(move || connection(stream, &seen, &script, &*judge, &healthy));
+                let (healthy, ping) = (healthy.clone(), ping.clone());
+                std::thread::spawn(move || connection(stream, &seen, &script, &*judge, &healthy, &ping));
             }
         });
         hostile
@@ -207,6 +211,7 @@ fn connection(
     script: &Mutex<VecDeque<Do>>,
     judge: &Judge,
     healthy: &AtomicBool,
+    ping: &Mutex<Option<String>>,
 ) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
@@ -235,6 +240,11 @@ fn connection(
         }
         let Some(request) = head.body(&mut reader) else { return };
         if is_get {
+            let ping = ping.lock().unwrap().clone().filter(|_| request.target.starts_with("/ping"));
+            if let Some(ping) = ping {
+                let _gone = stream.write_all(ping.as_bytes());
+                continue;
+            }
             let status = if healthy.load(Ordering::Relaxed) { "200 OK" } else { "503 no" };
             let _gone = stream.write_all(answer(status, "", "{}").as_bytes());
             continue;

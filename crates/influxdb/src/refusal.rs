@@ -1,0 +1,109 @@
+//! What a server says when it refuses a request: its code and its message, whichever way it puts them. Pure.
+
+use serde_json::Value;
+
+/// Longer messages are cut.
+const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Code and message of an answer that is no success. InfluxDB 2 sends `{"code", "message"}`, InfluxDB 1 and 3 send
+/// `{"error"}`, proxies send text or a web page, and some send nothing. The code is one of InfluxDB 2's words, by the
+/// status where the answer has none.
+pub(crate) fn server_error(status: u16, body: &[u8]) -> (String, String) {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let said = |name: &str| json.as_ref()?.get(name)?.as_str().filter(|s| !s.is_empty()).map(str::to_owned);
+    let code = said("code").unwrap_or_else(|| code_of(status).to_owned());
+    let message = said("message").or_else(|| said("error")).unwrap_or_else(|| {
+        let text = String::from_utf8_lossy(body);
+        let text = text.trim();
+        let is_page = text.starts_with('<');
+        match text {
+            "" => format!("the server answered {status} and said nothing"),
+            _ if is_page => format!("the server answered {status} with a web page"),
+            text => text.to_owned(),
+        }
+    });
+    (code, shortened(message))
+}
+
+/// InfluxDB 2's word for a status.
+fn code_of(status: u16) -> &'static str {
+    match status {
+        400 => "invalid",
+        401 => "unauthorized",
+        403 => "forbidden",
+        404 => "not found",
+        405 => "method not allowed",
+        413 => "request too large",
+        422 => "unprocessable entity",
+        429 => "too many requests",
+        501 => "not implemented",
+        503 => "unavailable",
+        500..600 => "internal error",
+        _ => "unknown",
+    }
+}
+
+/// A text of bounded length.
+pub(crate) fn shortened(mut text: String) -> String {
+    if text.len() > MESSAGE_BYTES_MAX {
+        let mut end = MESSAGE_BYTES_MAX;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_refuse_gives_a_code_and_a_message() {
+        let cases: [(u16, &str, &str, &str); 10] = [
+            (404, r#"{"code":"not found","message":"bucket not found"}"#, "not found", "bucket not found"),
+            (422, "{\n\t\"code\": \"conflict\",\n\t\"message\": \"x\"\n}", "conflict", "x"),
+            (401, r#"{"error":"authorization failed"}"#, "unauthorized", "authorization failed"),
+            (400, r#"{"error":"error parsing query","code":400}"#, "invalid", "error parsing query"),
+            (502, "Bad Gateway\n", "internal error", "Bad Gateway"),
+            (503, "", "unavailable", "the server answered 503 and said nothing"),
+            (404, "<html><p>no</p></html>", "not found", "the server answered 404 with a web page"),
+            (500, r#"{"code":"internal error","message":""}"#, "internal error", ""),
+            (400, r#"["no"]"#, "invalid", r#"["no"]"#),
+            (418, "\u{fffd}", "unknown", "\u{fffd}"),
+        ];
+        for (status, body, code, message) in cases {
+            let said = server_error(status, body.as_bytes());
+            assert_eq!(said.0, code, "{status} {body}");
+            let message = if message.is_empty() { body } else { message };
+            assert_eq!(said.1, message, "{status} {body}");
+        }
+        assert_eq!(server_error(418, b"\xff").1, "\u{fffd}");
+        let long = server_error(400, "ü".repeat(9000).as_bytes()).1;
+        assert_eq!((long.len(), long.ends_with("ü…")), (MESSAGE_BYTES_MAX + '…'.len_utf8(), true));
+    }
+
+    #[test]
+    fn recorded_refusals_are_read_in_the_servers_words() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/flux-csv");
+        let mut count = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            let recorded: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            let body = recorded["body"].to_string();
+            let status = u16::try_from(recorded["status"].as_u64().unwrap()).unwrap();
+            let (code, message) = server_error(status, body.as_bytes());
+            assert_eq!(code, recorded["body"]["code"].as_str().unwrap(), "{path:?}");
+            assert_eq!(message, recorded["body"]["message"].as_str().unwrap(), "{path:?}");
+            // The words for the status alone are the server's too.
+            assert_eq!(server_error(status, b"").0, code, "{path:?}");
+            count += 1;
+        }
+        assert!(count >= 5);
+    }
+}

@@ -1,0 +1,292 @@
+//! Servers of every kind, as far as their answers to pings and writes go: each is recognised and written to in its own way,
+//! and each fault of a configuration is one sentence of its own.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod hostile;
+
+use graylogic_influxdb::{
+    Client, Config, Health, Level, Point, Preflight, ServerKind, Timestamp, Verdict, WriteErrorKind,
+};
+use hostile::{Hostile, Request, answer, message};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// What each kind answers to a ping.
+fn ping(kind: ServerKind) -> String {
+    let body = r#"{"version":"3.8.0","revision":"abc","process_id":"1"}"#;
+    match kind {
+        ServerKind::InfluxDb1 => answer("204 No Content", "X-Influxdb-Version: 1.8.10\r\n", ""),
+        ServerKind::InfluxDb2 => answer("204 No Content", "X-Influxdb-Version: v2.8.0\r\n", ""),
+        ServerKind::InfluxDb3 => answer("200 OK", "X-Influxdb-Build: Core\r\n", body),
+        ServerKind::VictoriaMetrics => answer("204 No Content", "X-Server-Hostname: vm\r\n", ""),
+        other => panic!("{other}"),
+    }
+}
+
+/// Where each kind takes the lines of bucket `house`, and how it wants the token `me:secret`.
+fn way(kind: ServerKind) -> (&'static str, &'static str) {
+    match kind {
+        ServerKind::InfluxDb1 => ("/write?db=house&precision=ns", "Basic bWU6c2VjcmV0"),
+        ServerKind::InfluxDb2 => ("/api/v2/write?org=graylogic&bucket=house&precision=ns", "Token me:secret"),
+        ServerKind::InfluxDb3 => {
+            ("/api/v3/write_lp?db=house&accept_partial=true&precision=nanosecond", "Bearer me:secret")
+        }
+        ServerKind::VictoriaMetrics => ("/api/v2/write?db=house&precision=ns", "Basic bWU6c2VjcmV0"),
+        other => panic!("{other}"),
+    }
+}
+
+/// A server of a kind, which takes writes only as that kind does.
+fn server(kind: ServerKind) -> Hostile {
+    let server = Hostile::judging(move |request| wrong_way(kind, request).map(|no| (no, Vec::new())));
+    *server.ping.lock().unwrap() = Some(ping(kind));
+    server
+}
+
+fn wrong_way(kind: ServerKind, request: &Request) -> Option<String> {
+    let (target, token) = way(kind);
+    if request.token.as_deref() != Some(token) {
+        return Some(message("401 Unauthorized", "unauthorized access"));
+    }
+    (request.target != target).then(|| answer("404 Not Found", "", "404 page not found"))
+}
+
+fn config(server: &Hostile, spool: Option<&Path>) -> Config {
+    Config::remote(&server.url())
+        .unwrap()
+        .with_bucket("house")
+        .with_token("me:secret")
+        .with_spool(spool.map(Into::into))
+        .with_hurry(20)
+        .with_batches(100, Duration::from_millis(1))
+}
+
+fn kinds() -> [ServerKind; 4] {
+    [ServerKind::InfluxDb1, ServerKind::InfluxDb2, ServerKind::InfluxDb3, ServerKind::VictoriaMetrics]
+}
+
+#[test]
+fn every_kind_is_recognised_and_written_to_in_its_own_way() {
+    for kind in kinds() {
+        for configured in [None, Some(kind)] {
+            let server = server(kind);
+            let client = Client::connect(&config(&server, None).with_server_kind(configured)).unwrap();
+            let time = Timestamp::from_nanos(1_700_000_000_000_000_000);
+            client.write_energy_metric_at("hvac", 450.0, None, time).unwrap();
+            client.flush(Level::Delivered, SOON).unwrap();
+            client.health_check(SOON).unwrap();
+            let report = client.close(SOON).unwrap();
+            assert_eq!((report.delivered, report.rejected), (1, 0), "{kind}");
+            assert_eq!(server.stored(), ["energy,device_id=hvac power_watts=450.0 1700000000000000000"]);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_hides_what_it_is_is_taken_for_influxdb_2() {
+    for (status, body) in [("200 OK", "{}"), ("404 Not Found", "no"), ("502 Bad Gateway", ""), ("401 No", "")]
+    {
+        let server = server(ServerKind::InfluxDb2);
+        *server.ping.lock().unwrap() = Some(answer(status, "", body));
+        let client = Client::connect(&config(&server, None)).unwrap();
+        client.write_phm_metric("pump", "hours", 1.0).unwrap();
+        client.flush(Level::Delivered, SOON).unwrap();
+        client.close(SOON).unwrap();
+    }
+}
+
+#[test]
+fn what_waited_for_one_server_is_put_into_the_words_of_another() {
+    let spool = tempfile::tempdir().unwrap();
+    let first = server(ServerKind::InfluxDb2);
+    first.healthy.store(false, std::sync::atomic::Ordering::Relaxed);
+    let refusing = Hostile::new(|_| Some(answer("503 no", "", "")));
+    let before = Client::connect(&config(&refusing, Some(spool.path()))).unwrap();
+    let time = |n: i64| Timestamp::from_nanos(1_700_000_000_000_000_000 + n);
+    let point = Point::new("m").tag("path", r"C:\x").field("f", 1.5).field("text", "on");
+    before.write_point(&point.timestamp(time(1))).unwrap();
+    before.write_point(&Point::new("m").field("text", "only").timestamp(time(2))).unwrap();
+    before.write_point(&Point::new("m").field("f", 2.5).timestamp(time(-1_800_000_000_000_000_000))).unwrap();
+    before.flush(Level::Durable, SOON).unwrap();
+    assert_eq!(before.close(Duration::ZERO).unwrap().spooled, 3);
+
+    let server = server(ServerKind::VictoriaMetrics);
+    let client = Client::connect(&config(&server, Some(spool.path()))).unwrap();
+    let news: Arc<Mutex<Vec<(WriteErrorKind, String)>>> = Arc::default();
+    let heard = news.clone();
+    client.set_on_error(move |e| {
+        heard.lock().unwrap().extend(e.first.iter().map(|l| (e.kind, format!("{}: {}", l.text, l.reason))));
+    });
+    client.write_device_metric_at("d", "level", 1.0, time(3)).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    let stats = client.stats();
+    // The one of before waits no longer than the one of now.
+    assert!((0..2000).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        client.stats().waiting == 0
+    }));
+    client.close(SOON).unwrap();
+    let mut stored = server.stored();
+    stored.sort();
+    assert_eq!(
+        stored,
+        [
+            "device_metrics,device_id=d,measurement=level value=1.0 1700000000000000003",
+            r"m,path=C:\\x f=1.5 1700000000000000001",
+        ]
+    );
+    let mut news = news.lock().unwrap().clone();
+    news.sort_by_key(|n| n.1.clone());
+    let texts: Vec<&str> = news.iter().map(|n| n.1.as_str()).collect();
+    assert!(texts[0].contains("f=2.5") && texts[0].contains("would store the present"), "{texts:?}");
+    assert!(texts[1].contains("only") && texts[1].contains("VictoriaMetrics holds no texts: field \"text\""));
+    assert!(texts[2].starts_with(r"m,path=C:\x") && texts[2].contains("field \"text\""), "{texts:?}");
+    assert_eq!(news.iter().filter(|n| n.0 == WriteErrorKind::Altered).count(), 1);
+    assert_eq!(stats.rejected + stats.delivered + stats.waiting, 4);
+}
+
+#[test]
+fn exactly_the_lines_that_influxdb_3_names_are_refused() {
+    let server = Hostile::judging(|request| {
+        let bad: Vec<usize> =
+            (0..request.lines.len()).filter(|i| request.lines[*i].contains("bad")).collect();
+        let entry = |i: &usize| serde_json::json!({ "original_line": request.lines[*i], "line_number": i + 1, "error_message": "no such column" });
+        let data: Vec<_> = bad.iter().map(entry).collect();
+        let body = serde_json::json!({ "error": "partial write of line protocol occurred", "data": data });
+        let kept = request.lines.iter().filter(|l| !l.contains("bad")).cloned().collect();
+        (!bad.is_empty()).then(|| (answer("400 Bad Request", "", &body.to_string()), kept))
+    });
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::InfluxDb3));
+    let client = Client::connect(&config(&server, None)).unwrap();
+    let reasons: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = reasons.clone();
+    client.set_on_error(move |e| heard.lock().unwrap().extend(e.first.iter().map(|l| l.reason.clone())));
+    for i in 0..50 {
+        let device = if i % 10 == 3 { format!("bad-{i}") } else { format!("good-{i}") };
+        client.write_device_metric(&device, "level", 1.0).unwrap();
+    }
+    client.flush(Level::Delivered, SOON).unwrap();
+    let report = client.close(SOON).unwrap();
+    assert_eq!((report.delivered, report.rejected), (45, 5));
+    assert_eq!(*reasons.lock().unwrap(), ["no such column"; 5]);
+    let stored: std::collections::BTreeSet<String> = server.stored().into_iter().collect();
+    assert_eq!(stored.len(), 45);
+}
+
+/// The first fault that is found, as check, setting and sentence.
+fn fault(config: &Config) -> (Preflight, &'static str, Option<&'static str>, String) {
+    let preflight = Client::preflight(config).unwrap();
+    let fault = preflight.fault().unwrap_or_else(|| panic!("no fault:\n{preflight}")).clone();
+    (preflight, fault.name, fault.setting, fault.says)
+}
+
+#[test]
+fn each_fault_is_a_sentence_that_names_the_setting() {
+    let judged = |status: &'static str, text: &'static str| {
+        let server = Hostile::new(move |_| Some(message(status, text)));
+        *server.ping.lock().unwrap() = Some(ping(ServerKind::InfluxDb2));
+        server
+    };
+    let mut sentences = Vec::new();
+    let mut check = |server: &Hostile, name: &str, setting: Option<&str>, says: &str| {
+        let (preflight, found, changed, sentence) = fault(&config(server, None));
+        assert_eq!((found, changed), (name, setting), "{preflight}");
+        assert!(sentence.contains(says), "{sentence}");
+        if let Some(setting) = setting {
+            assert!(sentence.contains(&format!("influxdb.{setting}")), "{sentence}");
+        }
+        // Everything behind it is listed, as not reached.
+        let after: Vec<Verdict> =
+            preflight.checks().iter().skip_while(|c| c.name != name).skip(1).map(|c| c.verdict).collect();
+        assert!(after.iter().all(|v| *v == Verdict::NotReached), "{preflight}");
+        // Connecting strictly says the same; else it works.
+        let strict = Client::connect(&config(server, None).with_connect_strict(true)).unwrap_err();
+        assert!(strict.is_connection_failed());
+        assert_eq!(strict.to_string(), sentence);
+        assert!(!sentence.contains("secret"));
+        sentences.push(sentence);
+    };
+    check(
+        &judged("401 Unauthorized", "unauthorized access"),
+        "token",
+        Some("token"),
+        "does not know the token",
+    );
+    let right = judged("403 Forbidden", "insufficient permissions for write");
+    check(&right, "write", Some("token"), "may not write to bucket \"house\"");
+    let org = judged("404 Not Found", "organization name \"graylogic\" not found");
+    check(&org, "organisation", Some("org"), "no organisation \"graylogic\"");
+    check(
+        &judged("404 Not Found", "bucket \"house\" not found"),
+        "bucket",
+        Some("bucket"),
+        "no bucket \"house\"",
+    );
+    check(&judged("404 Not Found", "404 page not found"), "write", Some("url"), "there is no api/v2/write");
+    check(&judged("503 Service Unavailable", "busy"), "write", None, "busy");
+    let page = Hostile::new(|_| Some(answer("200 OK", "Content-Type: text/html\r\n", "<!doctype html>")));
+    check(&page, "write", Some("url"), "a web page");
+    let mut distinct = sentences.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), sentences.len(), "{sentences:#?}");
+}
+
+#[test]
+fn a_server_of_another_kind_than_configured_is_told() {
+    for kind in kinds() {
+        for configured in kinds().into_iter().filter(|k| *k != kind) {
+            let server = server(kind);
+            let (preflight, name, setting, says) =
+                fault(&config(&server, None).with_server_kind(Some(configured)));
+            assert_eq!((name, setting, preflight.server_kind()), ("kind", Some("kind"), Some(kind)));
+            let expected = format!("set influxdb.kind to {} or auto", kind.key());
+            assert!(says.contains(&kind.to_string()) && says.ends_with(&expected), "{says}");
+            // Readings wait for somebody to mend it, rather than go where they would be spoilt.
+            let client = Client::connect(&config(&server, None).with_server_kind(Some(configured))).unwrap();
+            client.write_phm_metric("pump", "hours", 1.0).unwrap();
+            assert!(client.flush(Level::Delivered, Duration::from_millis(50)).is_err());
+            assert!((0..2000).any(|_| {
+                std::thread::sleep(Duration::from_millis(10));
+                client.stats().health == Health::Held("kind".to_owned())
+            }));
+            assert_eq!(client.stats().trouble, Some(says));
+            client.close(Duration::ZERO).unwrap();
+        }
+    }
+}
+
+#[test]
+fn nobody_there_and_a_clock_that_is_off_are_told() {
+    let gone = server(ServerKind::InfluxDb2);
+    let config_of_gone = config(&gone, None);
+    drop(gone);
+    // The port may be somebody else's by now, which is no fault of the client.
+    let preflight = Client::preflight(&config_of_gone).unwrap();
+    let fault = preflight.fault().unwrap();
+    assert_eq!((fault.name, fault.setting), ("address", None), "{preflight}");
+    assert!(fault.says.contains("influxdb.url"), "{preflight}");
+
+    // The machine takes connections for a program that never does anything with them.
+    let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", hangs.local_addr().unwrap());
+    let config_of_hanging =
+        Config::remote(&url).unwrap().with_spool(None).with_hurry(20).with_connect_strict(true);
+    let preflight = Client::preflight(&config_of_hanging).unwrap();
+    assert!(preflight.fault().unwrap().says.contains("did not answer in time"), "{preflight}");
+    assert!(Client::connect(&config_of_hanging).unwrap_err().is_retryable());
+
+    let off = server(ServerKind::InfluxDb2);
+    let date = "X-Influxdb-Version: v2.8.0\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    *off.ping.lock().unwrap() = Some(answer("204 No Content", date, ""));
+    let preflight = Client::preflight(&config(&off, None)).unwrap();
+    assert_eq!(preflight.fault(), None, "{preflight}");
+    let clock = preflight.checks().iter().find(|c| c.name == "clock").unwrap();
+    assert_eq!(clock.verdict, Verdict::Warning);
+    assert!(clock.says.contains("ahead of that of the server"), "{preflight}");
+}
