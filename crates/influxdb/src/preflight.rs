@@ -197,14 +197,7 @@ pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
 /// Looks at one target, on a plain thread.
 fn look_at(config: &Config) -> Result<Preflight, Error> {
     match config.target() {
-        Target::Embedded(folder) => {
-            let mut preflight = Preflight::default();
-            match Store::open(folder, StoreOptions::default()).and_then(|store| store.close()) {
-                Ok(()) => preflight.good("store", format!("{} can be opened", folder.display())),
-                Err(error) => return Ok(preflight.ends("store", Some("url"), error.to_string())),
-            }
-            Ok(preflight)
-        }
+        Target::Embedded(folder) => Ok(look_at_store(folder)),
         Target::Remote(url) => Ok(ask(config, &Http::new(config, url)?)),
     }
 }
