@@ -63,14 +63,25 @@ pub struct PhmMetric<'a> {
     pub value: f64,
 }
 
-impl DeviceMetric<'_> {
+impl<'a> DeviceMetric<'a> {
+    /// The tags of the reading.
+    #[must_use]
+    pub fn tags(&self) -> [(&'static str, &'a str); 2] {
+        [(DEVICE_ID, self.device_id), (MEASUREMENT, self.measurement)]
+    }
+
     /// Appends the reading as a line; allocates nothing.
     ///
     /// # Errors
     /// When an id or the value cannot be written; then `out` is as before.
     pub fn encode(&self, encoder: &Encoder, time: Timestamp, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let tags = [(DEVICE_ID, self.device_id), (MEASUREMENT, self.measurement)];
-        encoder.encode_parts(DEVICE_METRICS, &tags, &[(VALUE, FieldRef::Float(self.value))], Some(time), out)
+        encoder.encode_parts(
+            DEVICE_METRICS,
+            &self.tags(),
+            &[(VALUE, FieldRef::Float(self.value))],
+            Some(time),
+            out,
+        )
     }
 
     /// The reading as a point without time.
@@ -83,7 +94,13 @@ impl DeviceMetric<'_> {
     }
 }
 
-impl EnergyMetric<'_> {
+impl<'a> EnergyMetric<'a> {
+    /// The tags of the reading.
+    #[must_use]
+    pub fn tags(&self) -> [(&'static str, &'a str); 1] {
+        [(DEVICE_ID, self.device_id)]
+    }
+
     /// Appends the reading as a line; allocates nothing.
     ///
     /// # Errors
@@ -94,7 +111,7 @@ impl EnergyMetric<'_> {
             (ENERGY_KWH, FieldRef::Float(self.energy_kwh.unwrap_or(0.0))),
         ];
         let known = if self.energy_kwh.is_some() { 2 } else { 1 };
-        encoder.encode_parts(ENERGY, &[(DEVICE_ID, self.device_id)], &fields[..known], Some(time), out)
+        encoder.encode_parts(ENERGY, &self.tags(), &fields[..known], Some(time), out)
     }
 
     /// The reading as a point without time.
@@ -108,14 +125,19 @@ impl EnergyMetric<'_> {
     }
 }
 
-impl PhmMetric<'_> {
+impl<'a> PhmMetric<'a> {
+    /// The tags of the reading.
+    #[must_use]
+    pub fn tags(&self) -> [(&'static str, &'a str); 2] {
+        [(DEVICE_ID, self.device_id), (METRIC, self.metric)]
+    }
+
     /// Appends the reading as a line; allocates nothing.
     ///
     /// # Errors
     /// When an id or the value cannot be written; then `out` is as before.
     pub fn encode(&self, encoder: &Encoder, time: Timestamp, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        let tags = [(DEVICE_ID, self.device_id), (METRIC, self.metric)];
-        encoder.encode_parts(PHM, &tags, &[(VALUE, FieldRef::Float(self.value))], Some(time), out)
+        encoder.encode_parts(PHM, &self.tags(), &[(VALUE, FieldRef::Float(self.value))], Some(time), out)
     }
 
     /// The reading as a point without time.

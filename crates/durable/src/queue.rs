@@ -473,19 +473,24 @@ impl Queue {
         Ok(accepted)
     }
 
-    /// Asks for everything accepted so far to reach a level soon, and does not wait for it.
-    pub fn hurry(&self, level: Level) {
+    /// Asks for everything accepted so far to reach a level soon, and does not wait for it; returns how many lines that are.
+    pub fn hurry(&self, level: Level) -> u64 {
         let mut state = self.shared.lock();
         let wanted = state.accepted;
         self.shared.want(&mut state, level, wanted);
+        wanted
     }
 
     /// Waits until everything accepted so far has reached a level, the queue ends, or the time is up. Returns how many
     /// lines have not reached it.
     pub fn wait(&self, level: Level, until: Instant) -> u64 {
+        self.wait_for(level, self.hurry(level), until)
+    }
+
+    /// Waits until the first `wanted` lines accepted have reached a level that was asked for with [`Queue::hurry`], the queue
+    /// ends, or the time is up. Returns how many of them have not reached it.
+    pub fn wait_for(&self, level: Level, wanted: u64, until: Instant) -> u64 {
         let mut state = self.shared.lock();
-        let wanted = state.accepted;
-        self.shared.want(&mut state, level, wanted);
         while state.reached(level) < wanted && !state.is_dead() {
             let Some(left) = until.checked_duration_since(Instant::now()) else { break };
             state = wait_timeout(&self.shared.progress, state, left);

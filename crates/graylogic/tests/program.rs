@@ -351,9 +351,9 @@ fn the_page_is_served_and_the_server_ends_when_told_to() {
     let (status, metrics) = server.get("/metrics", &ours);
     let says = |sample: &str| metrics.lines().any(|l| l == format!("graylogic_spool_{sample}"));
     assert_eq!(status, 200);
-    assert!(says("lines_total{bucket=\"telemetry\",state=\"accepted\"} 0"), "{metrics}");
-    assert!(says("waiting_lines{bucket=\"telemetry\"} 0"), "{metrics}");
-    assert!(says("health{bucket=\"telemetry\",state=\"ok\"} 1"), "{metrics}");
+    assert!(says("lines_total{target=\"main\",bucket=\"telemetry\",state=\"accepted\"} 0"), "{metrics}");
+    assert!(says("waiting_lines{target=\"main\",bucket=\"telemetry\"} 0"), "{metrics}");
+    assert!(says("health{target=\"main\",bucket=\"telemetry\",state=\"ok\"} 1"), "{metrics}");
     assert_ne!(server.get("/metrics", "evil.example").0, 200);
     assert_eq!(server.get("/assets/../Cargo.toml", &ours).0, 404);
     assert_ne!(
@@ -518,4 +518,33 @@ fn lines_for_a_server_that_is_away_wait_in_the_spool_and_go_out_when_it_is_back(
     assert_eq!((code, &said["delivered"], &said["waiting"]), (0, &3.into(), &0.into()), "{said}");
     let body = server.join().unwrap();
     assert_eq!(body, "m f=1.0 1\nm f=2.0 2\nm f=3.0 3\n", "what waited goes first");
+}
+
+#[test]
+fn lines_go_where_the_rules_of_the_configuration_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let config = path("site.yaml");
+    let yaml = format!(
+        "influxdb:\n  url: embedded:{}\n  spool: {}\n  targets:\n    copy:\n      url: embedded:{}\n  routes:\n    \
+         - class: energy\n      to: [main, copy]\n",
+        path("main").display(),
+        path("spool").display(),
+        path("copy").display()
+    );
+    std::fs::write(&config, yaml).unwrap();
+    let lines = "energy,device_id=a power_watts=1 1\nother f=2 2\n";
+    let said = json(&run(&["write", "--json", "--config", in_folder(&config)], lines));
+    assert_eq!((&said["delivered"], &said["dropped"]), (&3.into(), &0.into()), "{said}");
+    // A bucket that is given is where they go.
+    let aside = ["write", "--json", "--config", in_folder(&config), "--bucket", "aside"];
+    assert_eq!(json(&run(&aside, lines))["points"], 2);
+    let values = |data: &str, bucket: &str| -> Vec<f64> {
+        let answer =
+            json(&run(&["query", "--json", "--data", in_folder(&path(data)), "--bucket", bucket], ""));
+        answer["rows"].as_array().unwrap().iter().map(|r| r["value"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(values("main", "telemetry"), [1.0, 2.0]);
+    assert_eq!(values("copy", "telemetry"), [1.0]);
+    assert_eq!(values("main", "aside"), [1.0, 2.0]);
 }

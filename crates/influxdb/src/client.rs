@@ -4,16 +4,17 @@
 use crate::asking;
 use crate::config::{Config, Target};
 use crate::error::{Error, Kind};
+use crate::fanout::{self, Router};
 use crate::http::{Http, wait_for};
 use crate::lane::Lane;
 use crate::manage::Manage;
 use crate::metrics;
-use crate::notify::{WriteError, WriteErrorKind};
+use crate::notify::{Notifier, WriteError, WriteErrorKind};
 use crate::preflight::{self, Preflight};
 use crate::query::{Aggregate, CheckedQuery, LatestValue, Query, QuerySeries};
 use crate::stats::Stats;
-use crate::worker::{Works, start};
-use graylogic_domain::{DeviceMetric, EnergyMetric, PhmMetric};
+use crate::worker::{Works, start, start_notifier};
+use graylogic_domain::{DEVICE_METRICS, DeviceMetric, ENERGY, EnergyMetric, PHM, PhmMetric};
 use graylogic_durable::Level;
 use graylogic_line::{Dialect, EncodeError, Encoder, FieldRef, Point, SeriesTemplate, Timestamp};
 use graylogic_store::{State, Store, StoreOptions};
@@ -32,12 +33,19 @@ const DROP_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
-    /// Where its lines go.
+    /// The target that it asks.
+    works: Arc<Works>,
+    /// Where its lines go, unless a rule says otherwise.
     lane: Arc<Lane>,
+    /// The rules; `None` when there are none, and when it was asked to ignore them.
+    router: Option<Arc<Router>>,
 }
 
 struct Handle {
-    works: Arc<Works>,
+    /// The targets, the main one first.
+    targets: Vec<Arc<Works>>,
+    /// Whom all targets tell of errors.
+    notifier: Arc<Notifier>,
     encoder: Encoder,
     /// The report of the first close.
     closed: Mutex<Option<CloseReport>>,
@@ -84,26 +92,11 @@ impl Client {
         if !config.is_enabled() {
             return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
         }
-        config.check()?;
-        match config.target() {
-            Target::Embedded(folder) => {
-                let store = Store::open(folder, StoreOptions::default())
-                    .map_err(|e| connection_failed("connect to the embedded store", e))?;
-                Self::connect_store(config, store)
-            }
-            Target::Remote(url) => {
-                let http = Http::new(config, url)?;
-                if config.is_strict() {
-                    preflight::strict(config, &http)?;
-                }
-                // The oldest dialect every version of the server reads.
-                Ok(Self::with(start(config, None, Some(http))?, Encoder::new(Dialect::V2)))
-            }
-        }
+        Self::with(config, None)
     }
 
-    /// What is right and wrong with the target of a configuration, found out by asking it: nothing is stored. It waits for the
-    /// server as long as its requests may take. Shown, it has a line for each check.
+    /// What is right and wrong with the targets of a configuration, found out by asking them, all at once: nothing is stored.
+    /// It waits for servers as long as their requests may take. Shown, it has a line for each check.
     ///
     /// # Errors
     /// [`Error::is_invalid_config`] when there is nothing to ask, because the configuration itself cannot be used.
@@ -111,28 +104,52 @@ impl Client {
         preflight::look(config)
     }
 
-    /// A client of a store that is open already; closing the client closes the store.
+    /// A client of a store that is open already, as its main target; closing the client closes the store.
     ///
     /// # Errors
-    /// [`Error::is_disabled`], [`Error::is_invalid_config`], or [`Error::is_connection_failed`] when the bucket cannot be
-    /// made.
+    /// As [`Client::connect`].
     pub fn connect_store(config: &Config, store: Store) -> Result<Self, Error> {
         if !config.is_enabled() {
             return Err(Error::new(Kind::Disabled, "influxdb.enabled is false: nothing is stored"));
         }
-        config.check()?;
-        store
-            .ensure_bucket(config.bucket())
-            .map_err(|e| connection_failed("connect to the embedded store", e))?;
-        // The embedded store reads what InfluxDB 2 reads.
-        Ok(Self::with(start(config, Some(store), None)?, Encoder::new(Dialect::V2)))
+        Self::with(config, Some(store))
     }
 
-    fn with((works, lane): (Arc<Works>, Arc<Lane>), encoder: Encoder) -> Self {
-        Self { handle: Arc::new(Handle { works, encoder, closed: Mutex::new(None) }), lane }
+    /// Opens all targets before it starts any: one that cannot be opened leaves nothing behind.
+    fn with(config: &Config, mut main: Option<Store>) -> Result<Self, Error> {
+        config.check_routes()?;
+        config
+            .targets()
+            .iter()
+            .try_for_each(|(name, config)| config.check().map_err(|e| e.of_target(name)))?;
+        let mut opened = Vec::new();
+        for (name, config) in config.targets() {
+            let target = Opened::new(&config, main.take()).map_err(|e| e.of_target(&name))?;
+            opened.push((name, config, target));
+        }
+        let notifier: Arc<Notifier> = Arc::default();
+        let mut started = Started(Vec::new());
+        let mut first = None;
+        for (name, config, Opened { store, http }) in opened {
+            let (works, lane) =
+                start(&name, &config, store, http, &notifier).map_err(|e| e.of_target(&name))?;
+            started.0.push(works);
+            first.get_or_insert(lane);
+        }
+        let router = started.router(config)?;
+        start_notifier(&notifier)?;
+        let targets = std::mem::take(&mut started.0);
+        let (Some(works), Some(lane)) = (targets.first().cloned(), first) else {
+            return Err(Error::new(Kind::ConnectionFailed, "the client has no target"));
+        };
+        // The oldest dialect every version of the server reads, and the embedded store.
+        let encoder = Encoder::new(Dialect::V2);
+        let handle = Arc::new(Handle { targets, notifier, encoder, closed: Mutex::new(None) });
+        Ok(Self { handle, works, lane, router })
     }
 
-    /// The same client, whose readings go to another bucket of the same target and whose questions ask it.
+    /// The same client, whose readings go to another bucket of the same target and whose questions ask it. It follows no
+    /// rules.
     ///
     /// Every bucket has a lane of its own: one whose readings the server refuses does not hold up the others. Flush,
     /// close, health and counts are of all buckets; [`Client::buckets`] tells them apart. The embedded store makes the
@@ -155,38 +172,57 @@ impl Client {
     /// [`Error::is_not_connected`] after close, [`Error::is_invalid_config`] for an empty name and for more than 64
     /// buckets, [`Error::is_connection_failed`] when the bucket cannot be made, or threads cannot be started.
     pub fn bucket(&self, name: &str) -> Result<Self, Error> {
-        let works = &self.handle.works;
-        if works.is_closing() {
-            return Err(Error::closed());
-        }
-        if name.is_empty() {
-            return Err(Error::new(Kind::InvalidConfig, "the name of the bucket is empty; give it one"));
-        }
-        if let Some(store) = &works.store {
-            store.ensure_bucket(name).map_err(|e| connection_failed(&format!("open bucket {name:?}"), e))?;
-        }
-        Ok(Self { handle: self.handle.clone(), lane: works.lane(name)? })
+        self.pinned(&self.works, name)
     }
 
-    /// What manages the target: its buckets and their retention, its tokens, its tasks, deleting. Cheap; it may outlive
+    /// The same client, whose readings go to this target, to a bucket of it or to the configured one, and whose questions
+    /// ask it. It follows no rules. The target of the section `influxdb` itself is `main`.
+    ///
+    /// # Errors
+    /// As [`Client::bucket`], and [`Error::is_invalid_config`] when there is no target of this name.
+    pub fn target(&self, name: &str, bucket: Option<&str>) -> Result<Self, Error> {
+        let Some(works) = self.handle.targets.iter().find(|works| works.name == name) else {
+            let known = self.targets().join(", ");
+            let message = format!("there is no target {name:?}; the targets are {known}");
+            return Err(Error::new(Kind::InvalidConfig, message));
+        };
+        self.pinned(works, bucket.unwrap_or(works.config.bucket()))
+    }
+
+    /// The names of the targets, that of the main one first.
+    #[must_use]
+    pub fn targets(&self) -> Vec<String> {
+        self.handle.targets.iter().map(|works| works.name.clone()).collect()
+    }
+
+    fn pinned(&self, works: &Arc<Works>, bucket: &str) -> Result<Self, Error> {
+        let lane = open(works, bucket)?;
+        Ok(Self { handle: self.handle.clone(), works: works.clone(), lane, router: None })
+    }
+
+    /// What manages its target: its buckets and their retention, its tokens, its tasks, deleting. Cheap; it may outlive
     /// the client, and then answers [`Error::is_not_connected`].
     #[must_use]
     pub fn manage(&self) -> Manage {
-        Manage::of(&self.handle.works)
+        Manage::of(&self.works)
     }
 
+    /// What the client works with for its target.
     fn works(&self) -> &Works {
-        &self.handle.works
+        &self.works
+    }
+
+    fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.handle.lanes()
     }
 
     /// Whether the client is open and its lines get through.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        let works = self.works();
-        !works.is_closing() && works.lanes().iter().all(|lane| lane.status().trouble.is_none())
+        !self.works().is_closing() && self.lanes().iter().all(|lane| lane.status().trouble.is_none())
     }
 
-    /// Asks the target whether it takes readings; waits at most until the deadline.
+    /// Asks the targets, all at once, whether they take readings; waits at most until the deadline.
     ///
     /// # Errors
     /// [`Error::is_not_connected`] after close, [`Error::is_connection_failed`] with the reason when it does not,
@@ -195,19 +231,29 @@ impl Client {
         if self.works().is_closing() {
             return Err(Error::closed());
         }
-        let (answer, told) = std::sync::mpsc::sync_channel(1);
-        let works = self.handle.works.clone();
-        let ask = move || {
-            let _nobody_waits = answer.send(works.health());
+        let until = after(deadline);
+        let ask = |works: &Arc<Works>| {
+            let (answer, told) = std::sync::mpsc::sync_channel(1);
+            let asked = works.clone();
+            let ask = move || {
+                let _nobody_waits = answer.send(asked.health());
+            };
+            let thread = std::thread::Builder::new().name("influxdb-health".into());
+            thread
+                .spawn(ask)
+                .map_err(|e| Error::because(Kind::ConnectionFailed, "ask for the target's health", e))?;
+            Ok((works.clone(), told))
         };
-        let thread = std::thread::Builder::new().name("influxdb-health".into());
-        thread
-            .spawn(ask)
-            .map_err(|e| Error::because(Kind::ConnectionFailed, "ask for the target's health", e))?;
-        told.recv_timeout(deadline).unwrap_or_else(|_| {
-            let message = format!("ask for the target's health: no answer within {deadline:?}");
-            Err(Error::new(Kind::TimedOut, message).retryable(true))
-        })
+        let asked: Vec<_> = self.handle.targets.iter().map(ask).collect::<Result<_, Error>>()?;
+        for (works, told) in asked {
+            let answer = told.recv_timeout(until.saturating_duration_since(Instant::now()));
+            let answer = answer.unwrap_or_else(|_| {
+                let message = format!("ask for the target's health: no answer within {deadline:?}");
+                Err(Error::new(Kind::TimedOut, message).retryable(true))
+            });
+            answer.map_err(|e| e.of_target(&works.name))?;
+        }
+        Ok(())
     }
 
     /// Writes a reading of a device, now: brightness, temperature, on or off as 1 or 0.
@@ -288,14 +334,7 @@ impl Client {
     /// # Errors
     /// As [`Client::write_device_metric_at`].
     pub fn write_point(&self, point: &Point) -> Result<(), Error> {
-        match point.time() {
-            Some(_) => self.accept(point.time(), |_, out| self.handle.encoder.encode(point, out)),
-            None => {
-                let encode =
-                    |time, out: &mut Vec<u8>| self.handle.encoder.encode(&point.clone().timestamp(time), out);
-                self.accept(None, encode)
-            }
-        }
+        self.accept(self.lanes_of(point), point.time(), |time, out| self.encode(point, time, out))
     }
 
     /// Like [`Client::write_point`], at a time, whatever the point says.
@@ -318,70 +357,91 @@ impl Client {
     ) -> Result<SeriesHandle, Error> {
         let template = SeriesTemplate::new(&self.handle.encoder, measurement, tags, fields)
             .map_err(|e| Error::because(Kind::InvalidPoint, "the series cannot be written", e))?;
-        Ok(SeriesHandle { client: self.clone(), template })
+        let routed = self.router.as_ref().and_then(|router| router.lanes(measurement, tags));
+        let lanes = routed.cloned().unwrap_or_else(|| Arc::new([self.lane.clone()]));
+        Ok(SeriesHandle { client: self.clone(), template, lanes })
+    }
+
+    /// The lanes of a reading: compared with the rules, where there are any.
+    #[inline]
+    fn routed<K: AsRef<str>, V: AsRef<str>>(&self, measurement: &str, tags: &[(K, V)]) -> &[Arc<Lane>] {
+        let routed = self.router.as_ref().and_then(|router| router.lanes(measurement, tags));
+        routed.map_or(std::slice::from_ref(&self.lane), |lanes| lanes)
+    }
+
+    fn lanes_of(&self, point: &Point) -> &[Arc<Lane>] {
+        self.routed(point.measurement(), point.tags())
+    }
+
+    /// Writes a point as a line, with its own time or this.
+    fn encode(&self, point: &Point, time: Timestamp, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        match point.time() {
+            Some(_) => self.handle.encoder.encode(point, out),
+            None => self.handle.encoder.encode(&point.clone().timestamp(time), out),
+        }
     }
 
     #[inline]
     fn accept(
         &self,
+        lanes: &[Arc<Lane>],
         time: Option<Timestamp>,
         encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
     ) -> Result<(), Error> {
-        self.lane.accept(time, encode).map(|_| ())
+        fanout::give(lanes, &self.handle.notifier, time, encode, |_, _| {})
     }
 
     /// [`Client::write_point`] for asynchronous code that may wait: while too many readings wait, it waits for room instead
     /// of refusing. With `spool_when_full: block` no reading is dropped, and none refused to who calls this.
     ///
+    /// A point with several destinations goes at once to those that have room. It is waited for room while none has, and
+    /// for those that block until each has taken it; the others do without it, as the error callback hears. Given up while it
+    /// waits, it is where it was taken.
+    ///
     /// # Errors
     /// As [`Client::write_point`], but for a full spool; [`Error::is_not_connected`] when the client is closed meanwhile.
     pub async fn write_point_async(&self, point: &Point) -> Result<(), Error> {
-        loop {
-            match self.write_point(point) {
-                Err(error) if error.is_retryable() => {}
-                done => return done,
-            }
-            let (answer, told) = oneshot::channel();
-            self.lane.queue.when_room(move |open| {
-                let _nobody_waits = answer.send(open);
-            });
-            if !matches!(told.await, Ok(true)) {
-                return Err(Error::closed());
-            }
-        }
+        let encode = |time, out: &mut Vec<u8>| self.encode(point, time, out);
+        fanout::give_waiting(self.lanes_of(point), &self.handle.notifier, point.time(), encode).await
     }
 
-    /// Writes a point and returns when it survives a power cut: on the spool's disk, or in the target.
+    /// Writes a point and returns when it survives a power cut: on the spool's disk, or in the target. With several
+    /// destinations, when it does in each that took it.
     ///
     /// # Errors
     /// As [`Client::write_point`]; [`Error::is_not_connected`] when the client is closed before.
     pub async fn write_durable(&self, point: &Point) -> Result<(), Error> {
-        let time = point.time();
-        let lane = &self.lane;
-        let accepted = lane.accept(time, |now, out| match time {
-            Some(_) => self.handle.encoder.encode(point, out),
-            None => self.handle.encoder.encode(&point.clone().timestamp(now), out),
+        let mut told = Vec::new();
+        let encode = |time, out: &mut Vec<u8>| self.encode(point, time, out);
+        let lanes = self.lanes_of(point);
+        fanout::give(lanes, &self.handle.notifier, point.time(), encode, |lane, accepted| {
+            let (answer, reached) = oneshot::channel();
+            lane.queue.when(Level::Durable, accepted, move |reached| {
+                let _nobody_waits = answer.send(reached);
+            });
+            told.push(reached);
         })?;
-        let (answer, told) = oneshot::channel();
-        lane.queue.when(Level::Durable, accepted, move |reached| {
-            let _nobody_waits = answer.send(reached);
-        });
-        match told.await {
-            Ok(true) => Ok(()),
-            _ => Err(Error::closed()),
+        for reached in told {
+            if !matches!(reached.await, Ok(true)) {
+                return Err(Error::closed());
+            }
         }
+        Ok(())
     }
 
     fn device(&self, metric: DeviceMetric<'_>, time: Option<Timestamp>) -> Result<(), Error> {
-        self.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
+        let lanes = self.routed(DEVICE_METRICS, &metric.tags());
+        self.accept(lanes, time, |time, out| metric.encode(&self.handle.encoder, time, out))
     }
 
     fn energy(&self, metric: EnergyMetric<'_>, time: Option<Timestamp>) -> Result<(), Error> {
-        self.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
+        let lanes = self.routed(ENERGY, &metric.tags());
+        self.accept(lanes, time, |time, out| metric.encode(&self.handle.encoder, time, out))
     }
 
     fn phm(&self, metric: PhmMetric<'_>, time: Option<Timestamp>) -> Result<(), Error> {
-        self.accept(time, |time, out| metric.encode(&self.handle.encoder, time, out))
+        let lanes = self.routed(PHM, &metric.tags());
+        self.accept(lanes, time, |time, out| metric.encode(&self.handle.encoder, time, out))
     }
 
     /// Calls `callback` with readings that were accepted and then refused, delayed or dropped: on a thread of its own, at
@@ -389,10 +449,10 @@ impl Client {
     /// set is told too. A callback that panics is counted and called again. One that holds a client keeps it open until it
     /// is closed.
     pub fn set_on_error(&self, callback: impl Fn(&WriteError) + Send + Sync + 'static) {
-        self.works().notifier.set_callback(Arc::new(callback));
+        self.handle.notifier.set_callback(Arc::new(callback));
     }
 
-    /// Returns when everything accepted before the call is so safe.
+    /// Returns when everything accepted before the call is so safe, for all targets and buckets.
     ///
     /// With the embedded store [`Level::Durable`] and [`Level::Delivered`] are the same: in the store, and synced.
     ///
@@ -400,16 +460,17 @@ impl Client {
     /// [`Error::is_timed_out`] when the deadline passes first: nothing is lost, what waits is still tried.
     /// [`Error::is_not_connected`] after close.
     pub fn flush(&self, level: Level, deadline: Duration) -> Result<FlushReport, Error> {
-        let works = self.works();
-        if works.is_closing() {
+        if self.works().is_closing() {
             return Err(Error::closed());
         }
-        let lanes = works.lanes();
+        let lanes = self.lanes();
         // All lanes hurry at once, however long the first takes.
-        lanes.iter().for_each(|lane| lane.hurry(level));
+        let wanted: Vec<u64> = lanes.iter().map(|lane| lane.queue.hurry(level)).collect();
         let until = after(deadline);
-        let left: u64 = lanes.iter().map(|lane| lane.wait(level, until)).sum();
-        if left == 0 {
+        let left =
+            lanes.iter().zip(wanted).map(|(lane, wanted)| (lane, lane.queue.wait_for(level, wanted, until)));
+        let left: Vec<(&Arc<Lane>, u64)> = left.filter(|(_, lines)| *lines > 0).collect();
+        if left.is_empty() {
             let waiting = lanes.iter().map(|lane| lane.queue.stats().waiting).sum();
             return Ok(FlushReport { level, waiting });
         }
@@ -417,9 +478,18 @@ impl Client {
             let trouble = lane.status().trouble.as_ref().map(|t| t.reason.clone());
             trouble.or_else(|| lane.queue.stats().degraded)
         };
-        let why = lanes.iter().find_map(trouble).map_or_else(String::new, |t| format!(" because {t}"));
+        let why = left.iter().find_map(|(lane, _)| trouble(lane));
+        let why = why.map_or_else(String::new, |t| format!(" because {t}"));
+        let mut names: Vec<String> = left.iter().map(|(lane, _)| format!("{:?}", lane.target)).collect();
+        names.dedup();
+        let whose = match (self.handle.targets.len(), names.len()) {
+            (1, _) => String::new(),
+            (_, 1) => format!(" for target {}", names.join("")),
+            _ => format!(" for targets {}", names.join(", ")),
+        };
+        let left: u64 = left.iter().map(|(_, lines)| lines).sum();
         let message =
-            format!("flush: {left} readings still wait after {deadline:?}{why}; they are tried again");
+            format!("flush: {left} readings still wait{whose} after {deadline:?}{why}; they are tried again");
         Err(Error::new(Kind::TimedOut, message).retryable(true))
     }
 
@@ -440,7 +510,7 @@ impl Client {
     /// # Errors
     /// None at present; the report says what was left.
     pub fn close(&self, deadline: Duration) -> Result<CloseReport, Error> {
-        if self.works().notifier.is_current_thread() {
+        if self.handle.notifier.is_current_thread() {
             // The callback cannot wait for itself: another thread closes what nobody else may.
             let client = self.clone();
             let close = move || {
@@ -461,19 +531,19 @@ impl Client {
         self.elsewhere("influxdb-close", move |client| client.close(deadline)).await
     }
 
-    /// What the client has done, over all buckets.
+    /// What the client has done, over all targets and buckets: a reading with two destinations counts as two lines.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let (callbacks, callback_panics) = self.works().notifier.counts();
-        let all = self.works().lanes().iter().map(|lane| Stats::of(lane)).reduce(Stats::and);
+        let (callbacks, callback_panics) = self.handle.notifier.counts();
+        let all = self.lanes().iter().map(|lane| Stats::of(lane)).reduce(Stats::and);
         Stats { callbacks, callback_panics, ..all.unwrap_or_default() }
     }
 
-    /// What the client has done for each bucket, the configured one first; calls of the error callback are counted over
-    /// all of them, by [`Client::stats`].
+    /// What the client has done for each bucket, the configured one first, and those of further targets last, each behind the
+    /// name of its target and a slash; calls of the error callback are counted over all of them, by [`Client::stats`].
     #[must_use]
     pub fn buckets(&self) -> Vec<(String, Stats)> {
-        self.works().lanes().iter().map(|lane| (lane.bucket.clone(), Stats::of(lane))).collect()
+        self.lanes().iter().map(|lane| (lane.name(), Stats::of(lane))).collect()
     }
 
     /// [`Client::buckets`] in the text that Prometheus reads, for a page that is served as [`METRICS_CONTENT_TYPE`].
@@ -481,7 +551,8 @@ impl Client {
     /// [`METRICS_CONTENT_TYPE`]: crate::METRICS_CONTENT_TYPE
     #[must_use]
     pub fn metrics(&self) -> String {
-        metrics::render(&self.buckets())
+        let of = |lane: &Arc<Lane>| (lane.target.clone(), lane.bucket.clone(), Stats::of(lane));
+        metrics::render(&self.lanes().iter().map(of).collect::<Vec<_>>())
     }
 
     /// The answer to a typed question, whichever target gives it, in the order of tags and fields.
@@ -568,7 +639,7 @@ impl Client {
         Ok(latest_values(self.ask_async(&tagged(measurement, tags).latest()).await?))
     }
 
-    /// The embedded store behind the client, for pages and tools; `None` when the target is a server.
+    /// The embedded store behind the client, for pages and tools; `None` when its target is a server.
     #[must_use]
     pub fn store(&self) -> Option<&Store> {
         self.works().store.as_ref()
@@ -631,38 +702,154 @@ fn latest_values(found: Vec<QuerySeries>) -> Vec<LatestValue> {
     found.into_iter().filter_map(of).collect()
 }
 
+/// A target that was opened.
+struct Opened {
+    store: Option<Store>,
+    http: Option<Http>,
+}
+
+impl Opened {
+    fn new(config: &Config, store: Option<Store>) -> Result<Self, Error> {
+        match (config.target(), store) {
+            (_, Some(store)) => Self::ready(config, store),
+            (Target::Embedded(folder), None) => {
+                let store = Store::open(folder, StoreOptions::default())
+                    .map_err(|e| connection_failed("connect to the embedded store", e))?;
+                Self::ready(config, store)
+            }
+            (Target::Remote(url), None) => {
+                let http = Http::new(config, url)?;
+                if config.is_strict() {
+                    preflight::strict(config, &http)?;
+                }
+                Ok(Self { store: None, http: Some(http) })
+            }
+        }
+    }
+
+    fn ready(config: &Config, store: Store) -> Result<Self, Error> {
+        store
+            .ensure_bucket(config.bucket())
+            .map_err(|e| connection_failed("connect to the embedded store", e))?;
+        Ok(Self { store: Some(store), http: None })
+    }
+}
+
+/// Targets that were started; when the client does not come to be, they end.
+struct Started(Vec<Arc<Works>>);
+
+impl Started {
+    /// The rules of a configuration with their lanes.
+    fn router(&self, config: &Config) -> Result<Option<Arc<Router>>, Error> {
+        let mut router = Vec::new();
+        for route in config.routes_on() {
+            let mut lanes = Vec::new();
+            for destination in route.destinations() {
+                let Some(works) = self.0.iter().find(|works| works.name == destination.target) else {
+                    continue;
+                };
+                let bucket = destination.bucket.as_deref().unwrap_or(works.config.bucket());
+                lanes.push(open(works, bucket).map_err(|e| e.of_target(&works.name))?);
+            }
+            router.push((route, lanes.into()));
+        }
+        Ok((!router.is_empty()).then(|| Arc::new(Router(router))))
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|works| works.close_lanes());
+        self.0.iter().for_each(|works| works.abandon());
+        let until = Instant::now() + Duration::from_secs(1);
+        for works in &self.0 {
+            works.wait_ended(until);
+            works.release_spool();
+        }
+        let closing: Vec<_> = self.0.iter().filter_map(|works| works.close_store()).collect();
+        closing.iter().for_each(|closing| closing.wait(until));
+    }
+}
+
+/// The lane of a bucket, which the embedded store makes when there is none.
+fn open(works: &Arc<Works>, bucket: &str) -> Result<Arc<Lane>, Error> {
+    if works.is_closing() {
+        return Err(Error::closed());
+    }
+    if bucket.is_empty() {
+        return Err(Error::new(Kind::InvalidConfig, "the name of the bucket is empty; give it one"));
+    }
+    if let Some(store) = &works.store {
+        store.ensure_bucket(bucket).map_err(|e| connection_failed(&format!("open bucket {bucket:?}"), e))?;
+    }
+    works.lane(bucket)
+}
+
 impl Handle {
+    /// The lanes of all targets, those of the main one first.
+    fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.targets.iter().flat_map(|works| works.lanes()).collect()
+    }
+
     fn close(&self, deadline: Duration) -> CloseReport {
         let until = after(deadline);
-        let works = &self.works;
-        works.close_lanes();
-        if works.notifier.is_current_thread() {
+        let targets = &self.targets;
+        targets.iter().for_each(|works| works.close_lanes());
+        if self.notifier.is_current_thread() {
             // The callback closes: it cannot wait for itself, and another call may be waiting for it.
-            let report = works.report(false);
-            works.notifier.end(until);
+            let report = self.report(false);
+            self.notifier.end(until);
             return report;
         }
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(report) = *closed {
             return report;
         }
-        if !works.wait_ended(until) {
-            if works.on_disk {
-                works.spool_the_rest();
-            }
-            works.abandon();
-            works.wait_ended(Instant::now() + Duration::from_secs(1));
+        // They end side by side: who comes first here has the time of all.
+        let late: Vec<_> = targets.iter().filter(|works| !works.wait_ended(until)).collect();
+        spool_the_rest(&late);
+        late.iter().for_each(|works| works.abandon());
+        let grace = Instant::now() + Duration::from_secs(1);
+        late.iter().for_each(|works| {
+            works.wait_ended(grace);
+        });
+        for works in targets {
+            works.stop_requests();
+            works.release_spool();
+            works.count_abandoned();
         }
-        works.stop_requests();
-        works.release_spool();
-        works.count_abandoned();
         // A dropped reading is news as well, and has a moment to be told after the deadline.
-        let errors_told = works.notifier.end(until.max(Instant::now() + Duration::from_millis(500)));
-        works.notifier.nobody_left();
-        works.close_store(until.max(Instant::now() + Duration::from_secs(1)));
-        let report = works.report(errors_told);
+        let errors_told = self.notifier.end(until.max(Instant::now() + Duration::from_millis(500)));
+        self.notifier.nobody_left();
+        let until = until.max(Instant::now() + Duration::from_secs(1));
+        let closing: Vec<_> = targets.iter().filter_map(|works| works.close_store()).collect();
+        closing.iter().for_each(|closing| closing.wait(until));
+        let report = self.report(errors_told);
         *closed = Some(report);
         report
+    }
+
+    fn report(&self, errors_told: bool) -> CloseReport {
+        let all = self.lanes().iter().map(|lane| Stats::of(lane)).reduce(Stats::and).unwrap_or_default();
+        CloseReport {
+            delivered: all.delivered,
+            rejected: all.rejected,
+            spooled: all.waiting,
+            dropped: all.dropped,
+            errors_told,
+        }
+    }
+}
+
+/// A store that is closing on a thread of its own.
+struct Closing(std::sync::mpsc::Receiver<()>);
+
+impl Closing {
+    /// A disk that hangs does not hold up the caller for longer than that.
+    fn wait(&self, until: Instant) {
+        if self.0.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
+            tracing::error!("the store is still closing: the disk does not answer");
+        }
     }
 }
 
@@ -680,17 +867,6 @@ impl Works {
         }
     }
 
-    fn report(&self, errors_told: bool) -> CloseReport {
-        let all = self.lanes().iter().map(|lane| Stats::of(lane)).reduce(Stats::and).unwrap_or_default();
-        CloseReport {
-            delivered: all.delivered,
-            rejected: all.rejected,
-            spooled: all.waiting,
-            dropped: all.dropped,
-            errors_told,
-        }
-    }
-
     /// What waits and is on no disk is lost now.
     fn count_abandoned(&self) {
         for lane in self.lanes() {
@@ -699,16 +875,23 @@ impl Works {
             lane.status().abandoned = lost;
             if lost > 0 {
                 let reason = "the client was closed before the target took them".to_owned();
-                let bucket = lane.bucket.clone();
+                let (target, bucket) = (lane.target.clone(), lane.bucket.clone());
                 let kind = WriteErrorKind::Dropped;
-                self.notifier.add(WriteError { kind, bucket, lines: lost, reason, first: Vec::new() });
+                self.notifier.add(WriteError {
+                    kind,
+                    target,
+                    bucket,
+                    lines: lost,
+                    reason,
+                    first: Vec::new(),
+                });
             }
         }
     }
 
-    /// Closes the store; a disk that hangs does not hold up the caller for longer than that.
-    fn close_store(&self, until: Instant) {
-        let Some(store) = self.store.clone() else { return };
+    /// Begins to close the store, when it has one.
+    fn close_store(&self) -> Option<Closing> {
+        let store = self.store.clone()?;
         let (done, closed) = std::sync::mpsc::sync_channel(1);
         let close = move || {
             if let Err(error) = store.close() {
@@ -718,19 +901,29 @@ impl Works {
         };
         if std::thread::Builder::new().name("influxdb-close".into()).spawn(close).is_err() {
             tracing::error!("the store could not be closed: no thread could be started");
-            return;
+            return None;
         }
-        if closed.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
-            tracing::error!("the store is still closing: the disk does not answer");
-        }
+        Some(Closing(closed))
     }
+}
+
+/// Gives every spool on a disk the time it needs for what is still in memory, all at once: each has a disk of its own.
+fn spool_the_rest(late: &[&Arc<Works>]) {
+    std::thread::scope(|scope| {
+        for works in late.iter().filter(|works| works.on_disk) {
+            let thread = std::thread::Builder::new().name("influxdb-close".into());
+            if thread.spawn_scoped(scope, || works.spool_the_rest()).is_err() {
+                works.spool_the_rest();
+            }
+        }
+    });
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if self.works.notifier.is_current_thread() {
+        if self.notifier.is_current_thread() {
             // The callback held the last clone.
-            self.works.close_lanes();
+            self.targets.iter().for_each(|works| works.close_lanes());
             return;
         }
         let report = self.close(DROP_DEADLINE);
@@ -745,7 +938,8 @@ impl Drop for Handle {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("bucket", &self.lane.bucket).finish_non_exhaustive()
+        let Lane { target, bucket, .. } = &*self.lane;
+        f.debug_struct("Client").field("target", target).field("bucket", bucket).finish_non_exhaustive()
     }
 }
 
@@ -754,6 +948,8 @@ impl fmt::Debug for Client {
 pub struct SeriesHandle {
     client: Client,
     template: SeriesTemplate,
+    /// As the rules have it for its names.
+    lanes: Arc<[Arc<Lane>]>,
 }
 
 impl SeriesHandle {
@@ -762,7 +958,7 @@ impl SeriesHandle {
     /// # Errors
     /// As [`Client::write_device_metric_at`], and when the number of values is not that of the fields.
     pub fn write(&self, values: &[FieldRef<'_>], time: Option<Timestamp>) -> Result<(), Error> {
-        self.client.accept(time, |time, out| self.template.encode(values, Some(time), out))
+        self.client.accept(&self.lanes, time, |time, out| self.template.encode(values, Some(time), out))
     }
 
     /// Writes the one float of a series with one field.
@@ -770,7 +966,7 @@ impl SeriesHandle {
     /// # Errors
     /// As [`SeriesHandle::write`].
     pub fn write_float(&self, value: f64, time: Option<Timestamp>) -> Result<(), Error> {
-        self.client.accept(time, |time, out| self.template.encode_float(value, time, out))
+        self.client.accept(&self.lanes, time, |time, out| self.template.encode_float(value, time, out))
     }
 }
 

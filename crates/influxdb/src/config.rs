@@ -3,6 +3,8 @@
 use crate::error::{Error, Kind};
 use crate::kind::ServerKind;
 use crate::proxy::{ProxyAddress, ProxyChoice};
+use crate::route::{Class, DESTINATIONS_MAX, MAIN, ROUTES_MAX, Route};
+use crate::yaml::{Step, line_of};
 use graylogic_durable::{Disk, RealDisk, SyncPolicy, WhenFull};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
@@ -63,8 +65,16 @@ const KEYS: [&str; 23] = [
     "spool_hours_max",
     "spool_when_full",
 ];
+/// Keys of the section alone, not of a further target: those and the rules between them.
+const TARGETS: &str = "targets";
+const ROUTES: &str = "routes";
 /// What comes before the key in the name of an environment variable.
 const ENVIRONMENT: &str = "GRAYLOGIC_INFLUXDB_";
+/// Most further targets of a client, and most bytes of the name of one.
+const TARGETS_MAX: usize = 16;
+const NAME_BYTES_MAX: usize = 32;
+/// Where readings for a server wait when nothing is said.
+const SPOOL_FOLDER: &str = "./graylogic-spool";
 
 /// How a client connects.
 ///
@@ -96,11 +106,26 @@ pub struct Config {
     spool: SpoolConfig,
     hurry: u32,
     source: Source,
+    further: Vec<Further>,
+    routes: Vec<Route>,
 }
 
-/// The file a configuration came from, where a new token may be found. No part of what it says.
+/// A further target.
+#[derive(Clone, Debug, PartialEq)]
+struct Further {
+    name: String,
+    config: Config,
+    /// Nobody said where it spools: in a folder beside that of the main target.
+    spools_beside: bool,
+}
+
+/// Where a configuration came from, and a new token may be found. No part of what it says.
 #[derive(Clone, Debug, Default)]
-struct Source(Option<PathBuf>);
+struct Source {
+    file: Option<PathBuf>,
+    /// The further target that it is there; `None` for the section itself.
+    target: Option<String>,
+}
 
 impl PartialEq for Source {
     fn eq(&self, _other: &Self) -> bool {
@@ -183,7 +208,7 @@ impl Eq for SpoolDisk {}
 impl Default for SpoolConfig {
     fn default() -> Self {
         Self {
-            folder: Some("./graylogic-spool".into()),
+            folder: Some(SPOOL_FOLDER.into()),
             sync: SyncPolicy::Every(Duration::from_secs(1)),
             bytes_max: None,
             age_max: None,
@@ -243,6 +268,8 @@ impl Default for Config {
             spool: SpoolConfig::default(),
             hurry: 1,
             source: Source::default(),
+            further: Vec::new(),
+            routes: Vec::new(),
         }
     }
 }
@@ -274,15 +301,25 @@ impl Config {
             Error::because(Kind::InvalidConfig, format_args!("read the configuration {}", path.display()), e)
         };
         let text = std::fs::read_to_string(path).map_err(reading)?;
-        let config = Self::from_yaml_named(&text, &path.display().to_string(), environment)?;
-        Ok(Self { source: Source(Some(path.to_owned())), ..config })
+        let mut config = Self::from_yaml_named(&text, &path.display().to_string(), environment)?;
+        for config in
+            std::iter::once(&mut config.source).chain(config.further.iter_mut().map(|f| &mut f.config.source))
+        {
+            config.file = Some(path.to_owned());
+        }
+        Ok(config)
     }
 
     /// The token as file and environment have it now; `None` when they have none, or cannot be read at present.
     pub(crate) fn token_now(&self) -> Option<Secret> {
-        let token = match &self.source.0 {
-            Some(path) => Self::from_file(path).ok()?.token,
-            None => Secret(environment(&format!("{ENVIRONMENT}TOKEN"))?),
+        let Source { file, target } = &self.source;
+        let token = match (file, target) {
+            (Some(path), None) => Self::from_file(path).ok()?.token,
+            (Some(path), Some(name)) => {
+                Self::from_file(path).ok()?.further.into_iter().find(|f| f.name == *name)?.config.token
+            }
+            (None, None) => Secret(environment(&variable("token"))?),
+            (None, Some(name)) => Secret(environment(&variable_of(name, "token"))?),
         };
         (!token.0.is_empty()).then_some(token)
     }
@@ -313,6 +350,7 @@ impl Config {
         name: &str,
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Error> {
+        let page = Page { text, name, environment: &environment };
         let invalid = |message: String| Error::new(Kind::InvalidConfig, message);
         let document: Value = if text.trim().is_empty() {
             Value::Null
@@ -320,7 +358,7 @@ impl Config {
             serde_saphyr::from_str(text)
                 .map_err(|e| invalid(format!("{name} is not YAML: {}", first_line(&e.to_string()))))?
         };
-        let section = match document {
+        let mut section = match document {
             Value::Null => Map::new(),
             Value::Object(mut sections) => match sections.remove("influxdb") {
                 None | Some(Value::Null) => Map::new(),
@@ -334,27 +372,223 @@ impl Config {
             },
             other => return Err(invalid(format!("{name} is {}, not a file with sections", shown(&other)))),
         };
-        let place = |key: &str| match line_of(text, key) {
-            Some(line) => format!("{name}, line {line}: influxdb.{key}"),
-            None => format!("{name}: influxdb.{key}"),
-        };
+        let (targets, routes) = (section.remove(TARGETS), section.remove(ROUTES));
         let mut config = Self::default();
-        for (key, value) in section {
-            if !KEYS.contains(&key.as_str()) {
-                return Err(invalid(format!("{} is no key; did you mean {}?", place(&key), nearest(&key))));
+        config.fill(&page, None, section)?;
+        for (name, value) in page.targets(targets)? {
+            let further = config.further(&page, &name, value)?;
+            config.further.push(further);
+        }
+        config.routes = page.routes(routes)?;
+        match config.mistake() {
+            Some((path, why)) => Err(page.wrong(&path, &why)),
+            None => Ok(config),
+        }
+    }
+
+    /// Takes the keys of a section, and the environment over them.
+    fn fill(
+        &mut self,
+        page: &Page<'_>,
+        target: Option<&str>,
+        section: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let path = |key| match target {
+            None => vec![Step::Key(key)],
+            Some(name) => vec![Step::Key(TARGETS), Step::Key(name), Step::Key(key)],
+        };
+        for (key, value) in &section {
+            if target.is_some() && [TARGETS, ROUTES].contains(&key.as_str()) {
+                let why =
+                    format!("is no key of a further target; there is one influxdb.{key} for all of them");
+                return Err(page.wrong(&path(key), &why));
             }
-            config.set(&key, &value).map_err(|why| invalid(format!("{} {why}", place(&key))))?;
+            if !KEYS.contains(&key.as_str()) {
+                let further: &[&str] = if target.is_none() { &[TARGETS, ROUTES] } else { &[] };
+                let known = nearest(key, KEYS.iter().chain(further));
+                return Err(page.wrong(&path(key), &format!("is no key; did you mean {known}?")));
+            }
+            self.set(key, value).map_err(|why| page.wrong(&path(key), &why))?;
         }
         for key in KEYS {
-            let variable = format!("{ENVIRONMENT}{}", key.to_uppercase());
-            if let Some(text) = environment(&variable) {
+            let variable = target.map_or_else(|| variable(key), |name| variable_of(name, key));
+            if let Some(text) = (page.environment)(&variable) {
                 let value = from_text(key, &text);
-                config
-                    .set(key, &value)
-                    .map_err(|why| invalid(format!("environment variable {variable} {why}")))?;
+                self.set(key, &value).map_err(|why| {
+                    Error::new(Kind::InvalidConfig, format!("environment variable {variable} {why}"))
+                })?;
             }
         }
-        Ok(config)
+        Ok(())
+    }
+
+    /// The further target that a section describes; what it does not say of batches is as for the main one.
+    fn further(&self, page: &Page<'_>, name: &str, section: Map<String, Value>) -> Result<Further, Error> {
+        let path = [Step::Key(TARGETS), Step::Key(name)];
+        // Before it is part of the name of a variable.
+        if let Some(why) = name_mistake(name) {
+            return Err(page.wrong(&path, &why));
+        }
+        let says =
+            |key: &str| section.contains_key(key) || (page.environment)(&variable_of(name, key)).is_some();
+        if !says("url") {
+            return Err(page.wrong(&path, "has no url; write where its readings go"));
+        }
+        let spools_beside = !says("spool");
+        let mut config = Self {
+            batch_size: self.batch_size,
+            flush_interval: self.flush_interval,
+            source: Source { file: None, target: Some(name.to_owned()) },
+            ..Self::default()
+        };
+        config.fill(page, Some(name), section)?;
+        Ok(Further { name: name.to_owned(), config, spools_beside })
+    }
+
+    /// What is wrong between the targets and the rules: where, below the section, and a sentence.
+    fn mistake(&self) -> Option<(Vec<Step<'_>>, String)> {
+        use Step::{Item, Key};
+        if self.further.len() > TARGETS_MAX {
+            let why = format!("are {}; a client has at most {TARGETS_MAX} besides main", self.further.len());
+            return Some((vec![Key(TARGETS)], why));
+        }
+        for (i, further) in self.further.iter().enumerate() {
+            if let Some(why) = self.further_mistake(i, further) {
+                return Some((vec![Key(TARGETS), Key(&further.name)], why));
+            }
+        }
+        if self.routes.len() > ROUTES_MAX {
+            let why = format!("are {} rules; a client has at most {ROUTES_MAX}", self.routes.len());
+            return Some((vec![Key(ROUTES)], why));
+        }
+        for (i, route) in self.routes.iter().enumerate() {
+            let at = |key| vec![Key(ROUTES), Item(i), Key(key)];
+            if let Some((key, why)) = route.mistake() {
+                return Some((at(key), why));
+            }
+            if let Some(why) = self.destinations_mistake(route) {
+                return Some((at("to"), why));
+            }
+            let why = if route.is_for_all() && i + 1 < self.routes.len() {
+                "has no condition, so those behind it are never asked; put it last, or give it one".to_owned()
+            } else if let Some(first) = self.routes[..i].iter().position(|r| r.asks_the_same(route)) {
+                format!(
+                    "asks the same as rule {}, which is first; put their destinations into one",
+                    first + 1
+                )
+            } else {
+                continue;
+            };
+            return Some((vec![Key(ROUTES), Item(i)], why));
+        }
+        None
+    }
+
+    fn further_mistake(&self, i: usize, further: &Further) -> Option<String> {
+        if let Some(why) = name_mistake(&further.name) {
+            return Some(why);
+        }
+        let before = &self.further[..i];
+        if let Some(same) = before.iter().find(|f| in_variables(&f.name) == in_variables(&further.name)) {
+            return Some(format!("has the name of {:?}, but for - and _; give it another", same.name));
+        }
+        if !further.config.further.is_empty() || !further.config.routes.is_empty() {
+            return Some(
+                "has targets or rules of its own; give them to the configuration it belongs to".into(),
+            );
+        }
+        let (store, spool) = self.folders_of(further);
+        let others = std::iter::once((MAIN, self.folders()))
+            .chain(before.iter().map(|f| (&*f.name, self.folders_of(f))));
+        for (other, (other_store, other_spool)) in others {
+            if store.zip(other_store).is_some_and(|(a, b)| is_same(a, b)) {
+                return Some(format!("has the store of {other} in its url; give each a folder of its own"));
+            }
+            if spool.as_deref().zip(other_spool.as_deref()).is_some_and(|(a, b)| is_same(a, b)) {
+                return Some(format!("has the spool of {other}; give each a folder of its own"));
+            }
+        }
+        None
+    }
+
+    /// The folders that a target has for itself: its store, its spool.
+    fn folders(&self) -> (Option<&Path>, Option<PathBuf>) {
+        match &self.target {
+            Target::Embedded(folder) => (Some(folder), None),
+            Target::Remote(_) => (None, self.spool.folder.clone()),
+        }
+    }
+
+    fn folders_of<'a>(&self, further: &'a Further) -> (Option<&'a Path>, Option<PathBuf>) {
+        let (store, spool) = further.config.folders();
+        (store, spool.and_then(|_| self.spool_of(further)))
+    }
+
+    /// Where a further target spools.
+    fn spool_of(&self, further: &Further) -> Option<PathBuf> {
+        if !further.spools_beside {
+            return further.config.spool.folder.clone();
+        }
+        let mut beside = self.spool.folder.clone()?.into_os_string();
+        beside.push(format!(".{}", further.name));
+        Some(beside.into())
+    }
+
+    fn destinations_mistake(&self, route: &Route) -> Option<String> {
+        let to = route.destinations();
+        if to.is_empty() {
+            return Some("names no target; readings go somewhere, if only to main".into());
+        }
+        if to.len() > DESTINATIONS_MAX {
+            return Some(format!("names {} destinations; give at most {DESTINATIONS_MAX}", to.len()));
+        }
+        let config_of = |name: &str| match name {
+            MAIN => Some(self),
+            _ => self.further.iter().find(|f| f.name == name).map(|f| &f.config),
+        };
+        let mut seen = Vec::new();
+        for destination in to {
+            let name = destination.target.as_str();
+            let Some(config) = config_of(name) else {
+                let names: Vec<&str> = self.further.iter().map(|f| &*f.name).collect();
+                let known = names.iter().fold(MAIN.to_owned(), |all, name| format!("{all}, {name}"));
+                return Some(format!("names {name:?}, which is no target; the targets are {known}"));
+            };
+            let bucket = destination.bucket.as_deref().unwrap_or(&config.bucket);
+            if bucket.is_empty() {
+                return Some(format!("names no bucket behind {name}/; name it, or leave out the /"));
+            }
+            if seen.contains(&(name, bucket)) {
+                return Some(format!("names bucket {bucket:?} of {name} twice; leave one out"));
+            }
+            seen.push((name, bucket));
+        }
+        let is_on = |(name, _): &(&str, &str)| *name == MAIN || config_of(name).is_some_and(|c| c.enabled);
+        let off = "names only targets whose enabled is false; switch one on, or take out the rule";
+        (!seen.iter().any(is_on)).then(|| off.to_owned())
+    }
+
+    /// Refuses targets and rules that do not fit together.
+    pub(crate) fn check_routes(&self) -> Result<(), Error> {
+        match self.mistake() {
+            Some((path, why)) => Err(Error::new(Kind::InvalidConfig, format!("{} {why}", path_shown(&path)))),
+            None => Ok(()),
+        }
+    }
+
+    /// The targets that are switched on by their names, the main one first, each with a configuration of its own.
+    pub(crate) fn targets(&self) -> Vec<(String, Self)> {
+        let alone = Self { further: Vec::new(), routes: Vec::new(), ..self.clone() };
+        let on = self.further_targets().into_iter().filter(|(_, config)| config.enabled);
+        std::iter::once((MAIN.to_owned(), alone)).chain(on).collect()
+    }
+
+    /// The rules, without destinations that are switched off.
+    pub(crate) fn routes_on(&self) -> Vec<Route> {
+        let mut routes = self.routes.clone();
+        let off = |name: &str| self.further.iter().any(|f| f.name == name && !f.config.enabled);
+        routes.iter_mut().for_each(|route| route.retain(|d| !off(&d.target)));
+        routes
     }
 
     /// Takes a value for a key, or says why it cannot be.
@@ -495,6 +729,47 @@ impl Config {
     pub fn with_bucket(mut self, bucket: impl Into<String>) -> Self {
         self.bucket = bucket.into();
         self
+    }
+
+    /// Adds a further target: readings go there as rules say, and as [`Client::target`](crate::Client::target) is asked for.
+    ///
+    /// Unless the configuration says where it spools, it does so in a folder beside that of the main target, whose name ends
+    /// in a dot and the target's. The name has up to 32 characters of `a-z`, `0-9`, `-` and `_`; mistakes are told when
+    /// connecting.
+    #[must_use]
+    pub fn with_further_target(mut self, name: impl Into<String>, mut config: Self) -> Self {
+        let name = name.into();
+        if config.source.file.is_none() {
+            // Never the token of the main target, which is another server's.
+            config.source.target = Some(name.clone());
+        }
+        let spools_beside = config.spool.folder.as_deref() == Some(Path::new(SPOOL_FOLDER));
+        self.further.push(Further { name, config, spools_beside });
+        self
+    }
+
+    /// Adds a rule behind those that are there.
+    #[must_use]
+    pub fn with_route(mut self, route: Route) -> Self {
+        self.routes.push(route);
+        self
+    }
+
+    /// The further targets by their names, each with a configuration of its own.
+    #[must_use]
+    pub fn further_targets(&self) -> Vec<(String, Self)> {
+        let of = |further: &Further| {
+            let mut config = further.config.clone();
+            config.spool.folder = self.spool_of(further);
+            (further.name.clone(), config)
+        };
+        self.further.iter().map(of).collect()
+    }
+
+    /// The rules, in their order.
+    #[must_use]
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
     }
 
     /// Sets the target.
@@ -736,6 +1011,7 @@ impl Config {
     #[must_use]
     pub fn with_hurry(mut self, times: u32) -> Self {
         self.hurry = times.max(1);
+        self.further.iter_mut().for_each(|f| f.config.hurry = self.hurry);
         self
     }
 
@@ -834,6 +1110,179 @@ impl Config {
     pub fn has_token(&self) -> bool {
         !self.token.0.is_empty()
     }
+}
+
+/// What a further target's name stands before.
+type Section = (String, Map<String, Value>);
+
+/// A text that is read, and the environment over it.
+struct Page<'a> {
+    text: &'a str,
+    name: &'a str,
+    environment: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl Page<'_> {
+    /// Something in the section is wrong.
+    fn wrong(&self, path: &[Step<'_>], why: &str) -> Error {
+        let from_top: Vec<Step<'_>> =
+            std::iter::once(Step::Key("influxdb")).chain(path.iter().copied()).collect();
+        let line = line_of(self.text, &from_top).map_or_else(String::new, |line| format!(", line {line}"));
+        Error::new(Kind::InvalidConfig, format!("{}{line}: {} {why}", self.name, path_shown(path)))
+    }
+
+    /// The sections of the further targets.
+    fn targets(&self, value: Option<Value>) -> Result<Vec<Section>, Error> {
+        let targets = match value {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Object(targets)) => targets,
+            Some(other) => {
+                let why = format!("is {}, not a section with a section for each target", shown(&other));
+                return Err(self.wrong(&[Step::Key(TARGETS)], &why));
+            }
+        };
+        let section = |(name, value): (String, Value)| match value {
+            Value::Object(section) => Ok((name, section)),
+            other => {
+                let why = format!("is {}, not a section with keys", shown(&other));
+                Err(self.wrong(&[Step::Key(TARGETS), Step::Key(&name)], &why))
+            }
+        };
+        targets.into_iter().map(section).collect()
+    }
+
+    fn routes(&self, value: Option<Value>) -> Result<Vec<Route>, Error> {
+        let rules = match value {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Array(rules)) => rules,
+            Some(other) => {
+                let why = format!("is {}, not a list of rules", shown(&other));
+                return Err(self.wrong(&[Step::Key(ROUTES)], &why));
+            }
+        };
+        let read = |(i, rule): (usize, &Value)| {
+            let here = [Step::Key(ROUTES), Step::Item(i)];
+            let Value::Object(rule) = rule else {
+                return Err(self.wrong(&here, &format!("is {}, not a section with keys", shown(rule))));
+            };
+            rule_of(rule).map_err(|(key, why)| match key {
+                Some(key) => self.wrong(&[here[0], here[1], Step::Key(key)], &why),
+                None => self.wrong(&here, &why),
+            })
+        };
+        rules.iter().enumerate().map(read).collect()
+    }
+}
+
+/// The rule that a section describes, else the key that is wrong, when it is one, and why.
+fn rule_of(rule: &Map<String, Value>) -> Result<Route, (Option<&str>, String)> {
+    const RULE_KEYS: [&str; 4] = ["measurement", "tags", "class", "to"];
+    let text = |value: &Value| match value {
+        Value::String(text) => Ok(text.clone()),
+        other => Err(format!("is {}; give a text, in quotes", shown(other))),
+    };
+    let to = match rule.get("to") {
+        None => return Err((None, "has no destination; name its targets in to".into())),
+        Some(Value::Array(to)) => to.iter().map(text).collect::<Result<Vec<_>, _>>(),
+        Some(one) => text(one).map(|one| vec![one]),
+    };
+    let mut route = Route::to(to.map_err(|why| (Some("to"), why))?);
+    for (key, value) in rule {
+        let wrong = |why: String| (Some(key.as_str()), why);
+        route = match key.as_str() {
+            "to" => route,
+            "measurement" => route.measurement(text(value).map_err(wrong)?),
+            "class" => {
+                let word = text(value).map_err(wrong)?;
+                let class = Class::from_key(&word);
+                route.class(
+                    class
+                        .ok_or_else(|| wrong(format!("is {word:?}; write device, energy, phm or custom")))?,
+                )
+            }
+            "tags" => {
+                let Value::Object(tags) = value else {
+                    return Err(wrong(format!("is {}, not a section of tags", shown(value))));
+                };
+                let mut with = route;
+                for (tag, pattern) in tags {
+                    let pattern =
+                        text(pattern).map_err(|why| wrong(format!("gives {tag:?} a value that {why}")))?;
+                    with = with.tag(tag, pattern);
+                }
+                with
+            }
+            _ => return Err(wrong(format!("is no key; did you mean {}?", nearest(key, &RULE_KEYS)))),
+        };
+    }
+    Ok(route)
+}
+
+/// A place in the section as people write it.
+fn path_shown(path: &[Step<'_>]) -> String {
+    let mut in_rule = false;
+    path.iter().fold("influxdb".to_owned(), |shown, step| match step {
+        Step::Item(i) => {
+            in_rule = true;
+            format!("{shown}, rule {},", i + 1)
+        }
+        Step::Key(key) if in_rule => format!("{} {key}", shown.trim_end_matches(',').to_owned() + ":"),
+        Step::Key(key) => format!("{shown}.{key}"),
+    })
+}
+
+/// A sentence that names keys of the section, for the target whose keys they are.
+pub(crate) fn as_named(target: &str, sentence: String) -> String {
+    const SECTION: &str = "influxdb.";
+    if target == MAIN {
+        return sentence;
+    }
+    let mut shown = String::with_capacity(sentence.len());
+    let mut rest = sentence.as_str();
+    while let Some((before, behind)) = rest.split_once(SECTION) {
+        shown.push_str(before);
+        // The address of a server may have the word in it.
+        let is_part = shown.ends_with(|c: char| c.is_alphanumeric() || "/.-_@".contains(c));
+        let is_key = KEYS.iter().any(|key| behind.starts_with(key));
+        shown.push_str(SECTION);
+        if is_key && !is_part {
+            shown.push_str(&format!("{TARGETS}.{target}."));
+        }
+        rest = behind;
+    }
+    shown + rest
+}
+
+/// Why no target can have this name.
+fn name_mistake(name: &str) -> Option<String> {
+    if name == MAIN {
+        return Some("is the target of the section influxdb itself; give it another name".into());
+    }
+    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    let good = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fits);
+    (!good).then(|| format!("has a name that cannot be; use 1 to {NAME_BYTES_MAX} of a-z, 0-9, - and _"))
+}
+
+/// Whether two paths are one folder, as far as can be seen from how they are written.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let parts = |path: &Path| -> PathBuf {
+        path.components().filter(|c| *c != std::path::Component::CurDir).collect()
+    };
+    parts(a) == parts(b)
+}
+
+/// The variable of a key, and that of a key of a further target.
+fn variable(key: &str) -> String {
+    format!("{ENVIRONMENT}{}", key.to_uppercase())
+}
+
+fn variable_of(target: &str, key: &str) -> String {
+    variable(&format!("{TARGETS}_{}_{key}", in_variables(target)))
+}
+
+/// The name of a target as a part of the name of a variable.
+fn in_variables(target: &str) -> String {
+    target.to_uppercase().replace('-', "_")
 }
 
 fn environment(name: &str) -> Option<String> {
@@ -946,25 +1395,9 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// The line of a key in the section `influxdb`, from 1.
-fn line_of(text: &str, key: &str) -> Option<usize> {
-    let mut inside = false;
-    for (i, line) in text.lines().enumerate() {
-        let content = line.trim_start();
-        if !line.starts_with([' ', '\t', '#']) && !content.is_empty() {
-            inside = content.starts_with("influxdb:");
-        }
-        let name = content.split(':').next().unwrap_or_default().trim_matches(['"', '\'', ' ']);
-        if inside && name == key {
-            return Some(i + 1);
-        }
-    }
-    None
-}
-
 /// The known key that needs the fewest changes to become this one.
-fn nearest(key: &str) -> &'static str {
-    KEYS.into_iter().min_by_key(|known| distance(key, known)).unwrap_or("bucket")
+fn nearest<'a>(key: &str, known: impl IntoIterator<Item = &'a &'static str>) -> &'static str {
+    known.into_iter().copied().min_by_key(|known| distance(key, known)).unwrap_or("bucket")
 }
 
 fn distance(a: &str, b: &str) -> usize {
@@ -980,4 +1413,26 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_in_sentences_are_those_of_their_target() {
+        let check = |sentence: &str, expected: &str| {
+            assert_eq!(as_named("copy", sentence.to_owned()), expected);
+            assert_eq!(as_named(MAIN, sentence.to_owned()), sentence);
+        };
+        check("check influxdb.token", "check influxdb.targets.copy.token");
+        check(
+            "influxdb.ca_file \"x\": see influxdb.spool_sync",
+            "influxdb.targets.copy.ca_file \"x\": see influxdb.targets.copy.spool_sync",
+        );
+        check("http://influxdb.org does not answer", "http://influxdb.org does not answer");
+        check("http://my-influxdb.url.example", "http://my-influxdb.url.example");
+        check("influxdb.nothing", "influxdb.nothing");
+        check("", "");
+    }
 }

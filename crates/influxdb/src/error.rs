@@ -1,5 +1,7 @@
 //! The client's one error type: opaque, with the questions a caller asks.
 
+use crate::config::as_named;
+use crate::route::MAIN;
 use std::fmt;
 use std::time::Duration;
 
@@ -44,6 +46,14 @@ impl Error {
         source: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
         Self { kind, retryable: false, message: format!("{doing}: {source}"), source: Some(Box::new(source)) }
+    }
+
+    /// The same, of a target with this name.
+    pub(crate) fn of_target(mut self, name: &str) -> Self {
+        if name != MAIN {
+            self.message = format!("target {name:?}: {}", as_named(name, self.message));
+        }
+        self
     }
 
     pub(crate) fn closed() -> Self {

@@ -1,11 +1,13 @@
 //! A lane: the queue of one target and bucket, and how it goes. It knows neither targets nor threads.
 
 use crate::error::{Error, Kind};
-use graylogic_durable::{Level, Queue, Refused};
+use crate::route::MAIN;
+use graylogic_durable::{Queue, Refused};
 use graylogic_line::{EncodeError, Timestamp};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
 
 /// The last time this process gave a reading without one.
 static LAST_TIME: AtomicI64 = AtomicI64::new(i64::MIN);
@@ -13,9 +15,22 @@ static LAST_TIME: AtomicI64 = AtomicI64::new(i64::MIN);
 /// The queue of one target and bucket.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    /// The name of the target.
+    pub(crate) target: String,
     pub(crate) bucket: String,
+    /// Who may wait does so while it is full, whatever other lanes take.
+    pub(crate) blocks: bool,
     pub(crate) queue: Queue,
+    room: Arc<Mutex<Room>>,
     status: Mutex<Status>,
+}
+
+/// Who waits for room: told by the place in which the lane is for them.
+#[derive(Debug, Default)]
+struct Room {
+    waiting: Vec<(usize, mpsc::Sender<(usize, bool)>)>,
+    /// The queue was asked to tell.
+    asked: bool,
 }
 
 /// How it goes with the target.
@@ -40,8 +55,14 @@ pub(crate) struct Trouble {
 }
 
 impl Lane {
-    pub(crate) fn new(bucket: &str, queue: Queue) -> Self {
-        Self { bucket: bucket.to_owned(), queue, status: Mutex::default() }
+    pub(crate) fn new(target: &str, bucket: &str, queue: Queue) -> Self {
+        let (target, bucket) = (target.to_owned(), bucket.to_owned());
+        Self { target, bucket, blocks: false, queue, room: Arc::default(), status: Mutex::default() }
+    }
+
+    /// The bucket as counts name it: that of a further target behind its name.
+    pub(crate) fn name(&self) -> String {
+        if self.target == MAIN { self.bucket.clone() } else { format!("{}/{}", self.target, self.bucket) }
     }
 
     pub(crate) fn status(&self) -> MutexGuard<'_, Status> {
@@ -57,24 +78,58 @@ impl Lane {
         encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
     ) -> Result<u64, Error> {
         let time = time.unwrap_or_else(next_time);
-        self.queue.accept(|out| encode(time, out)).map_err(|refused| match refused {
+        self.queue.accept(|out| encode(time, out)).map_err(|refused| self.error(refused))
+    }
+
+    /// What the caller is told of a line that was not accepted.
+    pub(crate) fn error(&self, refused: Refused<EncodeError>) -> Error {
+        match refused {
             Refused::Invalid(e) => Error::because(Kind::InvalidPoint, "the reading cannot be written", e),
-            Refused::Full(why) => self.full(&why),
+            Refused::Full(why) => {
+                let message = format!("the reading was not accepted: {}", self.why_full(&why));
+                Error::new(Kind::WriteFailed, message).retryable(true)
+            }
             Refused::TooLong(bytes) => {
                 let message =
                     format!("the reading cannot be written: its line has {bytes} bytes; shorten it");
                 Error::new(Kind::InvalidPoint, message)
             }
             _ => Error::closed(),
-        })
+        }
     }
 
-    fn full(&self, disk: &str) -> Error {
+    /// Why it takes no lines, when the queue says this of its disk.
+    pub(crate) fn why_full(&self, disk: &str) -> String {
         // A target that takes nothing is why the lane is full; else the disk is.
         let target = self.status().trouble.as_ref().map(|t| t.reason.clone());
         let why = target.unwrap_or_else(|| disk.to_owned());
-        let message = format!("the reading was not accepted: too many readings wait already, because {why}");
-        Error::new(Kind::WriteFailed, message).retryable(true)
+        format!("too many readings wait already, because {why}")
+    }
+
+    /// Tells once with `place`, and `true` when there may be room, or `false` when the lane takes no more lines.
+    pub(crate) fn when_room(&self, place: usize, tell: &mpsc::Sender<(usize, bool)>) {
+        fn lock(room: &Mutex<Room>) -> MutexGuard<'_, Room> {
+            room.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+        let mut room = lock(&self.room);
+        // Who has given up since waits for nothing, however long the lane is full.
+        room.waiting.retain(|(_, waits)| !waits.is_closed());
+        room.waiting.push((place, tell.clone()));
+        if std::mem::replace(&mut room.asked, true) {
+            return;
+        }
+        drop(room);
+        let room = self.room.clone();
+        self.queue.when_room(move |open| {
+            let waiting = {
+                let mut room = lock(&room);
+                room.asked = false;
+                std::mem::take(&mut room.waiting)
+            };
+            for (place, tell) in waiting {
+                let _gave_up = tell.try_send((place, open));
+            }
+        });
     }
 
     /// Lines do not get through; returns whether that is news.
@@ -98,20 +153,10 @@ impl Lane {
         status.last_success = Some(now);
         status.trouble.take().map_or(Duration::ZERO, |t| t.since.elapsed())
     }
-
-    /// Asks for everything accepted so far to reach a level soon.
-    pub(crate) fn hurry(&self, level: Level) {
-        self.queue.hurry(level);
-    }
-
-    /// Waits until everything accepted before has reached a level or the time is up, and returns how many lines have not.
-    pub(crate) fn wait(&self, level: Level, until: Instant) -> u64 {
-        self.queue.wait(level, until)
-    }
 }
 
 /// The present, or just after the last time given: two readings of a series never fall together.
-fn next_time() -> Timestamp {
+pub(crate) fn next_time() -> Timestamp {
     let now = Timestamp::now().as_nanos();
     let next = |last: i64| Some(now.max(last.saturating_add(1)).min(Timestamp::MAX.as_nanos()));
     // The update always gives a value.

@@ -54,6 +54,14 @@
 //! [`Client::manage`] makes buckets, sets how long their readings are kept, and does what else a server is managed by;
 //! `create_buckets` makes a bucket that a server has not when readings are for it.
 //!
+//! # Several targets
+//! A configuration may name further targets, servers or embedded stores, and rules ([`Route`]) that say by measurement, tag
+//! and [`Class`] which readings go where; one reading may go to several. Every bucket of every target has a lane and threads
+//! of its own, and every target a spool: one that is dead, slow or full does not delay the others. A call returns `Ok` when
+//! at least one destination took the reading; that another had no room for it is told to the callback, and counted in its
+//! [`Stats::refused_full`]. Flush, close, health and counts are of all targets; [`Client::target`] and [`Client::bucket`]
+//! give a client that writes to one place, and asks it.
+//!
 //! # Threads
 //! All methods take `&self` and are safe from any number of threads. The client owns its threads: it works inside and
 //! outside of any asynchronous runtime, and after one was dropped. `flush`, `close` and the queries wait and have
@@ -66,7 +74,7 @@
 //! - targets besides InfluxDB 2's `/api/v2/write`; questions to a server;
 //! - a spool on disk in front of the embedded store: readings that were accepted within the last 10 ms are lost by
 //!   `kill -9`;
-//! - Flux and other query languages; several targets of one client; readings routed to buckets by rules.
+//! - Flux and other query languages; rules that change readings, or drop them.
 
 mod annotated_csv;
 mod asking;
@@ -76,6 +84,7 @@ mod delivery;
 mod deserialize;
 mod dialect;
 mod error;
+mod fanout;
 mod flux_query;
 mod http;
 mod kind;
@@ -89,12 +98,14 @@ mod proxy;
 mod query;
 mod refusal;
 mod retry;
+mod route;
 mod sender;
 mod stats;
 mod table;
 mod tls;
 mod translate;
 mod worker;
+mod yaml;
 
 pub use annotated_csv::FluxReader;
 pub use client::{Client, CloseReport, FlushReport, SeriesHandle};
@@ -114,5 +125,6 @@ pub use metrics::METRICS_CONTENT_TYPE;
 pub use notify::{RefusedLine, WriteError, WriteErrorKind};
 pub use preflight::{Check, Preflight, Verdict};
 pub use query::{Aggregate, Ask, CheckedQuery, Dialogue, Fill, LatestValue, Query, QuerySeries};
+pub use route::{Class, Route};
 pub use stats::{Health, Stats};
 pub use table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue};

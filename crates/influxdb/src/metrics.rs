@@ -43,30 +43,33 @@ const STATES: [Count; 8] = [
 
 const HEALTH: [&str; 5] = ["ok", "retrying", "held", "degraded", "full"];
 
-/// The metrics of buckets, one after the other.
-pub(crate) fn render(buckets: &[(String, Stats)]) -> String {
+/// The metrics of buckets, one after the other: each with its target and its name.
+pub(crate) fn render(buckets: &[(String, String, Stats)]) -> String {
     let mut out = String::new();
-    let labels: Vec<String> = buckets.iter().map(|(bucket, _)| escaped(bucket)).collect();
-    let all = || labels.iter().zip(buckets.iter().map(|(_, stats)| stats));
+    let label = |(target, bucket, _): &(String, String, Stats)| {
+        format!("target=\"{}\",bucket=\"{}\"", escaped(target), escaped(bucket))
+    };
+    let labels: Vec<String> = buckets.iter().map(label).collect();
+    let all = || labels.iter().zip(buckets.iter().map(|(_, _, stats)| stats));
     head(&mut out, "lines_total", "counter", "Lines by what became of them.");
-    for (bucket, stats) in all() {
+    for (labels, stats) in all() {
         for (state, of) in STATES {
-            sample(&mut out, "lines_total", bucket, Some(state), &of(stats).to_string());
+            sample(&mut out, "lines_total", labels, Some(state), &of(stats).to_string());
         }
     }
     for (name, help, of) in GAUGES {
         head(&mut out, name, "gauge", help);
-        for (bucket, stats) in all() {
+        for (labels, stats) in all() {
             if let Some(value) = of(stats) {
-                sample(&mut out, name, bucket, None, &value.to_string());
+                sample(&mut out, name, labels, None, &value.to_string());
             }
         }
     }
     head(&mut out, "health", "gauge", "How lines get through: 1 for the present state.");
-    for (bucket, stats) in all() {
+    for (labels, stats) in all() {
         for state in HEALTH {
             let value = if state == health(&stats.health) { "1" } else { "0" };
-            sample(&mut out, "health", bucket, Some(state), value);
+            sample(&mut out, "health", labels, Some(state), value);
         }
     }
     out
@@ -88,9 +91,9 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
         write!(out, "# HELP graylogic_spool_{name} {help}\n# TYPE graylogic_spool_{name} {kind}\n");
 }
 
-fn sample(out: &mut String, name: &str, bucket: &str, state: Option<&str>, value: &str) {
+fn sample(out: &mut String, name: &str, labels: &str, state: Option<&str>, value: &str) {
     let state = state.map_or_else(String::new, |s| format!(",state=\"{s}\""));
-    let _infallible = writeln!(out, "graylogic_spool_{name}{{bucket=\"{bucket}\"{state}}} {value}");
+    let _infallible = writeln!(out, "graylogic_spool_{name}{{{labels}{state}}} {value}");
 }
 
 /// A label's value as the format wants it.
@@ -144,29 +147,32 @@ mod tests {
             health: Health::Held("token".into()),
             ..Stats::default()
         };
-        let text = render(&[("energy".to_owned(), one), ("a\"b\\c\nd".to_owned(), Stats::default())]);
+        let text = render(&[
+            ("main".to_owned(), "energy".to_owned(), one),
+            ("head_office".to_owned(), "a\"b\\c\nd".to_owned(), Stats::default()),
+        ]);
         let found = samples(&text);
         let cases = [
-            ("lines_total{bucket=\"energy\",state=\"accepted\"}", 100.0),
-            ("lines_total{bucket=\"energy\",state=\"recovered\"}", 7.0),
-            ("lines_total{bucket=\"energy\",state=\"delivered\"}", 90.0),
-            ("lines_total{bucket=\"energy\",state=\"rejected\"}", 3.0),
-            ("lines_total{bucket=\"energy\",state=\"dropped\"}", 2.0),
-            ("lines_total{bucket=\"energy\",state=\"damaged\"}", 3.0),
-            ("lines_total{bucket=\"energy\",state=\"refused_full\"}", 6.0),
-            ("lines_total{bucket=\"energy\",state=\"refused_invalid\"}", 5.0),
-            ("waiting_lines{bucket=\"energy\"}", 9.0),
-            ("memory_lines{bucket=\"energy\"}", 4.0),
-            ("memory_bytes{bucket=\"energy\"}", 1234.0),
-            ("disk_bytes{bucket=\"energy\"}", 12_884_901_885.0),
-            ("oldest_age_seconds{bucket=\"energy\"}", 90.5),
-            ("last_sync_seconds{bucket=\"energy\"}", 0.0015),
-            ("retry_delay_seconds{bucket=\"energy\"}", 0.25),
-            ("last_success_timestamp_seconds{bucket=\"energy\"}", 1_700_000_000.5),
-            ("health{bucket=\"energy\",state=\"held\"}", 1.0),
-            ("health{bucket=\"energy\",state=\"ok\"}", 0.0),
-            ("health{bucket=\"a\\\"b\\\\c\\nd\",state=\"ok\"}", 1.0),
-            ("waiting_lines{bucket=\"a\\\"b\\\\c\\nd\"}", 0.0),
+            ("lines_total{target=\"main\",bucket=\"energy\",state=\"accepted\"}", 100.0),
+            ("lines_total{target=\"main\",bucket=\"energy\",state=\"recovered\"}", 7.0),
+            ("lines_total{target=\"main\",bucket=\"energy\",state=\"delivered\"}", 90.0),
+            ("lines_total{target=\"main\",bucket=\"energy\",state=\"rejected\"}", 3.0),
+            ("lines_total{target=\"main\",bucket=\"energy\",state=\"dropped\"}", 2.0),
+            ("lines_total{target=\"main\",bucket=\"energy\",state=\"damaged\"}", 3.0),
+            ("lines_total{target=\"main\",bucket=\"energy\",state=\"refused_full\"}", 6.0),
+            ("lines_total{target=\"main\",bucket=\"energy\",state=\"refused_invalid\"}", 5.0),
+            ("waiting_lines{target=\"main\",bucket=\"energy\"}", 9.0),
+            ("memory_lines{target=\"main\",bucket=\"energy\"}", 4.0),
+            ("memory_bytes{target=\"main\",bucket=\"energy\"}", 1234.0),
+            ("disk_bytes{target=\"main\",bucket=\"energy\"}", 12_884_901_885.0),
+            ("oldest_age_seconds{target=\"main\",bucket=\"energy\"}", 90.5),
+            ("last_sync_seconds{target=\"main\",bucket=\"energy\"}", 0.0015),
+            ("retry_delay_seconds{target=\"main\",bucket=\"energy\"}", 0.25),
+            ("last_success_timestamp_seconds{target=\"main\",bucket=\"energy\"}", 1_700_000_000.5),
+            ("health{target=\"main\",bucket=\"energy\",state=\"held\"}", 1.0),
+            ("health{target=\"main\",bucket=\"energy\",state=\"ok\"}", 0.0),
+            ("health{target=\"head_office\",bucket=\"a\\\"b\\\\c\\nd\",state=\"ok\"}", 1.0),
+            ("waiting_lines{target=\"head_office\",bucket=\"a\\\"b\\\\c\\nd\"}", 0.0),
         ];
         for (name, value) in cases {
             assert_eq!(found.get(&format!("graylogic_spool_{name}")), Some(&value), "{name} in {text}");

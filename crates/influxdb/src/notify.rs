@@ -1,5 +1,6 @@
 //! Bad news for the caller: collected, merged by kind, and told by a thread of its own, at most ten times a second.
 
+use crate::route::MAIN;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,8 @@ const LINES_TOLD: usize = 10;
 pub struct WriteError {
     /// What happened.
     pub kind: WriteErrorKind,
+    /// The target they were for; that of the section `influxdb` itself is `main`.
+    pub target: String,
     /// The bucket they were for.
     pub bucket: String,
     /// How many lines it is about.
@@ -47,7 +50,8 @@ pub enum WriteErrorKind {
     Altered,
     /// The target does not take them at present; they wait and are tried again.
     Delayed,
-    /// They were dropped: the spool was full, or the client was closed before the target took what was only in memory.
+    /// They were dropped: the spool was full, or the client was closed before the target took what was only in memory. Or
+    /// this target had no room for readings that another one took.
     Dropped,
     /// They were in the spool and cannot be read any more: the disk changed what was written.
     Damaged,
@@ -65,14 +69,11 @@ impl fmt::Display for WriteError {
             WriteErrorKind::Damaged => "lost to damage",
             WriteErrorKind::Degraded => "refused by the spool",
         };
-        write!(
-            f,
-            "write to bucket {:?}: {} {} {what}: {}",
-            self.bucket,
-            self.lines,
-            plural(self.lines),
-            self.reason
-        )
+        write!(f, "write to bucket {:?}", self.bucket)?;
+        if self.target != MAIN {
+            write!(f, " of target {:?}", self.target)?;
+        }
+        write!(f, ": {} {} {what}: {}", self.lines, plural(self.lines), self.reason)
     }
 }
 
@@ -117,10 +118,11 @@ impl Notifier {
         drop(before);
     }
 
-    /// Adds news; news of the same kind and bucket that was not told yet becomes one.
+    /// Adds news; news of the same kind, target and bucket that was not told yet becomes one.
     pub(crate) fn add(&self, news: WriteError) {
         let mut state = self.lock();
-        let same = |w: &&mut WriteError| w.kind == news.kind && w.bucket == news.bucket;
+        let same =
+            |w: &&mut WriteError| w.kind == news.kind && w.bucket == news.bucket && w.target == news.target;
         match state.waiting.iter_mut().find(same) {
             Some(known) => {
                 known.lines =
@@ -129,10 +131,12 @@ impl Notifier {
                 known.first.extend(news.first);
                 known.first.truncate(LINES_TOLD);
             }
-            None => state.waiting.push(news),
+            None => {
+                state.waiting.push(news);
+                drop(state);
+                self.wake.notify_all();
+            }
         }
-        drop(state);
-        self.wake.notify_all();
     }
 
     /// Callbacks made, and those that panicked.

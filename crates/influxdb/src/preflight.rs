@@ -1,7 +1,7 @@
 //! Asks a server whether everything that the configuration says of it is right, before readings depend on it: each fault is
 //! one sentence that names the setting to change. Nothing is stored by asking.
 
-use crate::config::{Config, Target};
+use crate::config::{Config, Target, as_named};
 use crate::dialect::Place;
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, NoAnswer, Request};
@@ -9,6 +9,7 @@ use crate::kind::{Recognised, ServerKind, recognise};
 use crate::manage;
 use crate::outcome::{self, Outcome};
 use crate::retry::http_date;
+use crate::route::MAIN;
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
 use graylogic_store::{State, Store, StoreOptions};
@@ -22,7 +23,8 @@ const SKEW_SECONDS_MAX: i64 = 60;
 /// Each of the two questions is given up after this time: connecting strictly fails within ten seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What was found out about a target, in the order it was asked. Shown, it is one line for each check.
+/// What was found out about the targets of a configuration, the main one first, in the order each was asked. Shown, it is
+/// one line for each check, and one before those of a further target that names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preflight {
     server: Option<Recognised>,
@@ -33,13 +35,15 @@ pub struct Preflight {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Check {
+    /// The name of the target; that of the section `influxdb` itself is `main`.
+    pub target: String,
     /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `store` for the embedded one.
     pub name: &'static str,
     /// How it is.
     pub verdict: Verdict,
     /// A sentence. For a fault it says what is wrong and names the setting to change.
     pub says: String,
-    /// The setting to change, as in `influxdb.token`; `None` when all is well, and when it is no setting.
+    /// The setting of the target to change, as in `influxdb.token`; `None` when all is well, and when it is no setting.
     pub setting: Option<&'static str>,
 }
 
@@ -64,26 +68,30 @@ impl Preflight {
         &self.checks
     }
 
-    /// The kind of the server, when it showed.
+    /// The kind of the main target's server, when it showed.
     #[must_use]
     pub fn server_kind(&self) -> Option<ServerKind> {
         self.server.as_ref().map(|s| s.kind)
     }
 
-    /// The version that the server says it has, without a leading `v`.
+    /// The version that the main target's server says it has, without a leading `v`.
     #[must_use]
     pub fn server_version(&self) -> Option<&str> {
         self.server.as_ref().map(|s| s.version.as_str()).filter(|v| !v.is_empty())
     }
 
-    /// The first fault; `None` when readings are taken.
+    /// The first fault; `None` when all targets take readings.
     #[must_use]
     pub fn fault(&self) -> Option<&Check> {
         self.checks.iter().find(|c| c.verdict == Verdict::Fault)
     }
 
+    fn push(&mut self, name: &'static str, verdict: Verdict, says: String, setting: Option<&'static str>) {
+        self.checks.push(Check { target: MAIN.to_owned(), name, verdict, says, setting });
+    }
+
     fn add(&mut self, name: &'static str, verdict: Verdict, says: impl Into<String>) {
-        self.checks.push(Check { name, verdict, says: says.into(), setting: None });
+        self.push(name, verdict, says.into(), None);
     }
 
     fn good(&mut self, name: &'static str, says: impl Into<String>) {
@@ -92,7 +100,7 @@ impl Preflight {
 
     /// Adds a fault, and everything behind it as not reached.
     fn ends(mut self, name: &'static str, setting: Option<&'static str>, says: impl Into<String>) -> Self {
-        self.checks.push(Check { name, verdict: Verdict::Fault, says: says.into(), setting });
+        self.push(name, Verdict::Fault, says.into(), setting);
         let behind = CHECKS.iter().skip_while(|c| **c != name).skip(1);
         for check in behind.filter(|c| **c != "TLS") {
             if !self.checks.iter().any(|c| c.name == *check) {
@@ -108,7 +116,12 @@ const CHECKS: [&str; 8] = ["address", "TLS", "kind", "clock", "token", "organisa
 
 impl fmt::Display for Preflight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut target = MAIN;
         for check in &self.checks {
+            if check.target != target {
+                target = &check.target;
+                writeln!(f, "target {target:?}:")?;
+            }
             let verdict = match check.verdict {
                 Verdict::Good => "ok",
                 Verdict::Warning => "WARNING",
@@ -147,14 +160,45 @@ fn differs(http: &Http, configured: ServerKind, found: &Recognised) -> String {
     format!("{base} is {found}, but influxdb.kind says {configured}; set influxdb.kind to {right} or auto")
 }
 
-/// Looks at the target of a configuration; waits for a server as long as its requests may take.
+/// Looks at all targets of a configuration that are switched on, at once, the main one first; waits for servers as long as
+/// their requests may take.
 pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
+    config.check_routes()?;
+    let targets = config.targets();
+    let looked: Vec<Result<Preflight, Error>> = std::thread::scope(|threads| {
+        let looks: Vec<_> = targets
+            .iter()
+            .map(|(_, config)| {
+                let thread = std::thread::Builder::new().name("influxdb-health".into());
+                thread.spawn_scoped(threads, || look_at(config))
+            })
+            .collect();
+        let looked = |look: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| {
+            let look = look.map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
+            look.join().map_err(|_| Error::new(Kind::ConnectionFailed, "the target could not be asked"))?
+        };
+        looks.into_iter().map(looked).collect()
+    });
+    let mut all = Preflight::default();
+    for ((name, _), looked) in targets.into_iter().zip(looked) {
+        let looked = looked.map_err(|e| e.of_target(&name))?;
+        if name == MAIN {
+            all.server = looked.server;
+        }
+        all.checks.extend(looked.checks.into_iter().map(|check| Check {
+            says: as_named(&name, check.says),
+            target: name.clone(),
+            ..check
+        }));
+    }
+    Ok(all)
+}
+
+/// Looks at one target, on a plain thread.
+fn look_at(config: &Config) -> Result<Preflight, Error> {
     match config.target() {
         Target::Embedded(folder) => Ok(look_at_store(folder)),
-        Target::Remote(url) => {
-            let http = Http::new(config, url)?;
-            on_a_thread(move |config| ask(config, &http), config)
-        }
+        Target::Remote(url) => Ok(ask(config, &Http::new(config, url)?)),
     }
 }
 
@@ -430,8 +474,31 @@ fn judge(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_target_is_looked_at_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = Config::embedded(folder.path().join("main"));
+        // Nobody listens there.
+        let office = Config::remote("http://127.0.0.1:9").unwrap();
+        let off = Config::remote("http://127.0.0.1:9").unwrap().with_enabled(false);
+        let config = main.with_further_target("office", office).with_further_target("off", off);
+        let found = look(&config).unwrap();
+        let mut checks: Vec<(&str, &str)> = found.checks().iter().map(|c| (&*c.target, c.name)).collect();
+        checks.truncate(2);
+        assert_eq!(checks, [("main", "store"), ("office", "address")]);
+        assert!(found.checks().iter().all(|c| c.target != "off"));
+        let fault = found.fault().unwrap();
+        assert_eq!((&*fault.target, fault.name), ("office", "address"));
+        assert!(fault.says.ends_with("or change influxdb.targets.office.url"), "{}", fault.says);
+        assert_eq!(found.to_string().lines().nth(1), Some("target \"office\":"));
+        let no_file = Config::remote("https://127.0.0.1:9").unwrap().with_ca_file(folder.path().join("none"));
+        let error = look(&config.with_further_target("tls", no_file)).unwrap_err().to_string();
+        assert!(error.starts_with("target \"tls\": influxdb.targets.tls.ca_file"), "{error}");
+    }
 
     #[test]
     fn clocks_that_differ_are_told_apart() {

@@ -1,7 +1,7 @@
 //! The sender of a lane: takes batches from the queue to the target and says what became of every line. One thread
 //! each.
 
-use crate::config::Config;
+use crate::config::{Config, as_named};
 use crate::delivery::{Delivered, Delivery, Event};
 use crate::lane::Lane;
 use crate::notify::{Notifier, RefusedLine, WriteError, WriteErrorKind};
@@ -105,11 +105,13 @@ impl Sender<'_> {
         let Destination::Server(delivery) = &mut self.destination else { return Ok(Delivered::default()) };
         let mut events = |event: Event| match event {
             Event::Retrying { reason, after } => {
+                let reason = as_named(&lane.target, reason);
                 if lane.troubled(&reason, None, Some(after)) {
                     delayed(lane, notifier, &reason);
                 }
             }
             Event::Held { reason, setting, .. } => {
+                let reason = as_named(&lane.target, reason);
                 if lane.troubled(&reason, Some(setting), None) {
                     delayed(lane, notifier, &reason);
                 }
@@ -182,15 +184,24 @@ impl Sender<'_> {
     }
 
     fn tell(&self, kind: WriteErrorKind, lines: u64, reason: String, first: Vec<RefusedLine>) {
-        self.notifier.add(WriteError { kind, bucket: self.lane.bucket.clone(), lines, reason, first });
+        let Lane { target, bucket, .. } = self.lane;
+        let (target, bucket) = (target.clone(), bucket.clone());
+        self.notifier.add(WriteError { kind, target, bucket, lines, reason, first });
     }
 }
 
 fn delayed(lane: &Lane, notifier: &Notifier, reason: &str) {
     let waiting = lane.queue.stats().waiting;
-    tracing::warn!(bucket = lane.bucket, reason, waiting, "readings wait for their target");
+    tracing::warn!(
+        target_name = lane.target,
+        bucket = lane.bucket,
+        reason,
+        waiting,
+        "readings wait for their target"
+    );
     notifier.add(WriteError {
         kind: WriteErrorKind::Delayed,
+        target: lane.target.clone(),
         bucket: lane.bucket.clone(),
         lines: waiting,
         reason: reason.to_owned(),

@@ -31,14 +31,17 @@ const SPOOL_SECONDS_MAX: u32 = 10;
 /// Most bytes of lines in memory while the disk of the spool does not take them.
 const DEGRADED_BYTES: usize = 32 << 20;
 
-/// What the threads of a client share.
+/// What the threads of one target of a client share.
 #[derive(Debug)]
 pub(crate) struct Works {
+    /// The name of the target.
+    pub(crate) name: String,
     /// The lane of the configured bucket, and those of the buckets that were asked for since.
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// Held while a lane is opened, so that no bucket gets two.
     opening: Mutex<()>,
     closing: AtomicBool,
+    /// All targets of a client tell the same callback.
     pub(crate) notifier: Arc<Notifier>,
     /// The embedded store, when that is the target.
     pub(crate) store: Option<Store>,
@@ -170,7 +173,12 @@ impl Works {
                 self.lane(name).map_err(|e| e.to_string())
             };
             if let Err(why) = opened {
-                tracing::error!(bucket = name, why, "readings of an earlier run wait on");
+                tracing::error!(
+                    target_name = self.name,
+                    bucket = name,
+                    why,
+                    "readings of an earlier run wait on"
+                );
             }
         }
     }
@@ -189,7 +197,9 @@ impl Works {
             Some(folder) => self.spooled(bucket, folder)?,
             None => self.in_memory(bucket).map_err(starting)?,
         };
-        let lane = Arc::new(Lane::new(bucket, queue));
+        let mut lane = Lane::new(&self.name, bucket, queue);
+        lane.blocks = self.on_disk && self.config.spool().when_full == WhenFull::Block;
+        let lane = Arc::new(lane);
         let (works, theirs) = (self.clone(), lane.clone());
         let sender = std::thread::Builder::new().name("influxdb-send".into()).spawn(move || {
             // However this thread ends, nobody waits for it in vain.
@@ -206,17 +216,20 @@ impl Works {
     }
 }
 
-/// Starts what a client of this configuration works with, and opens the lane of its bucket.
+/// Starts what a client works with for one target, and opens the lane of its bucket.
 pub(crate) fn start(
+    name: &str,
     config: &Config,
     store: Option<Store>,
     http: Option<Http>,
+    notifier: &Arc<Notifier>,
 ) -> Result<(Arc<Works>, Arc<Lane>), Error> {
     let works = Arc::new(Works {
+        name: name.to_owned(),
         lanes: Mutex::default(),
         opening: Mutex::default(),
         closing: AtomicBool::new(false),
-        notifier: Arc::default(),
+        notifier: notifier.clone(),
         on_disk: store.is_none() && config.spool_folder().is_some(),
         store,
         config: config.clone(),
@@ -225,13 +238,15 @@ pub(crate) fn start(
     });
     let lane = works.lane(config.bucket())?;
     works.open_left_behind();
-    let notifier = works.notifier.clone();
-    let told = std::thread::Builder::new().name("influxdb-errors".into()).spawn(move || notifier.run());
-    if let Err(error) = told {
-        works.abandon();
-        return Err(Error::because(Kind::ConnectionFailed, "start the client's threads", error));
-    }
     Ok((works, lane))
+}
+
+/// Starts the thread that tells bad news.
+pub(crate) fn start_notifier(notifier: &Arc<Notifier>) -> Result<(), Error> {
+    let notifier = notifier.clone();
+    let told = std::thread::Builder::new().name("influxdb-errors".into()).spawn(move || notifier.run());
+    told.map_err(|e| Error::because(Kind::ConnectionFailed, "start the client's threads", e))?;
+    Ok(())
 }
 
 struct EndsSender<'a>(&'a Lane);
@@ -315,27 +330,30 @@ impl Works {
         + Send
         + 'static,
     ) -> std::io::Result<Queue> {
-        let (bucket, notifier) = (bucket.to_owned(), self.notifier.clone());
-        Queue::start("influxdb", options, open, move |news| told(&bucket, &notifier, news))
+        let (target, bucket) = (self.name.clone(), bucket.to_owned());
+        let notifier = self.notifier.clone();
+        Queue::start("influxdb", options, open, move |news| told(&target, &bucket, &notifier, news))
     }
 }
 
 /// Passes on what a queue has to say.
-fn told(bucket: &str, notifier: &Notifier, news: News) {
+fn told(target_name: &str, bucket: &str, notifier: &Notifier, news: News) {
     let tell = |kind, lines, reason: String| {
-        notifier.add(WriteError { kind, bucket: bucket.to_owned(), lines, reason, first: Vec::new() });
+        let (target, bucket) = (target_name.to_owned(), bucket.to_owned());
+        notifier.add(WriteError { kind, target, bucket, lines, reason, first: Vec::new() });
     };
     match news {
         News::Opened(recovery) => {
             // The lines it cost are told when the sender comes to where they were.
             for damage in &recovery.damage {
-                tracing::error!(bucket, %damage, "the spool was damaged");
+                tracing::error!(target_name, bucket, %damage, "the spool was damaged");
             }
             if let Some(cursor) = recovery.cursor {
-                tracing::error!(bucket, cursor, "the spool's cursor was not as it was left");
+                tracing::error!(target_name, bucket, cursor, "the spool's cursor was not as it was left");
             }
             if recovery.waiting > 0 {
                 tracing::info!(
+                    target_name,
                     bucket,
                     lines = recovery.waiting,
                     "the spool holds readings of an earlier run"
@@ -343,15 +361,20 @@ fn told(bucket: &str, notifier: &Notifier, news: News) {
             }
         }
         News::Degraded(reason) => {
-            tracing::error!(bucket, reason, "the spool does not take readings: they are kept in memory");
+            tracing::error!(
+                target_name,
+                bucket,
+                reason,
+                "the spool does not take readings: they are kept in memory"
+            );
             tell(WriteErrorKind::Degraded, 0, reason);
         }
-        News::Recovered => tracing::info!(bucket, "the spool takes readings again"),
+        News::Recovered => tracing::info!(target_name, bucket, "the spool takes readings again"),
         News::Dropped(dropped) => {
-            tracing::error!(bucket, %dropped, "the spool was full");
+            tracing::error!(target_name, bucket, %dropped, "the spool was full");
             tell(WriteErrorKind::Dropped, dropped.count, dropped.to_string());
         }
-        News::NearlyFull(level) => tracing::warn!(bucket, %level, "the spool is nearly full"),
+        News::NearlyFull(level) => tracing::warn!(target_name, bucket, %level, "the spool is nearly full"),
         _ => {}
     }
 }

@@ -348,3 +348,21 @@ fn the_shipped_file_documents_every_variable() {
         assert!(shown, "{key}");
     }
 }
+
+#[test]
+fn the_example_of_targets_and_rules_in_the_shipped_file_is_right() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/config.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let is_example = |l: &str| ["  # targets:", "  # routes:"].contains(&l) || l.starts_with("  #   ");
+    let shown: String = text
+        .lines()
+        .map(|l| if is_example(l) { format!("  {}\n", &l[4..]) } else { format!("{l}\n") })
+        .collect();
+    let config = read(&shown).unwrap();
+    let names: Vec<String> = config.further_targets().into_iter().map(|(name, _)| name).collect();
+    assert_eq!((names, config.routes().len()), (vec!["copy".to_owned(), "head_office".to_owned()], 3));
+    assert_eq!(
+        config.further_targets()[1].1.spool_folder(),
+        Some(std::path::Path::new("./graylogic-spool.head_office"))
+    );
+}

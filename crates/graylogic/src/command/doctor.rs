@@ -1,21 +1,19 @@
-//! `graylogic doctor`: asks the target whether everything that the configuration says of it is right.
+//! `graylogic doctor`: asks the targets whether everything that the configuration says of them is right.
 
 use crate::app;
 use crate::cli::Place;
 use crate::failure::{FAILED, Failure};
 use crate::output::{answer, answer_json};
-use graylogic_influxdb::{Client, Preflight, Target, Verdict};
+use graylogic_influxdb::{Client, Config, Preflight, Target, Verdict};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
 pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     let config = app::config(place)?;
-    let target = match config.target() {
-        Target::Embedded(folder) => format!("the store in {}", folder.display()),
-        Target::Remote(url) => url.clone(),
-        _ => "the target".to_owned(),
-    };
     let preflight = Client::preflight(&config)?;
+    let further = config.further_targets();
+    let at_fault = preflight.fault().and_then(|check| further.iter().find(|(name, _)| *name == check.target));
+    let target = shown(at_fault.map_or(&config, |(_, config)| config));
     if json {
         answer_json(&as_json(&target, &preflight));
     } else {
@@ -28,6 +26,15 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     Ok(if preflight.fault().is_some() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
 }
 
+/// The target of a configuration as people know it.
+fn shown(config: &Config) -> String {
+    match config.target() {
+        Target::Embedded(folder) => format!("the store in {}", folder.display()),
+        Target::Remote(url) => url.clone(),
+        _ => "the target".to_owned(),
+    }
+}
+
 fn as_json(target: &str, preflight: &Preflight) -> Value {
     let checks = preflight.checks().iter().map(|check| {
         let verdict = match check.verdict {
@@ -36,7 +43,13 @@ fn as_json(target: &str, preflight: &Preflight) -> Value {
             Verdict::Fault => "fault",
             _ => "not reached",
         };
-        json!({ "check": check.name, "verdict": verdict, "says": check.says, "setting": check.setting })
+        json!({
+            "target": check.target,
+            "check": check.name,
+            "verdict": verdict,
+            "says": check.says,
+            "setting": check.setting,
+        })
     });
     json!({
         "target": target,

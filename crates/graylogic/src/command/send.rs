@@ -66,10 +66,15 @@ pub(crate) fn run(
             remark(news);
         }
     });
+    // A bucket that is given is where lines go, whatever rules say.
+    let writer = match &options.place.bucket {
+        Some(bucket) => client.bucket(bucket)?,
+        None => client.clone(),
+    };
     let mut before = 0;
     let mut last = Timestamp::from_nanos(0);
     let done = batches(input, options.batch as usize, |batch, lines| {
-        take(&client, options, batch, before, (&refusals, json), &mut last)?;
+        take(&writer, options, batch, before, (&refusals, json), &mut last)?;
         before += lines;
         if options.ack {
             client.flush(Level::Durable, SYNC_DEADLINE)?;
@@ -102,8 +107,10 @@ pub(crate) fn run(
         answer(format_args!("{} lines delivered, {} refused", report.delivered, refusals.count));
         if report.spooled > 0 {
             let folder = config.spool_folder().unwrap_or(std::path::Path::new("."));
+            let others =
+                if config.further_targets().is_empty() { "" } else { " and those of further targets" };
             answer(format_args!(
-                "{} lines wait in the spool {}: the next write takes them to the server",
+                "{} lines wait in the spool {}{others}: the next write takes them to the server",
                 report.spooled,
                 folder.display()
             ));

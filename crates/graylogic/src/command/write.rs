@@ -1,4 +1,5 @@
-//! `graylogic write`: line protocol from a file or standard input into the store, batch by batch. A server's is `send.rs`.
+//! `graylogic write`: line protocol from a file or standard input into the store, batch by batch. A server's is `send.rs`, and that of rules
+//! which lines go where.
 
 use super::batches::{NAMED_MAX, batches};
 use crate::app;
@@ -23,7 +24,8 @@ pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
         _ => Box::new(BufReader::with_capacity(1 << 20, io::stdin())),
     };
     let folder = match config.target() {
-        Target::Embedded(folder) => folder,
+        // Rules may send lines elsewhere, unless the bucket is given.
+        Target::Embedded(folder) if config.routes().is_empty() || options.place.bucket.is_some() => folder,
         _ => return super::send::run(options, &config, input, json),
     };
     let store = Store::open(folder, StoreOptions::default())?;
