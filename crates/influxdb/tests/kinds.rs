@@ -7,7 +7,7 @@
 mod hostile;
 
 use graylogic_influxdb::{
-    Client, Config, Health, Level, Point, Preflight, ServerKind, Timestamp, Verdict, WriteErrorKind,
+    Client, Config, Health, Level, Point, Preflight, Query, ServerKind, Timestamp, Verdict, WriteErrorKind,
 };
 use hostile::{Hostile, Request, answer, message};
 use std::path::Path;
@@ -84,6 +84,46 @@ fn every_kind_is_recognised_and_written_to_in_its_own_way() {
             assert_eq!((report.delivered, report.rejected), (1, 0), "{kind}");
             assert_eq!(server.stored(), ["energy,device_id=hvac power_watts=450.0 1700000000000000000"]);
         }
+    }
+}
+
+#[test]
+fn a_cluster_is_written_to_and_asked_at_its_own_addresses() {
+    let asked = r#"{"metric":{"__name__":"energy_power_watts","db":"house","device_id":"hvac"},"values":[450],"timestamps":[1700000000000]}"#;
+    for (tenant, elsewhere) in [("0", false), ("3:7", false), ("0", true)] {
+        let targets: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = targets.clone();
+        let server = Hostile::judging(move |request| {
+            let path = request.target.split('?').next().unwrap_or_default().to_owned();
+            let is_question = path.contains("/select/");
+            seen.lock().unwrap().push(path);
+            is_question.then(|| (answer("200 OK", "", asked), Vec::new()))
+        });
+        // The inserting part answers no ping.
+        *server.ping.lock().unwrap() = Some(answer("400 Bad Request", "", "unsupported path"));
+        let config = Config::remote(&format!("{}/insert/{tenant}/influx", server.url()))
+            .unwrap()
+            .with_bucket("house")
+            .with_spool(None);
+        let config = match elsewhere {
+            true => config.with_query_url(&format!("{}/vm/select/9/prometheus/", server.url())).unwrap(),
+            false => config,
+        };
+        let client = Client::connect(&config).unwrap();
+        let time = Timestamp::from_nanos(1_700_000_000_000_000_000);
+        client.write_energy_metric_at("hvac", 450.0, None, time).unwrap();
+        client.flush(Level::Delivered, SOON).unwrap();
+        let power =
+            Query::measurement("energy").field("power_watts").range(Timestamp::from_nanos(0), Timestamp::MAX);
+        let found = client.ask(&power).unwrap();
+        assert_eq!(found[0].tags, [("device_id".to_owned(), "hvac".to_owned())]);
+        assert_eq!(found[0].values[0].0, time);
+        let select = match elsewhere {
+            true => "/vm/select/9/prometheus/api/v1/export".to_owned(),
+            false => format!("/select/{tenant}/prometheus/api/v1/export"),
+        };
+        assert_eq!(*targets.lock().unwrap(), [format!("/insert/{tenant}/influx/api/v2/write"), select]);
+        client.close(SOON).unwrap();
     }
 }
 
