@@ -18,14 +18,28 @@ const STEPS: &[Step] = &[
     ("lints", |root| {
         crate::run(
             "lints",
-            cargo(root).args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+            cargo(root).args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--all-features",
+                "--",
+                "-D",
+                "warnings",
+            ]),
         )
     }),
     // Every test binary runs even after a failure, so that the totals are totals.
     ("tests", |root| crate::run("tests", cargo(root).args(["test", "--workspace", "--no-fail-fast"]))),
+    // What is only there when it is asked for.
+    ("features", |root| {
+        let mut command = cargo(root);
+        command.args(["test", "--package", "graylogic-influxdb", "--all-features", "--lib"]);
+        crate::run("features", &mut command)
+    }),
     ("documentation", |root| {
         let mut command = cargo(root);
-        command.env("RUSTDOCFLAGS", "-Dwarnings").args(["doc", "--workspace", "--no-deps"]);
+        command.env("RUSTDOCFLAGS", "-Dwarnings").args(["doc", "--workspace", "--no-deps", "--all-features"]);
         crate::run("documentation", &mut command)
     }),
 ];

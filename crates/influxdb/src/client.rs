@@ -555,6 +555,14 @@ impl Client {
         metrics::render(&self.lanes().iter().map(of).collect::<Vec<_>>())
     }
 
+    /// Gives what [`Client::metrics`] says to the recorder that the program has installed with the crate
+    /// [`metrics`](https://docs.rs/metrics), under the same names. Call it before that is read: nothing else gives it anything.
+    #[cfg(feature = "metrics")]
+    pub fn record_metrics(&self) {
+        let of = |lane: &Arc<Lane>| (lane.target.clone(), lane.bucket.clone(), Stats::of(lane));
+        metrics::record(&self.lanes().iter().map(of).collect::<Vec<_>>());
+    }
+
     /// The answer to a typed question, whichever target gives it, in the order of tags and fields.
     ///
     /// # Errors

@@ -75,6 +75,29 @@ pub(crate) fn render(buckets: &[(String, String, Stats)]) -> String {
     out
 }
 
+/// Gives the same to the recorder that the program has installed.
+#[cfg(feature = "metrics")]
+pub(crate) fn record(buckets: &[(String, String, Stats)]) {
+    for (target, bucket, stats) in buckets {
+        let of_state = |state: &'static str| {
+            [("target", target.clone()), ("bucket", bucket.clone()), ("state", state.to_owned())]
+        };
+        for (state, of) in STATES {
+            ::metrics::counter!("graylogic_spool_lines_total", &of_state(state)).absolute(of(stats));
+        }
+        for (name, _, of) in GAUGES {
+            if let Some(value) = of(stats) {
+                let labels = [("target", target.clone()), ("bucket", bucket.clone())];
+                ::metrics::gauge!(format!("graylogic_spool_{name}"), &labels).set(value);
+            }
+        }
+        for state in HEALTH {
+            let value = f64::from(u8::from(state == health(&stats.health)));
+            ::metrics::gauge!("graylogic_spool_health", &of_state(state)).set(value);
+        }
+    }
+}
+
 fn health(health: &Health) -> &'static str {
     match health {
         Health::Ok => "ok",
@@ -180,5 +203,80 @@ mod tests {
         // Eight counts, seven gauges and five states of health for each, and one success.
         assert_eq!(found.len(), 2 * 20 + 1, "{text}");
         assert!(text.ends_with('\n'));
+    }
+
+    /// A recorder that keeps what it is given, as a line of the text has it.
+    #[cfg(feature = "metrics")]
+    #[derive(Default)]
+    struct Recorder(std::sync::Arc<std::sync::Mutex<BTreeMap<String, f64>>>);
+
+    #[cfg(feature = "metrics")]
+    mod recorder {
+        use super::Recorder;
+        use ::metrics::{
+            Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, SharedString, Unit,
+        };
+        use std::collections::BTreeMap;
+        use std::sync::{Arc, Mutex};
+
+        struct Cell(String, Arc<Mutex<BTreeMap<String, f64>>>);
+
+        impl Cell {
+            fn new(key: &Key, recorder: &Recorder) -> Arc<Self> {
+                let labels: Vec<String> =
+                    key.labels().map(|l| format!("{}=\"{}\"", l.key(), l.value())).collect();
+                Arc::new(Self(format!("{}{{{}}}", key.name(), labels.join(",")), recorder.0.clone()))
+            }
+
+            fn keep(&self, value: f64) {
+                self.1.lock().unwrap().insert(self.0.clone(), value);
+            }
+        }
+
+        impl CounterFn for Cell {
+            fn increment(&self, _: u64) {
+                panic!("counts are of the client's whole life");
+            }
+            fn absolute(&self, value: u64) {
+                self.keep(value as f64);
+            }
+        }
+
+        impl GaugeFn for Cell {
+            fn increment(&self, _: f64) {
+                panic!("gauges are set");
+            }
+            fn decrement(&self, _: f64) {
+                panic!("gauges are set");
+            }
+            fn set(&self, value: f64) {
+                self.keep(value);
+            }
+        }
+
+        impl ::metrics::Recorder for Recorder {
+            fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+            fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+            fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+            fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+                Counter::from_arc(Cell::new(key, self))
+            }
+            fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+                Gauge::from_arc(Cell::new(key, self))
+            }
+            fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+                Histogram::noop()
+            }
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn a_recorder_is_given_what_the_text_says() {
+        let stats = Stats { accepted: 5, health: Health::Full, spool_bytes: 77, ..Stats::default() };
+        let buckets = [("main".to_owned(), "house".to_owned(), stats)];
+        let recorder = Recorder::default();
+        ::metrics::with_local_recorder(&recorder, || record(&buckets));
+        assert_eq!(*recorder.0.lock().unwrap(), samples(&render(&buckets)));
     }
 }
