@@ -48,9 +48,7 @@ fn of_server(manage: &Manage, command: &BucketCommand, json: bool) -> Result<Exi
         false => error.into(),
     })?;
     if json {
-        // How many series a bucket has, no server tells with its buckets.
-        let of = |b: &graylogic_influxdb::Bucket| json!({ "id": b.id, "name": b.name, "series": null, "retention_s": b.retention.map(|r| r.as_secs()) });
-        answer_json(&json!({ "buckets": buckets.iter().map(of).collect::<Vec<_>>() }));
+        answer_json(&json!({ "buckets": buckets.iter().map(as_json).collect::<Vec<_>>() }));
     } else {
         let row = |b: &graylogic_influxdb::Bucket| {
             vec![b.name.clone(), "-".to_owned(), b.retention.map_or("for ever".into(), kept)]
@@ -59,6 +57,12 @@ fn of_server(manage: &Manage, command: &BucketCommand, json: bool) -> Result<Exi
         answer(text::table(&["bucket", "series", "kept"], &rows).trim_end());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A bucket of a server; how many series it has, no server tells.
+pub(super) fn as_json(bucket: &graylogic_influxdb::Bucket) -> serde_json::Value {
+    let retention = bucket.retention.map(|r| r.as_secs());
+    json!({ "id": bucket.id, "name": bucket.name, "series": null, "retention_s": retention })
 }
 
 /// Whether something was changed.

@@ -215,7 +215,7 @@ impl Tables {
             let column = |(at, c): (usize, &graylogic_influxdb::FluxColumn)| {
                 let is_number =
                     matches!(c.datatype(), FluxType::Double | FluxType::Long | FluxType::UnsignedLong);
-                Column { at, name: plain(c.name()), is_number }
+                Column { at, name: cut(plain(c.name())), is_number }
             };
             columns.map(column).collect::<Vec<_>>()
         };
@@ -290,7 +290,7 @@ fn key<'a>(columns: impl Iterator<Item = (&'a str, bool, &'a FluxValue)>) -> Str
 
 /// A value in a table.
 fn cell(value: &FluxValue) -> String {
-    let text = match value {
+    cut(match value {
         FluxValue::String(text) => plain(text),
         FluxValue::Double(v) if v.is_finite() => text::number(*v),
         FluxValue::Time(time) => text::local(*time),
@@ -299,7 +299,10 @@ fn cell(value: &FluxValue) -> String {
             Value::String(text) => text,
             value => value.to_string(),
         },
-    };
+    })
+}
+
+fn cut(text: String) -> String {
     if text.chars().count() <= CELL_CHARS_MAX {
         return text;
     }

@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::cli::Place;
-use crate::command::open_store;
+use crate::command::{bucket, open_store};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
@@ -98,7 +98,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
 fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure> {
     let health = manage.health()?;
     let passes = health.status == HealthStatus::Pass;
-    // A server that does not tell is one of those that have the answer hidden: all else it said stays good.
+    // What a server does not tell this token takes nothing from what it told.
     let ready = match manage.ready() {
         Err(error) if error.is_refused() => None,
         answer => Some(answer?),
@@ -109,7 +109,6 @@ fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure
     };
     let kind = health.kind.map(|kind| kind.to_string());
     if json {
-        let of = |b: &graylogic_influxdb::Bucket| json!({ "id": b.id, "name": b.name, "series": null, "retention_s": b.retention.map(|r| r.as_secs()) });
         answer_json(&json!({
             "server": url,
             "kind": kind,
@@ -117,7 +116,7 @@ fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure
             "healthy": passes,
             "message": health.message,
             "ready": ready,
-            "buckets": buckets.as_ref().ok().map(|all| all.iter().map(of).collect::<Vec<_>>()),
+            "buckets": buckets.as_ref().ok().map(|all| all.iter().map(bucket::as_json).collect::<Vec<_>>()),
             "buckets_hidden": buckets.err(),
         }));
         return Ok(ExitCode::SUCCESS);
