@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than anything takes that is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -698,8 +698,10 @@ fn a_question_goes_as_it_was_written_and_values_beside_it() {
 #[test]
 fn a_question_is_given_up_in_time() {
     let (server, _go, _) = waiting("/api/v2/query", Answer::of(200, ""));
+    let began = Instant::now();
     let (code, out, err) = said(&server, "my-org", &["query", "--timeout", "1", "--flux", "f"], "");
     assert!(code == 1 && out.is_empty() && err.contains("ask the server"), "{out}{err}");
+    assert!(began.elapsed() < PATIENCE / 2, "it would be given up after a minute otherwise");
 }
 
 /// A server that sends the first part of an answer, and the second when it is told to.
@@ -729,6 +731,25 @@ fn in_two_parts(first: String, second: String) -> (String, Sender<()>) {
         }
     });
     (url, go)
+}
+
+#[test]
+fn csv_is_the_answer_to_its_last_byte_also_when_it_says_that_it_failed() {
+    let first = answer_of("error-after-rows");
+    let (url, go) = in_two_parts(first.clone(), "\r\nmore\r\n".to_owned());
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = graylogic(&url, "my-org", folder.path());
+    let mut child = command.args(["query", "--csv", "--flux", "f"]).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut came = vec![0; first.len()];
+    out.read_exact(&mut came).unwrap();
+    go.send(()).unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!((text(&came), &*rest), (&*first, "\r\nmore\r\n"));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("schema collision"), "{}", text(&output.stderr));
 }
 
 fn rows(numbers: std::ops::Range<u32>) -> String {
