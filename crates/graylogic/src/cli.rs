@@ -25,18 +25,26 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Store line protocol from a file or standard input, or send it to the server of the configuration.
     Write(Write),
-    /// Readings, windows or latest values.
+    /// Readings, windows or latest values of a store; what a server answers to Flux.
     Query(Query),
     /// Store files of line protocol or CSV; an import that was interrupted goes on where it was.
     Import(Import),
     /// Ask the target of the configuration whether it takes readings; exit code 1 when it does not, with the setting to change.
     Doctor(Place),
-    /// What is stored, in numbers.
+    /// What is stored, in numbers; of a server, what it is and how it is.
     Status(Place),
-    /// Remove the readings of a time range from some series.
+    /// Remove the readings of a time range from some series, of a store or a server.
     Delete(Delete),
-    /// List and change buckets, and how long they keep readings.
+    /// List and change buckets, and how long they keep readings, of a store or a server.
     Bucket(Bucket),
+    /// Tasks of an InfluxDB 2: Flux that it runs by the clock.
+    Task(Task),
+    /// Tokens of an InfluxDB 2; one that is made is shown once.
+    Token(Token),
+    /// Organisations of an InfluxDB 2.
+    Org(Org),
+    /// Set up a fresh InfluxDB 2, and print the token that may do everything, once.
+    Setup(Setup),
     /// Compact everything at once; `serve` does it day by day.
     Compact(Place),
     /// Read every byte and name what is damaged; exit code 1 when something is.
@@ -61,6 +69,14 @@ pub(crate) struct Place {
     /// Bucket; without it the configuration's, or telemetry.
     #[arg(long, value_name = "NAME")]
     pub(crate) bucket: Option<String>,
+}
+
+/// Which server.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServerPlace {
+    /// Configuration file, section `influxdb`; without it the environment, GRAYLOGIC_INFLUXDB_URL, _TOKEN and _ORG.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// Where the page is served.
@@ -188,24 +204,207 @@ pub(crate) enum BucketCommand {
         keep: Option<String>,
     },
     /// Say how long a bucket keeps readings.
+    #[command(visible_alias = "retention")]
     Keep {
-        /// Its name.
+        /// Its name, or its ID on a server.
         name: String,
         /// 90d, 12h, or forever.
         length: String,
     },
     /// Give a bucket another name.
     Rename {
-        /// Its name.
+        /// Its name, or its ID on a server.
         name: String,
         /// Its new name.
         to: String,
     },
     /// Remove a bucket with everything in it.
     Remove {
-        /// Its name.
+        /// Its name, or its ID on a server.
         name: String,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Task {
+    #[command(flatten)]
+    pub(crate) place: ServerPlace,
+    #[command(subcommand)]
+    pub(crate) command: TaskCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// The tasks.
+    List,
+    /// All of a task, with its Flux.
+    Show {
+        /// Its name or ID.
+        task: String,
+    },
+    /// Install a task: its Flux says its name and when it is run, as `option task = {...}`.
+    Add {
+        /// File of Flux; standard input with -.
+        #[arg(long, value_name = "FILE")]
+        flux_file: PathBuf,
+        /// What it is for.
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+        /// Not run until it is enabled.
+        #[arg(long)]
+        inactive: bool,
+    },
+    /// Install a task that writes aggregates of one bucket's numbers to another.
+    Downsample(Downsample),
+    /// Have a task run by the clock.
+    Enable {
+        /// Its name or ID.
+        task: String,
+    },
+    /// Have a task not run any more; it stays.
+    Disable {
+        /// Its name or ID.
+        task: String,
+    },
+    /// Run a task now; it has only begun then.
+    Run {
+        /// Its name or ID.
+        task: String,
+    },
+    /// The latest runs of a task, and how they ended.
+    Runs {
+        /// Its name or ID.
+        task: String,
+    },
+    /// Remove a task with the record of its runs.
+    Remove {
+        /// Its name or ID.
+        task: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Downsample {
+    /// Name of the task.
+    pub(crate) name: String,
+    /// Name of the bucket that is read.
+    #[arg(long, value_name = "BUCKET")]
+    pub(crate) from: String,
+    /// Name of the bucket that is written to.
+    #[arg(long, value_name = "BUCKET")]
+    pub(crate) to: String,
+    /// How often, which is the length of the windows too: 15m, 1h, 1d (24 hours).
+    #[arg(long, value_name = "LENGTH")]
+    pub(crate) every: String,
+    /// What the value of a window is; may be given several times, and fields get its name behind theirs then.
+    #[arg(long, short, value_enum, default_value = "mean")]
+    pub(crate) aggregate: Vec<Aggregate>,
+    /// Measurement; all without it.
+    #[arg(long, short)]
+    pub(crate) measurement: Option<String>,
+    /// How long after the end of a window it waits for late readings.
+    #[arg(long, value_name = "LENGTH")]
+    pub(crate) offset: Option<String>,
+    /// What it is for.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Not run until it is enabled.
+    #[arg(long)]
+    pub(crate) inactive: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Token {
+    #[command(flatten)]
+    pub(crate) place: ServerPlace,
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// What each token may do, without the tokens.
+    List,
+    /// Make a token, and print it: it is never shown again.
+    #[command(group = clap::ArgGroup::new("may").args(["read", "write"]).required(true).multiple(true))]
+    Create {
+        /// Bucket that it may read, by name or ID; may be given several times.
+        #[arg(long, value_name = "BUCKET")]
+        read: Vec<String>,
+        /// Bucket that it may write to, by name or ID; may be given several times.
+        #[arg(long, value_name = "BUCKET")]
+        write: Vec<String>,
+        /// What it is for; it can be named by it.
+        #[arg(long, value_name = "TEXT")]
+        description: Option<String>,
+    },
+    /// Make a token good again.
+    Activate {
+        /// Its description or ID, never the token itself.
+        token: String,
+    },
+    /// Make a token good for nothing, until it is activated.
+    Deactivate {
+        /// Its description or ID, never the token itself.
+        token: String,
+    },
+    /// Remove a token: it is good for nothing from now on.
+    Remove {
+        /// Its description or ID, never the token itself.
+        token: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Org {
+    #[command(flatten)]
+    pub(crate) place: ServerPlace,
+    #[command(subcommand)]
+    pub(crate) command: OrgCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OrgCommand {
+    /// The organisations.
+    List,
+    /// Make an organisation; only an operator may.
+    Create {
+        /// Its name.
+        name: String,
+        /// What it is for.
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        description: String,
+    },
+    /// Remove an organisation with everything in it.
+    Remove {
+        /// Its name or ID.
+        org: String,
+    },
+}
+
+/// Secrets come by standard input alone: a command line can be read by everybody on the machine.
+#[derive(Args, Debug)]
+pub(crate) struct Setup {
+    #[command(flatten)]
+    pub(crate) place: ServerPlace,
+    /// Name of the first user.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// Name of the first organisation.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) org: String,
+    /// Name of the first bucket.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) bucket: String,
+    /// How long the bucket keeps readings: 90d, 12h; for ever without it.
+    #[arg(long, value_name = "LENGTH")]
+    pub(crate) retention: Option<String>,
+    /// The user's password is the first line of standard input; without it nobody can sign in by one.
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+    /// The token is a line of standard input, after that of the password; without it the server makes one.
+    #[arg(long)]
+    pub(crate) token_stdin: bool,
 }
 
 #[derive(Args, Debug)]
@@ -322,10 +521,34 @@ pub(crate) struct Query {
     /// At most so many rows.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) limit: usize,
-    /// Answer in CSV.
+    /// Answer in CSV; to Flux, as the server writes it, with annotations.
     #[arg(long, conflicts_with = "json")]
     pub(crate) csv: bool,
+    #[command(flatten)]
+    pub(crate) flux: Flux,
 }
+
+/// A question in Flux, for a server; --json answers with an object on a line for each row.
+#[derive(Args, Debug)]
+#[group(skip)]
+pub(crate) struct Flux {
+    /// Ask in Flux.
+    #[arg(long, value_name = "TEXT", group = "in_flux", conflicts_with_all = TYPED)]
+    pub(crate) flux: Option<String>,
+    /// Ask the Flux in a file; standard input with -.
+    #[arg(long, value_name = "FILE", group = "in_flux", conflicts_with_all = TYPED)]
+    pub(crate) flux_file: Option<PathBuf>,
+    /// Flux: a text that it uses as params.NAME, sent beside it; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", requires = "in_flux")]
+    pub(crate) param: Vec<String>,
+    /// Flux: how long the whole answer may take.
+    #[arg(long, value_name = "SECONDS", requires = "in_flux", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+}
+
+/// The options of a question that is not in Flux.
+const TYPED: [&str; 9] =
+    ["measurement", "tag", "field", "start", "stop", "window", "aggregate", "latest", "limit"];
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Aggregate {
@@ -336,6 +559,21 @@ pub(crate) enum Aggregate {
     Max,
     First,
     Last,
+}
+
+impl Aggregate {
+    /// The same of the client, which servers are asked with.
+    pub(crate) fn of_client(self) -> graylogic_influxdb::Aggregate {
+        match self {
+            Self::Count => graylogic_influxdb::Aggregate::Count,
+            Self::Sum => graylogic_influxdb::Aggregate::Sum,
+            Self::Mean => graylogic_influxdb::Aggregate::Mean,
+            Self::Min => graylogic_influxdb::Aggregate::Min,
+            Self::Max => graylogic_influxdb::Aggregate::Max,
+            Self::First => graylogic_influxdb::Aggregate::First,
+            Self::Last => graylogic_influxdb::Aggregate::Last,
+        }
+    }
 }
 
 #[derive(Args, Debug)]

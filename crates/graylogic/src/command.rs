@@ -13,13 +13,19 @@ mod compact;
 mod delete;
 mod demo;
 mod doctor;
+mod flux;
 mod import;
+mod org;
 mod query;
 mod salvage;
 mod send;
 mod serve;
+mod server;
+mod setup;
 mod spool;
 mod status;
+mod task;
+mod token;
 mod verify;
 mod write;
 
@@ -35,6 +41,10 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Status(place) => status::run(place, cli.json),
         Command::Delete(options) => delete::run(options, cli.json),
         Command::Bucket(options) => bucket::run(options, cli.json),
+        Command::Task(options) => task::run(options, cli.json),
+        Command::Token(options) => token::run(options, cli.json),
+        Command::Org(options) => org::run(options, cli.json),
+        Command::Setup(options) => setup::run(options, cli.json),
         Command::Compact(place) => compact::run(place, cli.json),
         Command::Salvage(options) => salvage::run(options, cli.json),
         Command::Verify(place) => verify::run(place, cli.json),

@@ -3,20 +3,20 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[allow(dead_code, reason = "each test uses a part of it")]
+mod replay;
+#[allow(dead_code, reason = "each test uses a part of it")]
 mod scripted;
 
 use graylogic_influxdb::{
     Aggregate, AuthorizationUpdate, BucketUpdate, Client, Config, Downsampling, Error, HealthStatus, Manage,
     NewAuthorization, NewBucket, NewTask, Permission, Predicate, ServerKind, Setup, TaskUpdate, Timestamp,
 };
+use replay::{ORG, answered, asked, id, recorded};
 use scripted::{Answer, Scripted, Seen};
 use serde_json::{Value, json};
 use std::fmt::Debug;
-use std::path::Path;
 use std::time::Duration;
 
-const ORG: &str = "0a00000000000001";
-const TIME: &str = "2026-01-02T03:04:05.123456789Z";
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -26,60 +26,6 @@ fn manage(server: &Scripted, org: &str) -> Manage {
 
 fn shown<T: Debug>(result: Result<T, Error>) -> Result<String, Error> {
     result.map(|value| format!("{value:?}"))
-}
-
-/// A recorded step, its placeholders filled in.
-fn recorded(name: &str, step: usize) -> Value {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../fixtures/http/{name}.json"));
-    let mut text = std::fs::read_to_string(file).unwrap();
-    for (placeholder, value) in [
-        ("${orgname}", "my-org"),
-        ("${org}", ORG),
-        ("${token}", "my-token"),
-        ("${user}", "0b00000000000001"),
-        ("${operator}", "0c00000000000001"),
-        ("${time}", TIME),
-        ("${version}", "v2.8.0"),
-        ("${duration}", "1h2m3.45s"),
-    ] {
-        text = text.replace(placeholder, value);
-    }
-    // Buckets and ids by their names, each the same wherever it is.
-    while let Some(at) = text.find("${") {
-        let end = at + text[at..].find('}').unwrap();
-        let name = text[at + 2..end].to_owned();
-        let value = match name.split_once(':') {
-            Some(("newtoken", n)) => format!("a-very-secret-token-{n}=="),
-            Some((kind, n)) => id(kind, n),
-            None => name.clone(),
-        };
-        text = text.replace(&format!("${{{name}}}"), &value);
-    }
-    serde_json::from_str::<Value>(&text).unwrap()["steps"][step - 1].take()
-}
-
-fn id(kind: &str, name: &str) -> String {
-    let number = name.bytes().fold(0, |n, b| n << 8 | u64::from(b));
-    format!("{}{number:014x}", if kind == "bucket" { "0e" } else { "0d" })
-}
-
-/// What a recorded request asks for, as the server sees it.
-fn asked(step: &Value) -> Seen {
-    let request = &step["request"];
-    let target = request["path"].as_str().unwrap();
-    let body = request["body"].as_str().unwrap_or_default();
-    Seen::new(request["method"].as_str().unwrap(), target, body)
-}
-
-fn answered(step: &Value) -> Answer {
-    let response = &step["response"];
-    let headers = response["headers"].as_object().unwrap();
-    let headers = headers.iter().map(|(k, v)| format!("{k}: {}\r\n", v.as_str().unwrap())).collect();
-    Answer {
-        status: response["status"].as_u64().unwrap() as u16,
-        headers,
-        body: response["body"].as_str().unwrap_or_default().to_owned(),
-    }
 }
 
 /// A call, the recorded step it must be, and what it says of the answer.

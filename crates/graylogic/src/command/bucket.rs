@@ -1,16 +1,22 @@
 //! `graylogic bucket`: lists, makes, renames and removes buckets, and says how long they keep readings.
 
+use crate::app;
 use crate::cli::{Bucket, BucketCommand};
-use crate::command::open_store;
+use crate::command::{open_store, server};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
+use graylogic_influxdb::{BucketUpdate, Manage, NewBucket, Target};
 use graylogic_store::{BucketInfo, Store};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) fn run(options: &Bucket, json: bool) -> Result<ExitCode, Failure> {
+    let config = app::config(&options.place)?;
+    if !matches!(config.target(), Target::Embedded(_)) {
+        return of_server(&Manage::connect(&config)?, &options.command, json);
+    }
     let (store, _) = open_store(&options.place, "bucket")?;
     let done = change(&store, &options.command);
     let buckets = store.buckets();
@@ -35,6 +41,50 @@ pub(crate) fn run(options: &Bucket, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn of_server(manage: &Manage, command: &BucketCommand, json: bool) -> Result<ExitCode, Failure> {
+    let changed = change_server(manage, command)?;
+    let buckets = manage.buckets().map_err(|error| match changed {
+        true => Failure::because("the change is made, and the list of buckets is not there", error),
+        false => error.into(),
+    })?;
+    if json {
+        answer_json(&json!({ "buckets": buckets.iter().map(as_json).collect::<Vec<_>>() }));
+    } else {
+        let row = |b: &graylogic_influxdb::Bucket| {
+            vec![b.name.clone(), "-".to_owned(), b.retention.map_or("for ever".into(), kept)]
+        };
+        let rows: Vec<Vec<String>> = buckets.iter().map(row).collect();
+        answer(text::table(&["bucket", "series", "kept"], &rows).trim_end());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A bucket of a server; how many series it has, no server tells.
+pub(super) fn as_json(bucket: &graylogic_influxdb::Bucket) -> serde_json::Value {
+    let retention = bucket.retention.map(|r| r.as_secs());
+    json!({ "id": bucket.id, "name": bucket.name, "series": null, "retention_s": retention })
+}
+
+/// Whether something was changed.
+fn change_server(manage: &Manage, command: &BucketCommand) -> Result<bool, Failure> {
+    match command {
+        BucketCommand::List => return Ok(false),
+        BucketCommand::Create { name, keep } => {
+            let keep = keep.as_deref().map(text::duration).transpose()?;
+            manage.create_bucket(&NewBucket::new(name).retention(keep))?;
+        }
+        BucketCommand::Keep { name, length } => {
+            let update = BucketUpdate::new().retention(length_of(length)?);
+            manage.update_bucket(&server::bucket_id(manage, name)?, &update)?;
+        }
+        BucketCommand::Rename { name, to } => {
+            manage.update_bucket(&server::bucket_id(manage, name)?, &BucketUpdate::new().name(to))?;
+        }
+        BucketCommand::Remove { name } => manage.delete_bucket(&server::bucket_id(manage, name)?)?,
+    }
+    Ok(true)
+}
+
 fn change(store: &Store, command: &BucketCommand) -> Result<(), Failure> {
     match command {
         BucketCommand::List => {}
@@ -45,8 +95,7 @@ fn change(store: &Store, command: &BucketCommand) -> Result<(), Failure> {
             }
         }
         BucketCommand::Keep { name, length } => {
-            let length = if length == "forever" { None } else { Some(text::duration(length)?) };
-            store.set_retention(name, length)?;
+            store.set_retention(name, length_of(length)?)?;
         }
         BucketCommand::Rename { name, to } => {
             store.rename_bucket(name, to)?;
@@ -56,7 +105,14 @@ fn change(store: &Store, command: &BucketCommand) -> Result<(), Failure> {
     Ok(())
 }
 
+fn length_of(text: &str) -> Result<Option<Duration>, Failure> {
+    if text == "forever" { Ok(None) } else { text::duration(text).map(Some) }
+}
+
 fn kept(length: Duration) -> String {
-    let hours = length.as_secs() / 3600;
+    let (hours, rest) = (length.as_secs() / 3600, length.as_secs() % 3600);
+    if rest > 0 {
+        return format!("{} seconds", length.as_secs());
+    }
     if hours.is_multiple_of(24) { format!("{} days", hours / 24) } else { format!("{hours} hours") }
 }

@@ -1,7 +1,7 @@
-//! `graylogic query`: readings, windows or latest values as a table, CSV or JSON.
+//! `graylogic query`: readings, windows or latest values as a table, CSV or JSON. What is asked in Flux is `flux.rs`.
 
 use crate::cli::{Aggregate, Query, Which};
-use crate::command::open_store;
+use crate::command::{flux, open_store};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json, json_tags, json_value, remark};
 use crate::text;
@@ -18,6 +18,9 @@ struct Row {
 }
 
 pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
+    if let Some(question) = flux::question(&options.flux)? {
+        return flux::run(options, question, json);
+    }
     let range = range(options.what.start.as_deref(), options.what.stop.as_deref())?;
     let (store, config) = open_store(&options.what.place, "query")?;
     let selector = selector(&options.what, config.bucket())?;

@@ -1,16 +1,21 @@
-//! `graylogic status`: what is stored, in numbers.
+//! `graylogic status`: what is stored, in numbers; of a server, what it is and how it says that it is.
 
+use crate::app;
 use crate::cli::Place;
-use crate::command::open_store;
+use crate::command::{bucket, open_store};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
-use graylogic_influxdb::Target;
+use graylogic_influxdb::{HealthStatus, Manage, Target};
 use graylogic_store::{Selector, State};
 use serde_json::json;
 use std::process::ExitCode;
 
 pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
+    let config = app::config(place)?;
+    if let Target::Remote(url) = config.target() {
+        return of_server(url, &Manage::connect(&config)?, json);
+    }
     let (store, config) = open_store(place, "status")?;
     let Target::Embedded(folder) = config.target() else {
         unreachable!("only the embedded store was opened");
@@ -87,5 +92,51 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
         answer(text::table(&["", ""], &rows).trim_start_matches('\n').trim_end());
     }
     store.close()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure> {
+    let health = manage.health()?;
+    let passes = health.status == HealthStatus::Pass;
+    // What a server does not tell this token takes nothing from what it told.
+    let ready = match manage.ready() {
+        Err(error) if error.is_refused() => None,
+        answer => Some(answer?),
+    };
+    let buckets = match manage.buckets() {
+        Err(error) if error.is_refused() || error.is_unsupported() => Err(error.to_string()),
+        answer => Ok(answer?),
+    };
+    let kind = health.kind.map(|kind| kind.to_string());
+    if json {
+        answer_json(&json!({
+            "server": url,
+            "kind": kind,
+            "version": health.version,
+            "healthy": passes,
+            "message": health.message,
+            "ready": ready,
+            "buckets": buckets.as_ref().ok().map(|all| all.iter().map(bucket::as_json).collect::<Vec<_>>()),
+            "buckets_hidden": buckets.err(),
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let said = if health.message.is_empty() { String::new() } else { format!(": {}", health.message) };
+    let names = |all: Vec<graylogic_influxdb::Bucket>| {
+        let names: Vec<String> = all.into_iter().map(|bucket| bucket.name).collect();
+        names.join(", ")
+    };
+    let rows = vec![
+        vec!["server".to_owned(), url.to_owned()],
+        vec!["kind".into(), kind.unwrap_or_else(|| "it does not tell".into())],
+        vec!["version".into(), health.version.unwrap_or_else(|| "it does not tell".into())],
+        vec!["health".into(), format!("{}{said}", if passes { "pass" } else { "fail" })],
+        vec![
+            "ready".into(),
+            ready.map_or("it does not tell", |ready| if ready { "yes" } else { "no" }).to_owned(),
+        ],
+        vec!["buckets".into(), buckets.map_or_else(|hidden| hidden, names)],
+    ];
+    answer(text::table(&["", ""], &rows).trim_start_matches('\n').trim_end());
     Ok(ExitCode::SUCCESS)
 }
