@@ -803,3 +803,44 @@ fn a_reader_who_stops_reading_the_answer_is_no_failure() {
         assert_eq!(text(&output.stderr), "", "{form:?}");
     }
 }
+
+#[test]
+fn a_typed_question_is_put_to_a_server() {
+    let csv = "#datatype,string,long,dateTime:RFC3339,double,string,string,string\r\n\
+               #group,false,false,false,false,true,true,true\r\n\
+               #default,_result,,,,,,\r\n\
+               ,result,table,_time,_value,_field,_measurement,device_id\r\n\
+               ,,0,2026-03-02T00:00:00Z,450.5,power_watts,energy,\"hvac\"\" or true\"\r\n\
+               ,,0,2026-03-02T00:05:00Z,460,power_watts,energy,\"hvac\"\" or true\"\r\n\r\n";
+    let server = Scripted::new(move |seen| match seen.path.as_str() {
+        "/ping" => ping(ServerKind::InfluxDb2),
+        "/api/v2/query" => Answer::of(200, csv),
+        _ => Answer::of(404, "{}"),
+    });
+    let asks = |more: &[&str]| {
+        let mut arguments = vec!["query", "--start", "2026-03-02", "--stop", "2026-03-03", "--csv"];
+        arguments.extend_from_slice(more);
+        said(&server, ORG, &arguments, "")
+    };
+    let (code, out, err) =
+        asks(&["-m", "energy", "--field", "power_watts", "-t", "device_id=hvac\" or true"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(
+        out,
+        "time,measurement,tags,field,value\n\
+         2026-03-02T00:00:00Z,energy,\"device_id=hvac\"\" or true\",power_watts,450.5\n\
+         2026-03-02T00:05:00Z,energy,\"device_id=hvac\"\" or true\",power_watts,460\n"
+    );
+    let asked = server.seen().into_iter().find(|seen| seen.path == "/api/v2/query").unwrap();
+    let flux = asked.body["query"].as_str().unwrap();
+    assert!(flux.contains(r#""hvac\" or true""#), "{flux}");
+    for (more, says) in [
+        (&["--field", "x"][..], "name the measurement with --measurement"),
+        (&["-m", "energy", "-t", "a=~b"], "of a server, write KEY=VALUE"),
+        (&["-m", "energy", "-t", "a!=b"], "of a server, write KEY=VALUE"),
+        (&["-m", "energy", "-t", "=b"], "of a server, write KEY=VALUE"),
+    ] {
+        let (code, out, err) = asks(more);
+        assert!(code == 1 && out.is_empty() && err.contains(says), "{more:?}: {err}");
+    }
+}

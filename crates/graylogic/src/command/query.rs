@@ -1,20 +1,41 @@
-//! `graylogic query`: readings, windows or latest values as a table, CSV or JSON. What is asked in Flux is `flux.rs`.
+//! `graylogic query`: readings, windows or latest values as a table, CSV or JSON, of the embedded store or of a server. What is
+//! asked in Flux is `flux.rs`.
 
+use crate::app::{self, CLOSE_DEADLINE};
 use crate::cli::{Aggregate, Query, Which};
 use crate::command::{flux, open_store};
 use crate::failure::Failure;
-use crate::output::{answer, answer_json, json_tags, json_value, remark};
+use crate::output::{answer, answer_json, json_value, remark};
 use crate::text;
+use graylogic_influxdb::{Client, Config, QuerySeries, Target};
 use graylogic_line::Timestamp;
 use graylogic_store::{Matcher, Selector, SeriesInfo, Store, Summary, TimeRange, Value, Windows};
 use serde_json::json;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 /// A row of the answer.
 struct Row {
-    series: SeriesInfo,
+    series: Rc<Series>,
     time: Timestamp,
     value: Value,
+}
+
+/// What rows of one series share.
+struct Series {
+    measurement: String,
+    tags: Vec<(String, String)>,
+    field: String,
+}
+
+impl From<&SeriesInfo> for Series {
+    fn from(series: &SeriesInfo) -> Self {
+        Self {
+            measurement: series.measurement().to_owned(),
+            tags: series.tags().map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            field: series.field().to_owned(),
+        }
+    }
 }
 
 pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
@@ -22,10 +43,17 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
         return flux::run(options, question, json);
     }
     let range = range(options.what.start.as_deref(), options.what.stop.as_deref())?;
-    let (store, config) = open_store(&options.what.place, "query")?;
-    let selector = selector(&options.what, config.bucket())?;
-    let rows = rows(&store, &selector, range, options)?;
-    store.close()?;
+    let config = app::config(&options.what.place)?;
+    let rows = match config.target() {
+        Target::Embedded(_) => {
+            let (store, config) = open_store(&options.what.place, "query")?;
+            let selector = selector(&options.what, config.bucket())?;
+            let rows = rows(&store, &selector, range, options)?;
+            store.close()?;
+            rows
+        }
+        _ => rows_of_server(config, range, options)?,
+    };
     let more = rows.len() > options.limit;
     let rows = &rows[..rows.len().min(options.limit)];
     if json {
@@ -86,29 +114,98 @@ fn rows(store: &Store, selector: &Selector, range: TimeRange, options: &Query) -
     let mut rows = Vec::new();
     if options.latest {
         let latest = store.latest(selector)?;
-        rows.extend(latest.into_iter().map(|l| Row { series: l.series, time: l.time, value: l.value }));
+        let row = |l: graylogic_store::Latest| Row {
+            series: Rc::new(Series::from(&l.series)),
+            time: l.time,
+            value: l.value,
+        };
+        rows.extend(latest.into_iter().map(row));
     } else if let Some(window) = &options.window {
         let windows = Windows::every(text::duration(window)?)?;
-        for series in store.windows(selector, range, &windows)? {
-            for w in &series.windows {
+        for found in store.windows(selector, range, &windows)? {
+            let series = Rc::new(Series::from(&found.series));
+            for w in &found.windows {
                 if let Some(value) = value_of(&w.summary, options.aggregate) {
-                    rows.push(Row { series: series.series.clone(), time: w.start, value });
+                    rows.push(Row { series: series.clone(), time: w.start, value });
                 }
             }
         }
     } else {
         for block in store.scan(selector, range)? {
             let block = block?;
+            let series = Rc::new(Series::from(&block.series));
             for (i, t) in block.times.iter().enumerate() {
                 if rows.len() > options.limit {
                     return Ok(rows);
                 }
                 let time = Timestamp::from_nanos(*t);
-                rows.push(Row { series: block.series.clone(), time, value: block.values.get(i) });
+                rows.push(Row { series: series.clone(), time, value: block.values.get(i) });
             }
         }
     }
     Ok(rows)
+}
+
+/// The rows of a server, one more than shown when there are more.
+fn rows_of_server(config: Config, range: TimeRange, options: &Query) -> Result<Vec<Row>, Failure> {
+    let query = question(&options.what, range, options)?;
+    // It asks and does not write: the spool is left to the one who has it.
+    let client = Client::connect(&config.with_spool(None))?;
+    let found = client.ask(&query);
+    let closed = client.close(CLOSE_DEADLINE);
+    let found = found?;
+    closed?;
+    let mut rows = Vec::new();
+    for QuerySeries { measurement, tags, field, values, .. } in found {
+        let series = Rc::new(Series { measurement, tags, field });
+        for (time, value) in values {
+            if rows.len() > options.limit {
+                return Ok(rows);
+            }
+            rows.push(Row { series: series.clone(), time, value });
+        }
+    }
+    Ok(rows)
+}
+
+/// The typed question that options mean. Servers have no common regular expressions, and no list of all measurements.
+fn question(what: &Which, range: TimeRange, options: &Query) -> Result<graylogic_influxdb::Query, Failure> {
+    use graylogic_influxdb::Aggregate as Of;
+    let Some(measurement) = &what.measurement else {
+        return Err(Failure::new(
+            "query of a server: name the measurement with --measurement, or ask with --flux",
+        ));
+    };
+    let mut query = graylogic_influxdb::Query::measurement(measurement);
+    if let Some(field) = &what.field {
+        query = query.field(field);
+    }
+    for tag in &what.tag {
+        let wrong =
+            || Failure::new(format!("--tag {tag:?}: of a server, write KEY=VALUE, or ask with --flux"));
+        let (key, value) = tag.split_once('=').ok_or_else(wrong)?;
+        if key.is_empty() || key.ends_with('!') || value.starts_with('~') {
+            return Err(wrong());
+        }
+        query = query.tag(key, value);
+    }
+    if options.latest {
+        return Ok(query.latest());
+    }
+    query = query.range(range.start(), range.stop());
+    let Some(window) = &options.window else {
+        return Ok(query.limit(options.limit.saturating_add(1)));
+    };
+    let of = match options.aggregate {
+        Aggregate::Count => Of::Count,
+        Aggregate::Sum => Of::Sum,
+        Aggregate::Mean => Of::Mean,
+        Aggregate::Min => Of::Min,
+        Aggregate::Max => Of::Max,
+        Aggregate::First => Of::First,
+        Aggregate::Last => Of::Last,
+    };
+    Ok(query.window(text::duration(window)?).aggregate(of).limit(options.limit.saturating_add(1)))
 }
 
 fn value_of(summary: &Summary, aggregate: Aggregate) -> Option<Value> {
@@ -124,12 +221,12 @@ fn value_of(summary: &Summary, aggregate: Aggregate) -> Option<Value> {
 }
 
 fn cells(row: &Row) -> Vec<String> {
-    let tags: Vec<String> = row.series.tags().map(|(k, v)| format!("{k}={v}")).collect();
+    let tags: Vec<String> = row.series.tags.iter().map(|(k, v)| format!("{k}={v}")).collect();
     vec![
         text::local(row.time),
-        row.series.measurement().to_owned(),
+        row.series.measurement.clone(),
         tags.join(" "),
-        row.series.field().to_owned(),
+        row.series.field.clone(),
         text::value(&row.value),
     ]
 }
@@ -137,11 +234,15 @@ fn cells(row: &Row) -> Vec<String> {
 fn as_json(row: &Row) -> serde_json::Value {
     json!({
         "time": row.time.to_string(),
-        "measurement": row.series.measurement(),
-        "tags": json_tags(&row.series),
-        "field": row.series.field(),
+        "measurement": row.series.measurement,
+        "tags": tags_as_json(&row.series.tags),
+        "field": row.series.field,
         "value": json_value(&row.value),
     })
+}
+
+fn tags_as_json(tags: &[(String, String)]) -> serde_json::Value {
+    tags.iter().map(|(k, v)| (k.clone(), json!(v))).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn print_csv(rows: &[Row]) -> Result<(), Failure> {
