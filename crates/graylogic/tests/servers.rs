@@ -687,7 +687,7 @@ fn a_question_goes_as_it_was_written_and_values_beside_it() {
         (&["--flux", "f", "--csv", "--json"], 2, "cannot be used with"),
         (&["--param", "a=b"], 2, "required"),
         (&["--flux", "f", "--timeout", "0"], 2, "invalid value"),
-        (&["--measurement", "m"], 1, "query works on the embedded store only"),
+        (&[], 1, "name the measurement with --measurement, or ask with --flux"),
     ] {
         let (found, out, err) = said(&server, "my-org", &[&["query"], arguments].concat(), "");
         assert!(found == code && out.is_empty() && err.contains(says), "{arguments:?}: {found} {out}{err}");
