@@ -45,7 +45,7 @@ pub(crate) fn run_spool(root: &Path) -> Result<(), String> {
 fn spool_and_servers(root: &Path, folder: &Path) -> Result<(), String> {
     let mut build = cargo(root);
     build.args(["build", "--release", "--package", "graylogic-influxdb"]);
-    for example in ["promises", "typed_answers", "manage_servers"] {
+    for example in servers::ALL {
         build.args(["--example", example]);
     }
     crate::run("campaign: release build of the examples", &mut build)?;

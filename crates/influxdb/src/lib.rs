@@ -38,12 +38,18 @@
 //! rejected, dropped or damaged, and why, is told to the callback of [`Client::set_on_error`].
 //!
 //! # Servers
-//! With the address of an InfluxDB 2 as its target, a client spools readings on the disk (or in memory, `spool: off`)
-//! and sends them in requests of at most `batch_size` lines at most `flush_interval` apart. It starts while the server is
-//! down, unless `connect_strict` is set. A failure that may pass is tried again for ever, with pauses up to a minute; a
-//! wrong token, organisation, bucket or address holds the lane until it is mended, and a new token in the configuration
-//! file is picked up; lines that the server will never take are kept as dead letters, and exactly those. A line may reach
-//! the server twice after a crash in between, which InfluxDB counts once. [`Client::bucket`] writes to other buckets.
+//! With the address of a server as its target, a client spools readings on the disk (or in memory, `spool: off`) and sends
+//! them in requests of at most `batch_size` lines at most `flush_interval` apart. InfluxDB 1, 2 and 3 and VictoriaMetrics
+//! ([`ServerKind`]) are recognised by their answers, and written to, asked and managed each in its own way; a server of
+//! another kind than the configuration says is not written to. What waits when a server of another kind takes the place of
+//! the one before is put into its words.
+//!
+//! A client starts while the server is down, unless `connect_strict` is set. A failure that may pass is tried again for ever,
+//! with pauses up to a minute; a wrong token, organisation, bucket or address holds the lane until it is mended, and a new
+//! token in the configuration file is picked up; lines that the server will never take are kept as dead letters, and
+//! exactly those. A line may reach the server twice after a crash in between, which InfluxDB counts once.
+//! [`Client::preflight`] finds out beforehand what is wrong with a configuration: each fault is a sentence that names the
+//! setting. [`Client::bucket`] writes to other buckets; `create_buckets` makes those that a server has not.
 //!
 //! Certificates are taken from their files again when those change, without a restart and without a pause. HTTP/2 is spoken
 //! where an `https://` server offers it. Requests go through a proxy when the configuration or the environment names one.
@@ -51,8 +57,22 @@
 //! While the target does not take readings and there is no spool, they wait in memory, up to 64 MiB; then calls are refused,
 //! as [`Error::is_retryable`].
 //!
-//! [`Client::manage`] makes buckets, sets how long their readings are kept, and does what else a server is managed by;
-//! `create_buckets` makes a bucket that a server has not when readings are for it.
+//! # Questions
+//! [`Client::ask`] puts a typed question ([`Query`]: measurement, tags, fields, range, windows, fill, latest) to whatever the
+//! target is, in its language (Flux, InfluxQL, SQL, MetricsQL, or the embedded store's scan), and gives the same answer for
+//! the same readings. Names and values are compared, never interpreted. [`Client::query`] asks in Flux and gives the rows as they come,
+//! as values or as structs of the caller's ([`FluxRows::deserialize`]), with parameters beside the text that cannot change
+//! what it means ([`FluxQuery::param`]); [`Client::query_raw`] gives the server's own text.
+//!
+//! # Managing
+//! [`Client::manage`], or [`Manage::connect`] without a client: buckets and how long they keep readings, organisations, tokens,
+//! tasks that down-sample, deleting, setting up a fresh server, its health and version. What a target has not is an error
+//! that says so ([`Error::is_unsupported`]).
+//!
+//! # Watching
+//! [`Client::stats`] and [`Client::buckets`] count every line; [`Client::metrics`] is the text that Prometheus reads, and with
+//! the feature `metrics` the counts are given to the recorder that a program has installed. What happens is told by
+//! [`tracing`] events with fields.
 //!
 //! # Several targets
 //! A configuration may name further targets, servers or embedded stores, and rules ([`Route`]) that say by measurement, tag
@@ -71,10 +91,15 @@
 //! See [`Config`]: the section `influxdb` of a YAML file, and `GRAYLOGIC_INFLUXDB_*` over it.
 //!
 //! # Not supported
-//! - targets besides InfluxDB 2's `/api/v2/write`; questions to a server;
 //! - a spool on disk in front of the embedded store: readings that were accepted within the last 10 ms are lost by
 //!   `kill -9`;
-//! - Flux and other query languages; rules that change readings, or drop them.
+//! - Flux on the embedded store, InfluxDB 3 and VictoriaMetrics: use a typed question;
+//! - texts in VictoriaMetrics: a line goes without them, which is told ([`WriteErrorKind::Altered`]), and a line that has
+//!   nothing else is refused; times there are whole milliseconds after 1970, and all values floats;
+//! - tags that match a regular expression, in typed questions; rules that change readings, or drop them;
+//! - several requests of one bucket at a time; proxies with SOCKS or `https://`; unix sockets;
+//! - InfluxDB 3 and clusters of VictoriaMetrics were tested against servers that answer as their sources say, not against the
+//!   programs; InfluxDB 2 against recordings of 2.8.
 
 mod annotated_csv;
 mod asking;

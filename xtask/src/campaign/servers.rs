@@ -1,5 +1,6 @@
-//! What the client asks of servers and manages there, against servers that others wrote: two examples of the library put it to
-//! each of them, and end with an error when anything is not as it should be. Must not know what they look at.
+//! The library's examples, as a user runs them: those that need no server, and two that put to each server that others wrote
+//! what the client asks and manages there, and end with an error when anything is not as it should be. Must not know what
+//! they look at.
 
 use super::server::{Product, Programs, Server, make};
 use std::path::Path;
@@ -10,7 +11,17 @@ pub(super) struct Examples<'a> {
     pub(super) folder: &'a Path,
 }
 
+/// Those that need no server, each with a folder.
+const ALONE: [&str; 4] = ["embedded", "asynchronous", "series_handles", "routing"];
+/// Everything that is run, the spool's writer included.
+pub(super) const ALL: [&str; 7] =
+    ["embedded", "asynchronous", "series_handles", "routing", "typed_answers", "manage_servers", "promises"];
+
 pub(super) fn run(examples: &Examples<'_>, programs: &Programs, folder: &Path) -> Result<(), String> {
+    for name in ALONE {
+        let data = make(&folder.join(format!("example-{name}")))?.display().to_string();
+        examples.run(name, &[&data])?;
+    }
     for (product, kind) in [(Product::VictoriaMetrics, "victoriametrics"), (Product::InfluxDb, "influxdb1")] {
         let mut server = Server::of(product, programs, make(&folder.join(format!("asked-{kind}")))?)?;
         let url = server.url();
