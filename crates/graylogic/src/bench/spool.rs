@@ -126,7 +126,7 @@ fn append(folder: &Path, n: usize, figures: &mut Map<String, Value>) -> Result<(
 /// second.
 fn calls(folder: &Path, millis: usize, figures: &mut Map<String, Value>) -> Result<(), Failure> {
     let some = lines(10_000);
-    let paced = |write: &dyn Fn(&[u8]) -> Result<(), Failure>| -> Result<(f64, f64), Failure> {
+    let paced = |write: &dyn Fn(&[u8]) -> Result<(), Failure>| -> Result<Calls, Failure> {
         let mut nanos = Vec::with_capacity(millis * 100);
         let began = Instant::now();
         for k in 0..millis {
@@ -139,9 +139,14 @@ fn calls(folder: &Path, millis: usize, figures: &mut Map<String, Value>) -> Resu
             let due = began + Duration::from_millis(k as u64 + 1);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
-        nanos.sort_by(f64::total_cmp);
-        Ok((nanos[nanos.len() / 2], nanos[nanos.len() * 999 / 1000]))
+        Ok(Calls::of(nanos))
     };
+    // What the machine does to a call that does nothing.
+    let nothing = paced(&|next| {
+        std::hint::black_box(next);
+        Ok(())
+    })?;
+    let mut others = Vec::new();
     let mut found = Vec::new();
     {
         let hung = Server::start(Answers::Never)?;
@@ -155,6 +160,23 @@ fn calls(folder: &Path, millis: usize, figures: &mut Map<String, Value>) -> Resu
             let time = Timestamp::from_nanos(at.fetch_add(1000, Ordering::Relaxed) as i64);
             series.write_float(221.5, Some(time)).map_err(|e| Failure::because("write", e))
         })?);
+        type Ask<'a> = &'a dyn Fn(&Client);
+        let asks: [Ask<'_>; 6] = [
+            &|c| drop(c.stats()),
+            &|c| drop(c.buckets()),
+            &|c| drop(c.metrics()),
+            &|c| {
+                std::hint::black_box(c.is_connected());
+            },
+            &|c| drop(c.series("energy", &[("device", "m")], &["power_watts"])),
+            &|c| c.set_on_error(|_| {}),
+        ];
+        for ask in asks {
+            others.push(paced(&|_| {
+                ask(&client);
+                Ok(())
+            })?);
+        }
         client.close(Duration::from_millis(10)).map_err(|e| Failure::because("close", e))?;
     }
     let full: Arc<dyn Disk> = Arc::new(MemoryDisk::new(64 << 10));
@@ -171,10 +193,33 @@ fn calls(folder: &Path, millis: usize, figures: &mut Map<String, Value>) -> Resu
         })?);
         end(&queue)?;
     }
-    let longest = |of: fn(&(f64, f64)) -> f64| found.iter().map(of).fold(0.0, f64::max);
-    figures.insert("write_call_p50_ns".into(), json!(longest(|f| f.0)));
-    figures.insert("write_call_p999_ns".into(), json!(longest(|f| f.1)));
+    let longest = |calls: &[Calls], of: fn(&Calls) -> f64| calls.iter().map(of).fold(0.0, f64::max);
+    figures.insert("write_call_p50_ns".into(), json!(longest(&found, |c| c.p50)));
+    figures.insert("write_call_p999_ns".into(), json!(longest(&found, |c| c.p999)));
+    figures.insert("write_calls_over_1ms_per_million".into(), json!(longest(&found, |c| c.over_1ms)));
+    figures.insert("other_call_p999_ns".into(), json!(longest(&others, |c| c.p999)));
+    figures.insert("other_calls_over_1ms_per_million".into(), json!(longest(&others, |c| c.over_1ms)));
+    figures.insert("no_call_over_1ms_per_million".into(), json!(nothing.over_1ms));
     Ok(())
+}
+
+/// How long calls took, in nanoseconds, and how many of a million took more than a millisecond.
+struct Calls {
+    p50: f64,
+    p999: f64,
+    over_1ms: f64,
+}
+
+impl Calls {
+    fn of(mut nanos: Vec<f64>) -> Self {
+        nanos.sort_by(f64::total_cmp);
+        let over = nanos.iter().filter(|n| **n > 1e6).count();
+        Self {
+            p50: nanos[nanos.len() / 2],
+            p999: nanos[nanos.len() * 999 / 1000],
+            over_1ms: over as f64 / nanos.len() as f64 * 1e6,
+        }
+    }
 }
 
 /// What the device is given for each byte of lines, with a sync after each 100 lines.
