@@ -27,6 +27,7 @@ const LONG_TESTS: &[(&str, &str, &str, &str)] = &[
     ("graylogic-store", "model", "GRAYLOGIC_MODEL_CASES", "1500"),
     ("graylogic-store", "crash", "GRAYLOGIC_CRASH_SEEDS", "240"),
     ("graylogic-store", "damage", "GRAYLOGIC_FLIPS", "1000"),
+    ("graylogic-influxdb", "cycles", "GRAYLOGIC_CYCLES", "1000"),
 ];
 /// What `tools/read_store.py` needs.
 const PYTHON_PACKAGES: &[&str] = &["pcodec==1.1.0", "numpy"];
