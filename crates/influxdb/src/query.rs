@@ -10,6 +10,7 @@ mod sql;
 mod store;
 
 pub use dialogue::{Ask, Dialogue};
+pub(crate) use flux::string as flux_string;
 
 use crate::error::{Error, Kind};
 use graylogic_line::Timestamp;

@@ -1434,7 +1434,7 @@ fn a_down_sampling_task_is_flux_that_nothing_in_it_changes() {
     assert_eq!(sent["org"], "my-org");
     let expected = r#"import "types"
 
-option task = {name: "hour\"ly \${x}", every: 1h, offset: 1m30s}
+option task = {name: "hour\"ly \x24{x}", every: 1h, offset: 1m30s}
 
 numbers = from(bucket: "raw")
     |> range(start: -task.every)

@@ -240,7 +240,7 @@ fn flux_says_what_is_asked() {
         (
             energy().fields(["b", "a"]).tag("t", "${x}").tag_in("u", ["", "\"\\\n"]),
             format!(
-                "{begin} and (r[\"_field\"] == \"a\" or r[\"_field\"] == \"b\") and (r[\"t\"] == \"\\${{x}}\") and (not \
+                "{begin} and (r[\"_field\"] == \"a\" or r[\"_field\"] == \"b\") and (r[\"t\"] == \"\\x24{{x}}\") and (not \
                  exists r[\"u\"] or r[\"u\"] == \"\\\"\\\\\\n\"))"
             ),
         ),

@@ -164,17 +164,20 @@ fn script(query: &CheckedQuery, bucket: &str) -> String {
     text
 }
 
-/// A text in double quotes. A `$` may begin an expression.
-fn string(text: &str) -> String {
+/// A text in double quotes: nothing in it ends it, and nothing in it is evaluated.
+///
+/// A `$` is written by its number: the server's scanner reads it together with what follows, be that a backslash, and knows
+/// `\$` only before a brace.
+pub(crate) fn string(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
         match c {
-            '"' | '\\' | '$' => out.extend(['\\', c]),
+            '"' | '\\' => out.extend(['\\', c]),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_ascii_control() => {
+            c if c == '$' || c.is_ascii_control() => {
                 let _infallible = write!(out, "\\x{:02x}", u32::from(c));
             }
             c => out.push(c),
