@@ -786,6 +786,35 @@ fn readings_are_deleted_as_recorded() {
 }
 
 #[test]
+fn what_is_no_id_is_in_no_path() {
+    type Call = fn(&Manage, &str) -> Result<String, Error>;
+    let calls: [Call; 9] = [
+        |m, id| shown(m.delete_bucket(id)),
+        |m, id| shown(m.update_bucket(id, &BucketUpdate::new().name("x"))),
+        |m, id| shown(m.delete_organization(id)),
+        |m, id| shown(m.delete_authorization(id)),
+        |m, id| shown(m.update_authorization(id, &AuthorizationUpdate::new().active(false))),
+        |m, id| shown(m.delete_task(id)),
+        |m, id| shown(m.update_task(id, &TaskUpdate::new().active(false))),
+        |m, id| shown(m.run_task(id)),
+        |m, id| shown(m.task_runs(id)),
+    ];
+    let server = Scripted::new(|seen| match seen.path.as_str() {
+        "/ping" => scripted::ping(ServerKind::InfluxDb2),
+        _ => Answer::of(204, ""),
+    });
+    let m = manage(&server, "my-org");
+    for call in calls {
+        // What a path of these means is another place.
+        for id in ["", ".", ".."] {
+            let error = call(&m, id).unwrap_err();
+            assert!(error.is_not_found() && error.to_string().contains("no ID"), "{error}");
+        }
+    }
+    assert!(server.seen().iter().all(|seen| seen.path == "/ping"), "{:?}", server.seen());
+}
+
+#[test]
 fn a_range_without_an_end_has_none() {
     let server = Scripted::new(|seen| match seen.path.as_str() {
         "/ping" => scripted::ping(ServerKind::InfluxDb2),

@@ -262,14 +262,15 @@ pub(super) async fn update(
     if let Some(description) = update.description {
         body.insert("description".to_owned(), description.into());
     }
-    let request = Request::json(Method::PATCH, path("api/v2/authorizations/", &id, ""), &body.into());
+    let request =
+        Request::json(Method::PATCH, path(&doing, "api/v2/authorizations/", &id, "")?, &body.into());
     server.thing(&doing, request, Authorization::read).await
 }
 
 pub(super) async fn delete(target: Managed, id: String) -> Result<(), Error> {
     let doing = format!("delete authorization {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    let request = Request::new(Method::DELETE, path("api/v2/authorizations/", &id, ""));
+    let request = Request::new(Method::DELETE, path(&doing, "api/v2/authorizations/", &id, "")?);
     server.ask(&doing, request).await.map(drop)
 }
 

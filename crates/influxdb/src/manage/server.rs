@@ -292,8 +292,12 @@ fn is_id(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// A path below a folder of the server; a name may hold anything.
-pub(super) fn path(folder: &str, name: &str, rest: &str) -> String {
+/// A path below a folder of the server; a name may hold anything, but for what means another place in a path however it is
+/// written.
+pub(super) fn path(doing: &str, folder: &str, name: &str, rest: &str) -> Result<String, Error> {
+    if matches!(name, "" | "." | "..") {
+        return Err(Error::new(Kind::NotFound, format!("{doing}: {name:?} is no ID")));
+    }
     let mut path = folder.to_owned();
     for byte in name.bytes() {
         match byte {
@@ -302,7 +306,7 @@ pub(super) fn path(folder: &str, name: &str, rest: &str) -> String {
         }
     }
     path.push_str(rest);
-    path
+    Ok(path)
 }
 
 /// A text of an object; `None` when it is not there or is empty.
@@ -330,7 +334,8 @@ mod tests {
 
     #[test]
     fn names_stay_in_their_place_of_a_path() {
-        assert_eq!(path("api/v2/buckets/", "0a", ""), "api/v2/buckets/0a");
-        assert_eq!(path("t/", "../x?y#ü", "/runs"), "t/%2E%2E%2Fx%3Fy%23%C3%BC/runs");
+        assert_eq!(path("x", "api/v2/buckets/", "0a", "").unwrap(), "api/v2/buckets/0a");
+        assert_eq!(path("x", "t/", "../x?y#ü", "/runs").unwrap(), "t/%2E%2E%2Fx%3Fy%23%C3%BC/runs");
+        assert_eq!(path("x", "t/", "...", "").unwrap(), "t/%2E%2E%2E");
     }
 }

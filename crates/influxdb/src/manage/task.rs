@@ -319,27 +319,28 @@ pub(super) async fn create(target: Managed, new: NewTask) -> Result<Task, Error>
 pub(super) async fn update(target: Managed, id: String, update: TaskUpdate) -> Result<Task, Error> {
     let doing = format!("update task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    let request = Request::json(Method::PATCH, path("api/v2/tasks/", &id, ""), &update.fields.into());
+    let request =
+        Request::json(Method::PATCH, path(&doing, "api/v2/tasks/", &id, "")?, &update.fields.into());
     server.thing(&doing, request, Task::read).await
 }
 
 pub(super) async fn delete(target: Managed, id: String) -> Result<(), Error> {
     let doing = format!("delete task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    server.ask(&doing, Request::new(Method::DELETE, path("api/v2/tasks/", &id, ""))).await.map(drop)
+    server.ask(&doing, Request::new(Method::DELETE, path(&doing, "api/v2/tasks/", &id, "")?)).await.map(drop)
 }
 
 pub(super) async fn run(target: Managed, id: String) -> Result<TaskRun, Error> {
     let doing = format!("run task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    let request = Request::json(Method::POST, path("api/v2/tasks/", &id, "/runs"), &json!({}));
+    let request = Request::json(Method::POST, path(&doing, "api/v2/tasks/", &id, "/runs")?, &json!({}));
     server.thing(&doing, request, TaskRun::read).await
 }
 
 pub(super) async fn runs(target: Managed, id: String) -> Result<Vec<TaskRun>, Error> {
     let doing = format!("list runs of task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    let found = server.json(&doing, Request::get(path("api/v2/tasks/", &id, "/runs"))).await?;
+    let found = server.json(&doing, Request::get(path(&doing, "api/v2/tasks/", &id, "/runs")?)).await?;
     match &found["runs"] {
         // A task that was never run has none, in either way.
         Value::Null if found["links"].is_object() => Ok(Vec::new()),
