@@ -948,6 +948,10 @@ fn all_pages_of_a_list_are_read_and_no_list_is_endless() {
         _ => (vec![], false),
     };
     check(&listing(gap), 2, 4);
+    // A token that sees nothing of the first pages.
+    check(&listing(|offset| (if offset == 300 { vec![342] } else { vec![] }, false)), 1, 5);
+    // One that sees nothing at all.
+    check(&listing(|_| (vec![], false)), 0, 10);
     // A server that does not know `offset`, and says that there is more.
     check(&listing(|_| ((0..100).collect(), true)), 100, 2);
     // One that always has more, of nothing.

@@ -19,6 +19,8 @@ use std::time::Duration;
 pub(super) const PAGE: usize = 100;
 /// More pages than this are not asked for.
 const PAGES_MAX: usize = 1000;
+/// So many pages at the beginning of a list may be all of things that the token may not see.
+const PAGES_UNSEEN_MAX: usize = 10;
 /// Longer answers are not read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Shorter secrets are words that a message may need.
@@ -121,7 +123,8 @@ impl Server {
     /// All things of a list, asked for page by page: from a place in the list, or after the last one of the page before.
     ///
     /// A server leaves out what the token may not see after it has cut the pages: one that is not full, or has no word of a
-    /// next, need not be the last. The first empty one is.
+    /// next, need not be the last. The first empty one is, when there was something before; a token that sees nothing of the
+    /// first pages may see something of a later one.
     pub(super) async fn pages<T: Send>(
         &self,
         doing: &str,
@@ -132,8 +135,15 @@ impl Server {
     ) -> Result<Vec<T>, Error> {
         let mut found: Vec<T> = Vec::new();
         let mut known = HashSet::new();
+        let mut asked = Vec::new();
         for number in 0..PAGES_MAX {
             let request = page(number * PAGE, found.last().map(id));
+            // The next page is that after the last thing, and there is none yet.
+            let is_asked_again = number > 0 && request.query == asked;
+            if is_asked_again && found.is_empty() {
+                return Ok(found);
+            }
+            asked.clone_from(&request.query);
             let answer = self.json(doing, request).await?;
             let Some(items) = answer[list].as_array() else { return Err(self.garbled(doing)) };
             let before = found.len();
@@ -143,9 +153,10 @@ impl Server {
                     found.push(thing);
                 }
             }
-            let says_next = answer["links"]["next"].is_string();
+            let may_go_on =
+                answer["links"]["next"].is_string() || (found.is_empty() && number + 1 < PAGES_UNSEEN_MAX);
             // One that has nothing new goes round in circles.
-            if found.len() == before && (!items.is_empty() || !says_next) {
+            if found.len() == before && (!items.is_empty() || !may_go_on) {
                 return Ok(found);
             }
         }
