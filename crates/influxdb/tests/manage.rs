@@ -815,6 +815,35 @@ fn what_is_no_id_is_in_no_path() {
 }
 
 #[test]
+fn what_an_organisation_may_do_names_it_by_its_id() {
+    let server = Scripted::new(|seen| match seen.path.as_str() {
+        "/ping" => scripted::ping(ServerKind::InfluxDb2),
+        _ => answered(&recorded("authorizations/life", 1)),
+    });
+    let may = [
+        Permission::read("orgs"),
+        Permission::write("orgs").of_organization("0a00000000000002"),
+        Permission::read("buckets"),
+    ];
+    manage(&server, ORG).create_authorization(&NewAuthorization::new(may)).unwrap();
+    let resources: Vec<Value> = server.seen().last().unwrap().body["permissions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["resource"].clone())
+        .collect();
+    // An organisation is in none: as the server writes what an owner may do.
+    assert_eq!(
+        resources,
+        [
+            json!({ "type": "orgs", "id": ORG }),
+            json!({ "type": "orgs", "id": "0a00000000000002" }),
+            json!({ "type": "buckets", "orgID": ORG }),
+        ]
+    );
+}
+
+#[test]
 fn a_range_without_an_end_has_none() {
     let server = Scripted::new(|seen| match seen.path.as_str() {
         "/ping" => scripted::ping(ServerKind::InfluxDb2),
