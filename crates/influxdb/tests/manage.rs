@@ -844,6 +844,32 @@ fn what_an_organisation_may_do_names_it_by_its_id() {
 }
 
 #[test]
+fn readings_of_a_bucket_whose_name_looks_like_an_id_are_deleted() {
+    const NAME: &str = "00000000000000ab";
+    let server = Scripted::new(|seen| match (seen.method.as_str(), seen.path.as_str()) {
+        (_, "/ping") => scripted::ping(ServerKind::InfluxDb2),
+        ("GET", "/api/v2/buckets") if seen.value("name") == Some(NAME) => Answer::of(
+            200,
+            &json!({ "buckets": [{ "id": bucket_b(), "name": NAME, "retentionRules": [] }] }).to_string(),
+        ),
+        ("GET", _) => Answer::of(404, r#"{"code":"not found","message":"bucket \"x\" not found"}"#),
+        // It takes the name for an ID.
+        _ if seen.value("bucket").is_some() => {
+            Answer::of(404, r#"{"code":"not found","message":"bucket not found"}"#)
+        }
+        _ => Answer::of(204, ""),
+    });
+    let m = manage(&server, "my-org");
+    m.delete(NAME, &range(0, 3600), &Predicate::new()).unwrap();
+    let asked = server.seen();
+    let last = asked.last().unwrap();
+    assert_eq!((last.value("bucketID"), last.value("bucket")), (Some(bucket_b().as_str()), None));
+    for absent in ["00000000000000ac", "x"] {
+        assert!(m.delete(absent, &range(0, 3600), &Predicate::new()).unwrap_err().is_not_found());
+    }
+}
+
+#[test]
 fn a_range_without_an_end_has_none() {
     let server = Scripted::new(|seen| match seen.path.as_str() {
         "/ping" => scripted::ping(ServerKind::InfluxDb2),

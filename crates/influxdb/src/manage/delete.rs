@@ -1,7 +1,8 @@
 //! Deleting readings: which of them, in the language of each target.
 
+use super::bucket;
 use super::influxql::{self, identifier, literal};
-use super::server::{Managed, Server, of_store, unsupported};
+use super::server::{Managed, Server, is_id, of_store, unsupported};
 use crate::error::{Error, Kind};
 use crate::http::{Method, Request};
 use crate::kind::ServerKind;
@@ -191,9 +192,16 @@ async fn influxdb2(
     if !predicate.is_empty() {
         body["predicate"] = predicate.into();
     }
-    let request = Request::json(Method::POST, "api/v2/delete", &body);
-    let request = server.with_org(request).with("bucket", bucket);
-    server.ask(doing, request).await.map(drop)
+    let request = server.with_org(Request::json(Method::POST, "api/v2/delete", &body));
+    match server.ask(doing, request.clone().with("bucket", bucket)).await {
+        // Here, unlike where it is written to, a name that could be an ID is taken for nothing else.
+        Err(error) if error.is_not_found() && is_id(bucket) => {
+            let found = bucket::find(Managed::Server(Box::new(server.clone())), bucket.to_owned()).await;
+            let Ok(Some(found)) = found else { return Err(error) };
+            server.ask(doing, request.with("bucketID", found.id)).await.map(drop)
+        }
+        answer => answer.map(drop),
+    }
 }
 
 async fn victoria_metrics(

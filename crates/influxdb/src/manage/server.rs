@@ -299,7 +299,7 @@ impl fmt::Debug for Managed {
 }
 
 /// Whether InfluxDB 2 takes it for an ID rather than a name.
-fn is_id(text: &str) -> bool {
+pub(super) fn is_id(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
