@@ -870,6 +870,25 @@ fn readings_of_a_bucket_whose_name_looks_like_an_id_are_deleted() {
 }
 
 #[test]
+fn what_a_predicate_cannot_say_deletes_nothing_and_is_no_success() {
+    for kind in [ServerKind::InfluxDb1, ServerKind::InfluxDb2] {
+        let server = only(kind);
+        let fails = |predicate: Predicate, words: &str| {
+            let error = manage(&server, "my-org").delete("b", &range(0, 1), &predicate).unwrap_err();
+            assert!(error.is_unsupported() && error.to_string().contains(words), "{kind}: {error}");
+        };
+        // The reader of both takes a carriage return for a line end.
+        fails(Predicate::new().tag("k", "a\rb"), "carriage return");
+        fails(Predicate::new().tag_not("a\0b", "v"), "null character");
+        fails(Predicate::new().measurement("m\r"), "carriage return");
+        if kind == ServerKind::InfluxDb2 {
+            // As recorded: `q=""` deletes nothing where no series has the tag.
+            fails(Predicate::new().tag("q", ""), "without a tag");
+        }
+    }
+}
+
+#[test]
 fn a_range_without_an_end_has_none() {
     let server = Scripted::new(|seen| match seen.path.as_str() {
         "/ping" => scripted::ping(ServerKind::InfluxDb2),

@@ -6,6 +6,7 @@ use super::server::{Managed, Server, is_id, of_store, unsupported};
 use crate::error::{Error, Kind};
 use crate::http::{Method, Request};
 use crate::kind::ServerKind;
+use crate::outcome::shortened;
 use graylogic_line::Timestamp;
 use graylogic_store::{Matcher, Selector, Store, TimeRange};
 use serde_json::json;
@@ -62,7 +63,7 @@ impl Predicate {
         self
     }
 
-    /// Whose tag is this.
+    /// Whose tag is this; the empty value is that of series without the tag, which InfluxDB 2 cannot say.
     #[must_use]
     pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.tags.push(Condition { key: key.into(), is_equal: true, value: value.into() });
@@ -87,6 +88,26 @@ impl Predicate {
             format!("{}{operator}{}", identifier(&tag.key), identifier(&tag.value))
         });
         measurement.chain(tags).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// What an InfluxDB would take for something else.
+    fn is_sayable(&self, doing: &str, kind: ServerKind) -> Result<(), Error> {
+        let texts = self.tags.iter().flat_map(|tag| [&tag.key, &tag.value]).chain(&self.measurement);
+        if let Some(text) = texts.into_iter().find(|text| text.contains(['\0', '\r'])) {
+            let lacks = format!(
+                "has no words for the null character and the carriage return of {:?}",
+                shortened(text)
+            );
+            return Err(unsupported(doing, kind, &lacks));
+        }
+        // A tag that no series has is not equal to the empty text there.
+        if kind == ServerKind::InfluxDb2
+            && let Some(tag) = self.tags.iter().find(|tag| tag.is_equal && tag.value.is_empty())
+        {
+            let lacks = format!("has no words for series without a tag, here {:?}", shortened(&tag.key));
+            return Err(unsupported(doing, kind, &lacks));
+        }
+        Ok(())
     }
 
     /// What follows `DELETE` for InfluxDB 1.
@@ -158,6 +179,9 @@ pub(super) async fn delete(
     }
     if predicate.field.is_some() && kind != ServerKind::VictoriaMetrics {
         return Err(unsupported(&doing, kind, "does not delete by field"));
+    }
+    if matches!(kind, ServerKind::InfluxDb1 | ServerKind::InfluxDb2) {
+        predicate.is_sayable(&doing, kind)?;
     }
     if range.start >= range.end {
         return Ok(());
