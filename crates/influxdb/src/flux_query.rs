@@ -260,7 +260,7 @@ impl FluxRows {
         self.map(|row| row?.deserialize())
     }
 
-    /// All tables of the answer, the empty ones too; all of it is in memory then.
+    /// All tables of the answer, the empty ones too, with the rows that were not taken before; all of it is in memory then.
     ///
     /// # Errors
     /// As [`FluxRows::next_async`], and when the answer has more than 256 MiB; the tables before are lost then.
@@ -278,7 +278,7 @@ impl FluxRows {
             match (item?, tables.last_mut()) {
                 (FluxItem::Table(table), _) => tables.push(table),
                 (FluxItem::Record(row), Some(table)) => table.rows.push(row),
-                (FluxItem::Record(_), None) => {}
+                (FluxItem::Record(row), None) => tables.push(FluxTable::begun_by(row)),
             }
             if self.came > GATHERED_BYTES_MAX {
                 let message = "gather the tables of an answer: it has more than 256 MiB; read it row by row, or ask for less";

@@ -263,6 +263,24 @@ fn an_answer_that_breaks_off_is_an_error_after_its_rows() {
 }
 
 #[test]
+fn tables_after_some_rows_have_the_others() {
+    let server = three_rows_and_then(|stream| {
+        let _gone = chunk(stream, b",,1,4\n");
+        let _gone = stream.write_all(b"0\r\n\r\n");
+    });
+    let mut rows = server.client().query("x").unwrap();
+    assert!(rows.next().unwrap().is_ok());
+    let tables = rows.tables().unwrap();
+    let shown: Vec<_> = tables
+        .iter()
+        .map(|t| {
+            (t.result(), t.number(), t.rows().iter().map(|r| r.value().unwrap().as_f64().unwrap()).collect())
+        })
+        .collect::<Vec<(&str, Option<i64>, Vec<f64>)>>();
+    assert_eq!(shown, [("_result", Some(0), vec![2.0, 3.0]), ("_result", Some(1), vec![4.0])]);
+}
+
+#[test]
 fn an_answer_that_takes_too_long_is_given_up() {
     let server = three_rows_and_then(|stream| {
         let _ends_when_given_up = stream.read(&mut [0]);
