@@ -380,7 +380,8 @@ impl Client {
                 let message = format!("ask in Flux: {kind} does not answer Flux; use a typed query");
                 return Err(Error::new(Kind::Unsupported, message));
             }
-            let (head, pieces) = asks.open(query.request(kind, &org)?).await.map_err(broke_off)?;
+            let request = query.request(kind, &org)?;
+            let (head, pieces) = asks.for_questions().open(request).await.map_err(broke_off)?;
             pieces.ok_or_else(|| refused(&head, kind))
         };
         match http.start(asking) {

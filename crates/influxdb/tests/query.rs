@@ -281,6 +281,19 @@ fn tables_after_some_rows_have_the_others() {
 }
 
 #[test]
+fn questions_in_flux_go_where_questions_go() {
+    let writes = Server::new(|_, _| panic!("a question is asked where readings go"));
+    let answers = three_rows_and_then(|stream| {
+        let _gone = stream.write_all(b"0\r\n\r\n");
+    });
+    let config = Config::remote(&writes.url).unwrap().with_query_url(&answers.url).unwrap().with_spool(None);
+    let client = Client::connect(&config).unwrap();
+    assert_eq!(client.query("x").unwrap().count(), 3);
+    assert!(client.query_raw("x").unwrap().all(|piece| piece.is_ok()));
+    assert_eq!(answers.asked.lock().unwrap().len(), 2);
+}
+
+#[test]
 fn an_answer_that_takes_too_long_is_given_up() {
     let server = three_rows_and_then(|stream| {
         let _ends_when_given_up = stream.read(&mut [0]);
