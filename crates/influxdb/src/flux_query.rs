@@ -13,7 +13,7 @@ use graylogic_line::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A question is answered within this time, unless it says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -375,7 +375,9 @@ impl Client {
         let org = self.org().to_owned();
         let asks = http.clone();
         let asking = async move {
-            let kind = kind_of(&asks).await?;
+            let began = Instant::now();
+            let kind = kind_within(&asks, query.timeout).await?;
+            let query = FluxQuery { timeout: query.timeout.saturating_sub(began.elapsed()), ..query };
             if matches!(kind, ServerKind::InfluxDb3 | ServerKind::VictoriaMetrics) {
                 let message = format!("ask in Flux: {kind} does not answer Flux; use a typed query");
                 return Err(Error::new(Kind::Unsupported, message));
@@ -391,10 +393,17 @@ impl Client {
     }
 }
 
-/// The kind of the server, asked when nobody knows; one that does not show it is taken for InfluxDB 2.
-pub(crate) async fn kind_of(http: &Http) -> Result<ServerKind, Error> {
-    let found = preflight::recognised(http).await.map_err(broke_off)?;
-    Ok(found.map_or(ServerKind::InfluxDb2, |f| f.kind))
+/// The kind of the server, asked within this time when nobody knows; one that does not show it is taken for InfluxDB 2. On
+/// the client's own runtime.
+pub(crate) async fn kind_within(http: &Http, time: Duration) -> Result<ServerKind, Error> {
+    let found = tokio::time::timeout(time, preflight::recognised(http)).await.map_err(|_| too_late(time))?;
+    Ok(found.map_err(broke_off)?.map_or(ServerKind::InfluxDb2, |f| f.kind))
+}
+
+/// A question whose time is over.
+pub(crate) fn too_late(time: Duration) -> Error {
+    let message = format!("ask the server: it did not answer everything within {time:?}");
+    Error::new(Kind::QueryFailed, message).retryable(true)
 }
 
 /// Why there is no answer to a question, or no more of it.

@@ -294,6 +294,38 @@ fn questions_in_flux_go_where_questions_go() {
 }
 
 #[test]
+fn the_time_of_a_question_is_also_that_of_finding_out_what_the_server_is() {
+    // It takes connections and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let _open: Vec<_> = listener.incoming().collect();
+    });
+    let client = Client::connect(&Config::remote(&url).unwrap().with_spool(None)).unwrap();
+    let time = Duration::from_millis(300);
+    let typed = graylogic_influxdb::Query::measurement("m").latest().timeout(time);
+    // The usual time of a request is 30 s.
+    let began = std::time::Instant::now();
+    let flux = client.query(FluxQuery::new("x").timeout(time)).unwrap_err();
+    let typed = client.ask(&typed).unwrap_err();
+    for error in [flux, typed] {
+        assert!(error.is_query_failed() && error.is_retryable(), "{error}");
+        assert!(error.to_string().contains("300ms"), "{error}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(25));
+}
+
+#[test]
+fn no_time_is_too_long_and_none_is_an_error() {
+    let server = three_rows_and_then(|stream| {
+        let _gone = stream.write_all(b"0\r\n\r\n");
+    });
+    let client = server.client();
+    assert_eq!(client.query(FluxQuery::new("x").timeout(Duration::MAX)).unwrap().count(), 3);
+    assert!(client.query(FluxQuery::new("x").timeout(Duration::ZERO)).unwrap_err().is_query_failed());
+}
+
+#[test]
 fn an_answer_that_takes_too_long_is_given_up() {
     let server = three_rows_and_then(|stream| {
         let _ends_when_given_up = stream.read(&mut [0]);
