@@ -389,6 +389,30 @@ fn influxql_answers_are_read() {
     fails(&answer[..answer.len() - 1], "which is no JSON");
 }
 
+#[test]
+fn a_field_of_several_types_is_read_as_the_one_that_the_server_answers_with() {
+    // In the order of the shards; the server gives the first of float, integer, unsigned, string, boolean.
+    let fields = |types: &[&str]| {
+        let rows: Vec<_> = types.iter().map(|of| serde_json::json!(["power_watts", of])).collect();
+        serde_json::json!({ "results": [{ "statement_id": 0, "series": [{ "values": rows }] }] }).to_string()
+    };
+    let cases: &[(&[&str], &str, &str)] = &[
+        (&["boolean", "float"], "1.5", "1.5"),
+        (&["integer", "float"], "2", "2.0"),
+        (&["string", "unsigned", "integer"], "-2", "-2i"),
+        (&["boolean", "string"], "\"on\"", "\"on\""),
+        (&["string", "unsigned"], "3", "3u"),
+    ];
+    for (types, value, expected) in cases {
+        let answer = format!(
+            r#"{{"results":[{{"statement_id":0,"series":[{{"values":[[1772409600000000000,{value}]]}}]}}]}}"#
+        );
+        let dialogue = Dialogue::influxql(power().check().unwrap(), "db").unwrap();
+        let found = talk(dialogue, &[&fields(types), &answer]).1.unwrap();
+        assert_eq!(outline(&found), [format!(" power_watts 0:{expected}")], "{types:?}");
+    }
+}
+
 const COLUMNS: &str = r#"{"column_name":"device_id","data_type":"Dictionary(Int32, Utf8)"}
 {"column_name":"power_watts","data_type":"Float64"}
 {"column_name":"count","data_type":"Int64"}

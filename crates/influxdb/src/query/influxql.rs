@@ -149,9 +149,13 @@ impl InfluxQl {
                 // A type of a later server: nobody asks for it by name and means something else.
                 _ => continue,
             };
-            // One that has several types in different shards is read as the server does: as the first.
-            if self.fields.len() < FIELDS_MAX && !self.fields.iter().any(|(f, _)| f == field) {
-                self.fields.push((field.to_owned(), of));
+            let has_room = self.fields.len() < FIELDS_MAX;
+            match self.fields.iter_mut().find(|(f, _)| f == field) {
+                // One that has several types in different shards is answered as one of them.
+                Some((_, known)) if rank(of) < rank(*known) => *known = of,
+                Some(_) => {}
+                None if has_room => self.fields.push((field.to_owned(), of)),
+                None => {}
             }
         }
     }
@@ -161,6 +165,17 @@ impl InfluxQl {
             self.fields = wanted(query, std::mem::take(&mut self.fields))?;
         }
         Ok(())
+    }
+}
+
+/// The place of a type among those that the server prefers.
+fn rank(of: FieldType) -> u8 {
+    match of {
+        FieldType::Float => 0,
+        FieldType::Integer => 1,
+        FieldType::Unsigned => 2,
+        FieldType::String => 3,
+        FieldType::Boolean => 4,
     }
 }
 
