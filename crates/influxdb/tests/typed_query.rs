@@ -338,7 +338,9 @@ fn influxql_says_what_is_asked() {
         ),
     ];
     for (query, statement) in cases {
-        let (asked, answer) = influxql(query, &[r#"{"results":[{"statement_id":0}]}"#]);
+        let all = r#"{"results":[{"statement_id":0},{"statement_id":1}]}"#;
+        let one = r#"{"results":[{"statement_id":0}]}"#;
+        let (asked, answer) = influxql(query, &[if statement.contains("; ") { all } else { one }]);
         assert_eq!(answer.unwrap(), []);
         assert_eq!(asked[0].target(), "/query?db=db&rp=rp&epoch=ns&chunked=true&chunk_size=10000");
         assert_eq!(form(&asked[0].body), ["q=SHOW FIELD KEYS FROM \"rp\".\"energy\""]);
@@ -383,6 +385,12 @@ fn influxql_answers_are_read() {
     fails(r#"{"error":"error parsing query"}"#, "error parsing query");
     fails("<html>", "which is no JSON");
     fails("{}", "no results");
+    fails("", "did not come whole");
+    fails(&answer.replace("\"series\"", "\"partial\":true,\"series\""), "did not come whole");
+    let error = influxql(&energy().fields(["count", "on"]), &[answer]).1.unwrap_err();
+    assert!(error.to_string().contains("did not come whole") && error.is_retryable(), "{error}");
+    let error = talk(Dialogue::influxql(power().check().unwrap(), "db").unwrap(), &[""]).1.unwrap_err();
+    assert!(error.to_string().contains("did not come whole"), "{error}");
     fails(&answer.replace("\"statement_id\":0", "\"statement_id\":7"), "a result of no statement");
     fails(&answer.replace("1772409600000000000", "\"x\""), "a row without a time");
     fails(&answer.replace(",2]", ",\"x\"]"), "a value that is no Float");

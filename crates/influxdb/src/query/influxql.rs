@@ -29,6 +29,9 @@ pub(crate) struct InfluxQl {
     asked: usize,
     /// The first of those asked for last.
     first: usize,
+    /// How many statements of the request have begun to be answered, and whether the server said that more follows.
+    answered: usize,
+    is_partial: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,10 +58,20 @@ impl InfluxQl {
             return Err(query.unsupported(&message));
         }
         let (db, rp) = (db.to_owned(), rp.map(str::to_owned));
-        Ok(Self { db, rp, state: State::Begin, fields: Vec::new(), asked: 0, first: 0 })
+        Ok(Self {
+            db,
+            rp,
+            state: State::Begin,
+            fields: Vec::new(),
+            asked: 0,
+            first: 0,
+            answered: 0,
+            is_partial: false,
+        })
     }
 
     pub(crate) fn next_ask(&mut self, query: &CheckedQuery) -> Option<Ask> {
+        (self.answered, self.is_partial) = (0, false);
         if self.state == State::Begin {
             self.state = State::Fields;
             let from = match &self.rp {
@@ -107,6 +120,8 @@ impl InfluxQl {
                 return Err(query.failed(&format!("the server answered: {}", abbreviated(words))));
             }
             let statement = result.get("statement_id").and_then(Json::as_u64).unwrap_or(0);
+            self.answered = self.answered.max(usize::try_from(statement).unwrap_or(0).saturating_add(1));
+            self.is_partial = result.get("partial").and_then(Json::as_bool).unwrap_or(false);
             for series in result.get("series").and_then(Json::as_array).into_iter().flatten() {
                 let rows = series.get("values").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
                 if self.state == State::Fields {
@@ -161,6 +176,10 @@ impl InfluxQl {
     }
 
     pub(crate) fn end(&mut self, query: &CheckedQuery) -> Result<(), Error> {
+        let asked = if self.state == State::Fields { 1 } else { self.asked - self.first };
+        if self.answered < asked || self.is_partial {
+            return Err(query.failed("the answer to InfluxQL did not come whole").retryable(true));
+        }
         if self.state == State::Fields {
             self.fields = wanted(query, std::mem::take(&mut self.fields))?;
         }
