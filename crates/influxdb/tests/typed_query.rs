@@ -679,6 +679,11 @@ fn metricsql_answers_are_read() {
     fails(r#"{"status":"error","errorType":"422","error":"too many series"}"#, "too many series");
     fails(&points.replace("energy_", "other_"), "the metric \"other_power_watts\", which was not asked for");
     fails(r#"{"status":"success","data":{}}"#, "no result");
+    fails("", "did not come whole");
+    // A part of a cluster did not answer.
+    fails(&points.replace("\"data\"", "\"isPartial\":true,\"data\""), "a part of it");
+    let complete = points.replace("\"data\"", "\"isPartial\":false,\"data\"");
+    assert!(metricsql(&counts, &[&complete]).1.is_ok());
     fails(&series(r#"["x","2"]"#), "a value that is no number");
 }
 
