@@ -511,7 +511,10 @@ impl CheckedQuery {
     pub(crate) fn sent_max(&self) -> Option<usize> {
         match self.shape {
             Shape::Windows { fill: Fill::Previous | Fill::Value(_), .. } | Shape::Latest => None,
-            Shape::Windows { fill: Fill::None, .. } | Shape::Readings => self.limit,
+            // More than an answer may have is no limit, and none that every language can say.
+            Shape::Windows { fill: Fill::None, .. } | Shape::Readings => {
+                self.limit.filter(|&values| values <= answer::VALUES_MAX)
+            }
         }
     }
 

@@ -258,6 +258,8 @@ fn flux_says_what_is_asked() {
             format!("{one}\n  {window}, fn: mean, createEmpty: false, timeSrc: \"_start\")"),
         ),
         (power().limit(2).descending(), format!("{one}\n  |> tail(n: 2)")),
+        // More than any answer has, and than the language can say.
+        (power().limit(usize::MAX), one.clone()),
         (power().latest(), format!("{one}\n  |> last()")),
         (
             energy().window(seconds(600)).aggregate(Aggregate::Sum),
@@ -309,6 +311,10 @@ fn influxql_says_what_is_asked() {
     let time = "time >= 1772409600000000000 AND time <= 1772413199999999999";
     let cases: &[(Query, String)] = &[
         (power(), format!("SELECT \"power_watts\"::field FROM \"energy\" WHERE {time} GROUP BY *")),
+        (
+            power().limit(usize::MAX),
+            format!("SELECT \"power_watts\"::field FROM \"energy\" WHERE {time} GROUP BY *"),
+        ),
         (
             means().offset(Duration::from_micros(5)),
             format!(
