@@ -382,6 +382,13 @@ impl Query {
         };
         // What no target stores is in no answer.
         let storable = |t: Timestamp| t.clamp(Timestamp::MIN, Timestamp::MAX);
+        if storable(start) == storable(stop) {
+            return Err(self.wrong(&format!(
+                "the range from {start} to {stop} holds no time that a target stores: give one between {} and {}",
+                Timestamp::MIN,
+                Timestamp::MAX
+            )));
+        }
         Ok(TimeRange::new(storable(start), storable(stop)))
     }
 

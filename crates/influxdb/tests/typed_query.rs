@@ -40,6 +40,14 @@ fn contradictions_are_sentences() {
         (Query::measurement("energy"), "there is no range"),
         (energy().range(at(5), at(5)), "is empty: let it end after it starts"),
         (energy().range(at(6), at(5)), "is empty: let it end after it starts"),
+        (
+            energy().range(Timestamp::MAX, Timestamp::from_nanos(i64::MAX)),
+            "holds no time that a target stores",
+        ),
+        (
+            energy().range(Timestamp::from_nanos(i64::MIN), Timestamp::MIN),
+            "holds no time that a target stores",
+        ),
         (energy().field(""), "a field has no name"),
         (energy().tag("", "x"), "a tag has no key"),
         (energy().tag("_field", "x"), "the reserved key \"_field\""),
