@@ -172,6 +172,8 @@ fn literal(name: &str, value: &FluxValue) -> Result<Value, Error> {
         FluxValue::Double(x) => json!({ "type": "FloatLiteral", "value": x }),
         FluxValue::Boolean(yes) => json!({ "type": "BooleanLiteral", "value": yes }),
         FluxValue::Time(time) => json!({ "type": "DateTimeLiteral", "value": time.to_string() }),
+        // Its length without the sign has no number there.
+        FluxValue::Duration(i64::MIN) => return Err(cannot("longer than 292 years")),
         FluxValue::Duration(nanos) => {
             let length = json!({ "magnitude": nanos.unsigned_abs(), "unit": "ns" });
             let literal = json!({ "type": "DurationLiteral", "values": [length] });

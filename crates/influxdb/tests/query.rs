@@ -188,6 +188,7 @@ fn what_cannot_be_a_parameter_is_named() {
     check("", FluxValue::Long(1), "\"\" is no name");
     check("a", FluxValue::Double(f64::NAN), "not finite");
     check("a", FluxValue::Null, "is null");
+    check("a", FluxValue::Duration(i64::MIN), "longer than");
     check("a", FluxValue::Binary(vec![1]), "is bytes");
     assert!(server.asked.lock().unwrap().is_empty());
 }
