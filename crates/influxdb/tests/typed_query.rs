@@ -717,6 +717,20 @@ fn a_refusal_has_the_servers_words() {
     }
 }
 
+#[test]
+fn influxql_asks_where_is_written_to() {
+    for (bucket, target) in [
+        ("db", "/query?db=db&epoch=ns"),
+        ("db/rp", "/query?db=db&rp=rp&epoch=ns"),
+        ("db/", "/query?db=db%2F&epoch=ns"),
+        ("/rp", "/query?db=%2Frp&epoch=ns"),
+    ] {
+        let mut dialogue = Dialogue::influxql(power().check().unwrap(), bucket).unwrap();
+        let asked = dialogue.next_ask().unwrap().target();
+        assert!(asked.starts_with(&format!("{target}&")), "{bucket}: {asked}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -6,6 +6,7 @@ use super::answer::Answer;
 use super::dialogue::{Ask, FORM, form, type_of, value_of};
 use super::store::is_number;
 use super::{CheckedQuery, Shape, abbreviated};
+use crate::dialect::database;
 use crate::error::Error;
 use graylogic_line::FieldType;
 use serde_json::Value as Json;
@@ -43,10 +44,7 @@ enum State {
 
 impl InfluxQl {
     pub(crate) fn new(query: &CheckedQuery, bucket: &str) -> Result<Self, Error> {
-        let (db, rp) = match bucket.split_once('/') {
-            Some((db, rp)) => (db, Some(rp)),
-            None => (bucket, None),
-        };
+        let (db, rp) = database(bucket);
         let tags = query.tags.iter().flat_map(|t| t.values.iter().chain([&t.key]));
         let mut names =
             query.fields.iter().chain([&query.measurement]).chain(tags).map(String::as_str).chain(rp);
