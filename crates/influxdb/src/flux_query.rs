@@ -199,6 +199,8 @@ pub struct FluxRows {
     reader: FluxReader,
     /// Bytes that came.
     came: u64,
+    /// Whether the server said that there is nothing to come.
+    is_nothing: bool,
 }
 
 impl FluxRows {
@@ -235,6 +237,8 @@ impl FluxRows {
                     self.reader.feed(&piece).err()
                 }
                 Some(Err(why)) => Some(broke_off(why)),
+                // An answer without tables is a line end.
+                None if self.came == 0 && !self.is_nothing => Some(too_short()),
                 None => {
                     self.pieces = None;
                     self.reader.finish();
@@ -352,8 +356,9 @@ impl Client {
     /// # Errors
     /// As [`Client::query`].
     pub async fn query_async(&self, query: impl Into<FluxQuery>) -> Result<FluxRows, Error> {
-        let pieces = self.pieces(query.into()).await?;
-        Ok(FluxRows { pieces: Some(pieces), reader: FluxReader::new(), came: 0 })
+        let (status, pieces) = self.pieces(query.into()).await?;
+        let is_nothing = status == 204;
+        Ok(FluxRows { pieces: Some(pieces), reader: FluxReader::new(), came: 0, is_nothing })
     }
 
     /// The answer to a question in Flux as the server writes it, with all annotations.
@@ -369,10 +374,12 @@ impl Client {
     /// # Errors
     /// As [`Client::query`].
     pub async fn query_raw_async(&self, query: impl Into<FluxQuery>) -> Result<FluxRaw, Error> {
-        Ok(FluxRaw { pieces: self.pieces(query.into()).await? })
+        let (_, pieces) = self.pieces(query.into()).await?;
+        Ok(FluxRaw { pieces })
     }
 
-    async fn pieces(&self, query: FluxQuery) -> Result<Pieces, Error> {
+    /// The status of an answer that is a success, and its body.
+    async fn pieces(&self, query: FluxQuery) -> Result<(u16, Pieces), Error> {
         let http = self.server("Flux")?;
         let org = self.org().to_owned();
         let asks = http.clone();
@@ -386,7 +393,7 @@ impl Client {
             }
             let request = query.request(kind, &org)?;
             let (head, pieces) = asks.for_questions().open(request).await.map_err(broke_off)?;
-            pieces.ok_or_else(|| refused(&head, kind))
+            pieces.map(|pieces| (head.status, pieces)).ok_or_else(|| refused(&head, kind))
         };
         match http.start(asking) {
             Some(pending) => pending.await.unwrap_or_else(|_| Err(Error::closed())),
@@ -400,6 +407,12 @@ impl Client {
 pub(crate) async fn kind_within(http: &Http, time: Duration) -> Result<ServerKind, Error> {
     let found = tokio::time::timeout(time, preflight::recognised(http)).await.map_err(|_| too_late(time))?;
     Ok(found.map_err(broke_off)?.map_or(ServerKind::InfluxDb2, |f| f.kind))
+}
+
+/// An answer that ended before it began.
+pub(crate) fn too_short() -> Error {
+    let message = "ask in Flux: the answer is empty, not even a line end: it did not come whole";
+    Error::new(Kind::QueryFailed, message).retryable(true)
 }
 
 /// A question whose time is over.

@@ -137,7 +137,7 @@ fn answers_come_whole_in_whatever_pieces() {
 
 #[test]
 fn a_question_goes_out_as_influxdb_2_takes_it() {
-    let server = Server::new(in_pieces(Vec::new(), 1, ""));
+    let server = Server::new(in_pieces(b"\r\n".to_vec(), 1, ""));
     let text = r#"from(bucket: params.bucket) |> range(start: params.start)"#;
     let query = FluxQuery::new(text)
         .param("bucket", "a\" or ${x} \\")
@@ -261,6 +261,27 @@ fn an_answer_that_breaks_off_is_an_error_after_its_rows() {
     });
     let rows = numbers(server.client().query("x").unwrap());
     assert!(rows.len() == 4 && rows[3].is_err(), "{rows:?}");
+}
+
+#[test]
+fn an_answer_of_nothing_did_not_come() {
+    // The head, and the end of the connection: nobody knows how long the answer was to be.
+    let server = Server::new(|_, stream| {
+        let _gone =
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nConnection: close\r\n\r\n");
+        let _gone = stream.shutdown(std::net::Shutdown::Both);
+    });
+    let error = server.client().query("x").unwrap().tables().unwrap_err();
+    assert!(error.is_query_failed() && error.is_retryable(), "{error}");
+    let typed = graylogic_influxdb::Query::measurement("m").latest();
+    assert!(server.client().ask(&typed).unwrap_err().is_retryable());
+    // As recorded: without tables it is a line end, and without anything where nothing was wanted.
+    let server = Server::new(in_pieces(b"\r\n".to_vec(), 1, ""));
+    assert_eq!(server.client().query("x").unwrap().tables().unwrap(), []);
+    let server = Server::new(|_, stream| {
+        let _gone = stream.write_all(answer("204 No Content", "", "").as_bytes());
+    });
+    assert_eq!(server.client().query("x").unwrap().tables().unwrap(), []);
 }
 
 #[test]

@@ -299,6 +299,10 @@ fn flux_answers_are_read() {
     let (_, answer) = talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[count]);
     let expected = ["device_id=hvac,result=a tag power_watts 0:4u", "device_id=x power_watts 600:5u"];
     assert_eq!(outline(&answer.unwrap()), expected);
+    // An answer without series is a line end: one of nothing did not come.
+    let (_, answer) = talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[""]);
+    let error = answer.unwrap_err();
+    assert!(error.to_string().contains("did not come whole") && error.is_retryable(), "{error}");
     let late = "\r\n#datatype,string,string\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,out of luck,\r\n";
     let (_, answer) =
         talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[&format!("{count}{late}")]);
