@@ -786,6 +786,31 @@ fn readings_are_deleted_as_recorded() {
 }
 
 #[test]
+fn a_success_that_says_that_it_is_none_is_none() {
+    for (body, words) in [
+        (r#"{"code":"internal error","message":"not now"}"#, "answered 200: not now"),
+        (r#"{"error":"not now"}"#, "answered 200: not now"),
+        // Not everybody says that it is a page, and these are short or have letters of two bytes.
+        ("<html>é", "with a web page"),
+        ("<html><body>éé", "with a web page"),
+    ] {
+        let body = body.to_owned();
+        let server = Scripted::new(move |seen| match seen.path.as_str() {
+            "/ping" => scripted::ping(ServerKind::InfluxDb2),
+            _ => Answer::of(200, &body),
+        });
+        let m = manage(&server, "my-org");
+        for error in [
+            m.delete_bucket(&bucket_b()).unwrap_err(),
+            m.delete("b", &range(0, 1), &Predicate::new()).unwrap_err(),
+            m.buckets().unwrap_err(),
+        ] {
+            assert!(error.is_refused() && error.to_string().contains(words), "{error}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_id_is_in_no_path() {
     type Call = fn(&Manage, &str) -> Result<String, Error>;
     let calls: [Call; 9] = [

@@ -99,7 +99,7 @@ impl Server {
     pub(super) async fn ask(&self, doing: &str, request: Request) -> Result<Answer, Error> {
         let answer = self.hear(doing, request).await?;
         match answer.status {
-            200..300 if !Said::of(&answer).is_page => Ok(answer),
+            200..300 if !Said::of(&answer).is_page && !says_failure(&answer.body) => Ok(answer),
             _ => Err(self.refused(doing, &answer)),
         }
     }
@@ -296,6 +296,17 @@ impl fmt::Debug for Managed {
             Self::Server(server) => f.write_str(server.http.base()),
         }
     }
+}
+
+/// Whether a body is what servers say instead of a success, whatever the status: somebody on the way may have changed it.
+fn says_failure(body: &[u8]) -> bool {
+    /// What says no more than that is not longer.
+    const BYTES_MAX: usize = 64 << 10;
+    if body.len() > BYTES_MAX {
+        return false;
+    }
+    let said: Value = serde_json::from_slice(body).unwrap_or_default();
+    said["error"].is_string() || (said["code"].is_string() && said["message"].is_string())
 }
 
 /// Whether InfluxDB 2 takes it for an ID rather than a name.
