@@ -538,6 +538,11 @@ fn sql_answers_are_read() {
     };
     fails(r#"{"error":"no such table"}"#, "no such table");
     fails(r#"{"v":1.5}"#, "a row without a time");
+    // Nulls are left out; what is there must be of a row.
+    assert_eq!(sql(&power(), &["{}\n"]).1.unwrap(), []);
+    fails(r#"{"code":"internal error","message":"x"}"#, "a row of something else");
+    fails("[]", "a row of something else");
+    fails("5", "a row of something else");
     fails(r#"{"w":1772409600000000000,"v":"x"}"#, "a value that is no Float");
 }
 
