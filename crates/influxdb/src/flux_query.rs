@@ -48,10 +48,13 @@ impl FluxQuery {
         Self { text: text.into(), params: Vec::new(), now: None, timeout: TIMEOUT }
     }
 
-    /// A value that the words use as `params.NAME`. It is sent beside them and cannot change what they mean.
+    /// A value that the words use as `params.NAME`. It is sent beside them and cannot change what they mean. Given again, it
+    /// is another value.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<FluxValue>) -> Self {
-        self.params.push((name.into(), value.into()));
+        let name = name.into();
+        self.params.retain(|(known, _)| *known != name);
+        self.params.push((name, value.into()));
         self
     }
 

@@ -142,6 +142,8 @@ fn a_question_goes_out_as_influxdb_2_takes_it() {
     let query = FluxQuery::new(text)
         .param("bucket", "a\" or ${x} \\")
         .param("start", FluxValue::Time(Timestamp::from_nanos(1_500_000_000)))
+        // The one given later counts: an object with two of a name is read in different ways.
+        .param("n", FluxValue::from("another"))
         .param("n", FluxValue::Long(-3))
         .param("least", FluxValue::Long(i64::MIN))
         .param("u", FluxValue::UnsignedLong(u64::MAX))
@@ -163,6 +165,7 @@ fn a_question_goes_out_as_influxdb_2_takes_it() {
         (Some("OptionStatement"), &Value::Null)
     );
     assert_eq!(option["assignment"]["id"]["name"], "params");
+    assert_eq!(option["assignment"]["init"]["properties"].as_array().unwrap().len(), 8);
     let value = |i: usize| &option["assignment"]["init"]["properties"][i]["value"];
     assert_eq!(value(0), &json!({ "type": "StringLiteral", "value": "a\" or ${x} \\" }));
     assert_eq!(value(1), &json!({ "type": "DateTimeLiteral", "value": "1970-01-01T00:00:01.5Z" }));
