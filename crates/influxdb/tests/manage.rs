@@ -786,6 +786,50 @@ fn readings_are_deleted_as_recorded() {
 }
 
 #[test]
+fn deleting_may_take_longer_than_a_usual_request() {
+    let hurried = |server: &Scripted| {
+        let config = Config::remote(&server.url()).unwrap().with_org("my-org");
+        // A usual request has 250 ms then.
+        Manage::connect(&config.with_hurry(1000)).unwrap()
+    };
+    let slow = |kind: ServerKind| {
+        Scripted::new(move |seen| {
+            if seen.path == "/ping" {
+                return scripted::ping(kind);
+            }
+            let statement = seen.value("q").unwrap_or_default();
+            if statement.starts_with("SHOW") {
+                let policy = r#"["autogen","0s","168h0m0s",1,true]"#;
+                return Answer::of(
+                    200,
+                    &format!(
+                        r#"{{"results":[{{"series":[{{"columns":["name","duration","shardGroupDuration","replicaN","default"],"values":[{policy}]}}]}}]}}"#
+                    ),
+                );
+            }
+            std::thread::sleep(Duration::from_millis(600));
+            match kind {
+                ServerKind::InfluxDb1 => Answer::of(200, r#"{"results":[{"statement_id":0}]}"#),
+                _ => Answer::of(204, ""),
+            }
+        })
+    };
+    let all = Timestamp::MIN..Timestamp::MAX;
+    for kind in [ServerKind::InfluxDb1, ServerKind::InfluxDb2, ServerKind::VictoriaMetrics] {
+        let server = slow(kind);
+        let m = hurried(&server);
+        m.delete("b", &all, &Predicate::new()).unwrap();
+        if kind != ServerKind::VictoriaMetrics {
+            m.delete_bucket(&bucket_b()).unwrap();
+        }
+        if kind == ServerKind::InfluxDb2 {
+            m.delete_organization(ORG).unwrap();
+            assert!(m.buckets().unwrap_err().is_connection_failed());
+        }
+    }
+}
+
+#[test]
 fn a_success_that_says_that_it_is_none_is_none() {
     for (body, words) in [
         (r#"{"code":"internal error","message":"not now"}"#, "answered 200: not now"),

@@ -4,7 +4,7 @@
 use crate::annotated_csv::instant;
 use crate::config::Secret;
 use crate::error::{Error, Kind};
-use crate::http::{Answer, Http, NoAnswer, Request};
+use crate::http::{Answer, Http, Method, NoAnswer, Request};
 use crate::kind::ServerKind;
 use crate::outcome::{Said, shortened};
 use crate::preflight;
@@ -23,6 +23,8 @@ const PAGES_MAX: usize = 1000;
 const PAGES_UNSEEN_MAX: usize = 10;
 /// Longer answers are not read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Servers answer when all is deleted, which is a matter of how much there was.
+const DELETING_TIMEOUT: Duration = Duration::from_secs(600);
 /// Shorter secrets are words that a message may need.
 const SECRET_BYTES_MIN: usize = 4;
 
@@ -203,6 +205,9 @@ impl Server {
         if let Some(known) = self.http.recognised().map(|r| r.kind).or(self.http.configured()) {
             request.scheme = known.scheme();
         }
+        if deletes(&request) {
+            request.timeout = Some(DELETING_TIMEOUT);
+        }
         let silent = |why| self.silent(doing, why);
         let (mut answer, pieces) = self.http.open(request).await.map_err(silent)?;
         if let Some(mut pieces) = pieces {
@@ -296,6 +301,13 @@ impl fmt::Debug for Managed {
             Self::Server(server) => f.write_str(server.http.base()),
         }
     }
+}
+
+/// Whether a request deletes what may be much.
+fn deletes(request: &Request) -> bool {
+    let says = |word: &str| request.query.iter().any(|(key, text)| *key == "q" && text.starts_with(word));
+    let is_of_readings = request.path == "api/v2/delete" || request.path.ends_with("/delete_series");
+    request.method == Method::DELETE || is_of_readings || says("DELETE") || says("DROP")
 }
 
 /// Whether a body is what servers say instead of a success, whatever the status: somebody on the way may have changed it.
