@@ -167,13 +167,7 @@ impl FluxReader {
             match (item, tables.last_mut()) {
                 (FluxItem::Table(table), _) => tables.push(table),
                 (FluxItem::Record(row), Some(table)) => table.rows.push(row),
-                // The caller took its beginning otherwise.
-                (FluxItem::Record(row), None) => tables.push(FluxTable {
-                    result: row.result().into(),
-                    number: row.table(),
-                    columns: row.columns.clone(),
-                    rows: vec![row],
-                }),
+                (FluxItem::Record(row), None) => tables.push(FluxTable::begun_by(row)),
             }
         }
         Ok(())

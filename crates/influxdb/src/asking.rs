@@ -1,8 +1,8 @@
 //! Typed questions to servers: sends what a [`Dialogue`] wants to know, and feeds it the answers as they come. It knows no
 //! language; pieces of an answer are read on the thread of who asks, so that a long one holds up nothing else.
 
-use crate::error::{Error, Kind};
-use crate::flux_query::{broke_off, kind_of};
+use crate::error::Error;
+use crate::flux_query::{broke_off, kind_within, too_late};
 use crate::http::{Http, Method, Request};
 use crate::kind::ServerKind;
 use crate::query::{CheckedQuery, Dialogue, QuerySeries};
@@ -17,7 +17,7 @@ pub(crate) async fn ask(
 ) -> Result<Vec<QuerySeries>, Error> {
     let (began, patience) = (Instant::now(), query.timeout);
     let asks = http.clone();
-    let kind = on_its_runtime(&http, async move { kind_of(&asks).await }).await?;
+    let kind = on_its_runtime(&http, async move { kind_within(&asks, patience).await }).await?;
     let mut dialogue = match kind {
         ServerKind::InfluxDb1 => Dialogue::influxql(query, bucket),
         ServerKind::InfluxDb2 => Dialogue::flux(query, org, bucket),
@@ -28,8 +28,7 @@ pub(crate) async fn ask(
     while let Some(ask) = dialogue.next_ask() {
         let left = patience.saturating_sub(began.elapsed());
         if left.is_zero() {
-            let message = format!("ask the server: it did not answer everything within {patience:?}");
-            return Err(Error::new(Kind::QueryFailed, message).retryable(true));
+            return Err(too_late(patience));
         }
         let request = Request {
             query: ask.query,

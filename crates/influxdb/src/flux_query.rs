@@ -13,7 +13,7 @@ use graylogic_line::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A question is answered within this time, unless it says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,10 +48,13 @@ impl FluxQuery {
         Self { text: text.into(), params: Vec::new(), now: None, timeout: TIMEOUT }
     }
 
-    /// A value that the words use as `params.NAME`. It is sent beside them and cannot change what they mean.
+    /// A value that the words use as `params.NAME`. It is sent beside them and cannot change what they mean. Given again, it
+    /// is another value.
     #[must_use]
     pub fn param(mut self, name: impl Into<String>, value: impl Into<FluxValue>) -> Self {
-        self.params.push((name.into(), value.into()));
+        let name = name.into();
+        self.params.retain(|(known, _)| *known != name);
+        self.params.push((name, value.into()));
         self
     }
 
@@ -172,6 +175,8 @@ fn literal(name: &str, value: &FluxValue) -> Result<Value, Error> {
         FluxValue::Double(x) => json!({ "type": "FloatLiteral", "value": x }),
         FluxValue::Boolean(yes) => json!({ "type": "BooleanLiteral", "value": yes }),
         FluxValue::Time(time) => json!({ "type": "DateTimeLiteral", "value": time.to_string() }),
+        // Its length without the sign has no number there.
+        FluxValue::Duration(i64::MIN) => return Err(cannot("longer than 292 years")),
         FluxValue::Duration(nanos) => {
             let length = json!({ "magnitude": nanos.unsigned_abs(), "unit": "ns" });
             let literal = json!({ "type": "DurationLiteral", "values": [length] });
@@ -197,6 +202,8 @@ pub struct FluxRows {
     reader: FluxReader,
     /// Bytes that came.
     came: u64,
+    /// Whether the server said that there is nothing to come.
+    is_nothing: bool,
 }
 
 impl FluxRows {
@@ -233,6 +240,8 @@ impl FluxRows {
                     self.reader.feed(&piece).err()
                 }
                 Some(Err(why)) => Some(broke_off(why)),
+                // An answer without tables is a line end.
+                None if self.came == 0 && !self.is_nothing => Some(too_short()),
                 None => {
                     self.pieces = None;
                     self.reader.finish();
@@ -260,7 +269,7 @@ impl FluxRows {
         self.map(|row| row?.deserialize())
     }
 
-    /// All tables of the answer, the empty ones too; all of it is in memory then.
+    /// All tables of the answer, the empty ones too, with the rows that were not taken before; all of it is in memory then.
     ///
     /// # Errors
     /// As [`FluxRows::next_async`], and when the answer has more than 256 MiB; the tables before are lost then.
@@ -278,7 +287,7 @@ impl FluxRows {
             match (item?, tables.last_mut()) {
                 (FluxItem::Table(table), _) => tables.push(table),
                 (FluxItem::Record(row), Some(table)) => table.rows.push(row),
-                (FluxItem::Record(_), None) => {}
+                (FluxItem::Record(row), None) => tables.push(FluxTable::begun_by(row)),
             }
             if self.came > GATHERED_BYTES_MAX {
                 let message = "gather the tables of an answer: it has more than 256 MiB; read it row by row, or ask for less";
@@ -350,8 +359,9 @@ impl Client {
     /// # Errors
     /// As [`Client::query`].
     pub async fn query_async(&self, query: impl Into<FluxQuery>) -> Result<FluxRows, Error> {
-        let pieces = self.pieces(query.into()).await?;
-        Ok(FluxRows { pieces: Some(pieces), reader: FluxReader::new(), came: 0 })
+        let (status, pieces) = self.pieces(query.into()).await?;
+        let is_nothing = status == 204;
+        Ok(FluxRows { pieces: Some(pieces), reader: FluxReader::new(), came: 0, is_nothing })
     }
 
     /// The answer to a question in Flux as the server writes it, with all annotations.
@@ -367,21 +377,26 @@ impl Client {
     /// # Errors
     /// As [`Client::query`].
     pub async fn query_raw_async(&self, query: impl Into<FluxQuery>) -> Result<FluxRaw, Error> {
-        Ok(FluxRaw { pieces: self.pieces(query.into()).await? })
+        let (_, pieces) = self.pieces(query.into()).await?;
+        Ok(FluxRaw { pieces })
     }
 
-    async fn pieces(&self, query: FluxQuery) -> Result<Pieces, Error> {
+    /// The status of an answer that is a success, and its body.
+    async fn pieces(&self, query: FluxQuery) -> Result<(u16, Pieces), Error> {
         let http = self.server("Flux")?;
         let org = self.org().to_owned();
         let asks = http.clone();
         let asking = async move {
-            let kind = kind_of(&asks).await?;
+            let began = Instant::now();
+            let kind = kind_within(&asks, query.timeout).await?;
+            let query = FluxQuery { timeout: query.timeout.saturating_sub(began.elapsed()), ..query };
             if matches!(kind, ServerKind::InfluxDb3 | ServerKind::VictoriaMetrics) {
                 let message = format!("ask in Flux: {kind} does not answer Flux; use a typed query");
                 return Err(Error::new(Kind::Unsupported, message));
             }
-            let (head, pieces) = asks.open(query.request(kind, &org)?).await.map_err(broke_off)?;
-            pieces.ok_or_else(|| refused(&head, kind))
+            let request = query.request(kind, &org)?;
+            let (head, pieces) = asks.for_questions().open(request).await.map_err(broke_off)?;
+            pieces.map(|pieces| (head.status, pieces)).ok_or_else(|| refused(&head, kind))
         };
         match http.start(asking) {
             Some(pending) => pending.await.unwrap_or_else(|_| Err(Error::closed())),
@@ -390,10 +405,23 @@ impl Client {
     }
 }
 
-/// The kind of the server, asked when nobody knows; one that does not show it is taken for InfluxDB 2.
-pub(crate) async fn kind_of(http: &Http) -> Result<ServerKind, Error> {
-    let found = preflight::recognised(http).await.map_err(broke_off)?;
-    Ok(found.map_or(ServerKind::InfluxDb2, |f| f.kind))
+/// The kind of the server, asked within this time when nobody knows; one that does not show it is taken for InfluxDB 2. On
+/// the client's own runtime.
+pub(crate) async fn kind_within(http: &Http, time: Duration) -> Result<ServerKind, Error> {
+    let found = tokio::time::timeout(time, preflight::recognised(http)).await.map_err(|_| too_late(time))?;
+    Ok(found.map_err(broke_off)?.map_or(ServerKind::InfluxDb2, |f| f.kind))
+}
+
+/// An answer that ended before it began.
+pub(crate) fn too_short() -> Error {
+    let message = "ask in Flux: the answer is empty, not even a line end: it did not come whole";
+    Error::new(Kind::QueryFailed, message).retryable(true)
+}
+
+/// A question whose time is over.
+pub(crate) fn too_late(time: Duration) -> Error {
+    let message = format!("ask the server: it did not answer everything within {time:?}");
+    Error::new(Kind::QueryFailed, message).retryable(true)
 }
 
 /// Why there is no answer to a question, or no more of it.

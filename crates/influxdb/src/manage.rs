@@ -58,6 +58,8 @@ use server::{Managed, Server};
 /// InfluxDB 2 has all of it. In InfluxDB 1 a bucket is a database, `db`, with its default retention policy, or another
 /// retention policy of it, `db/rp`; in InfluxDB 3 it is a database. VictoriaMetrics has no buckets.
 ///
+/// A call waits 30 s for an answer; one that deletes readings, a bucket or an organisation 10 minutes.
+///
 /// # Errors
 /// The calls say what they were doing, to which thing, and what the target answered:
 /// - [`Error::is_unsupported`] when the target has nothing of the kind;

@@ -156,7 +156,7 @@ pub(crate) struct Said {
 impl Said {
     pub(crate) fn of(answer: &Answer) -> Self {
         let text = String::from_utf8_lossy(&answer.body);
-        let start = text.trim_start().get(..14).unwrap_or_default().to_lowercase();
+        let start = text.trim_start().chars().take(14).collect::<String>().to_lowercase();
         let is_page = answer.content_type.contains("text/html")
             || start.starts_with("<!doctype html")
             || start.starts_with("<html");

@@ -10,6 +10,7 @@ mod sql;
 mod store;
 
 pub use dialogue::{Ask, Dialogue};
+pub(crate) use flux::string as flux_string;
 
 use crate::error::{Error, Kind};
 use graylogic_line::Timestamp;
@@ -381,6 +382,13 @@ impl Query {
         };
         // What no target stores is in no answer.
         let storable = |t: Timestamp| t.clamp(Timestamp::MIN, Timestamp::MAX);
+        if storable(start) == storable(stop) {
+            return Err(self.wrong(&format!(
+                "the range from {start} to {stop} holds no time that a target stores: give one between {} and {}",
+                Timestamp::MIN,
+                Timestamp::MAX
+            )));
+        }
         Ok(TimeRange::new(storable(start), storable(stop)))
     }
 
@@ -510,7 +518,10 @@ impl CheckedQuery {
     pub(crate) fn sent_max(&self) -> Option<usize> {
         match self.shape {
             Shape::Windows { fill: Fill::Previous | Fill::Value(_), .. } | Shape::Latest => None,
-            Shape::Windows { fill: Fill::None, .. } | Shape::Readings => self.limit,
+            // More than an answer may have is no limit, and none that every language can say.
+            Shape::Windows { fill: Fill::None, .. } | Shape::Readings => {
+                self.limit.filter(|&values| values <= answer::VALUES_MAX)
+            }
         }
     }
 

@@ -43,6 +43,16 @@ pub struct FluxTable {
 }
 
 impl FluxTable {
+    /// The table of a row whose beginning somebody took.
+    pub(crate) fn begun_by(row: FluxRecord) -> Self {
+        Self {
+            result: row.result().into(),
+            number: row.table(),
+            columns: row.columns.clone(),
+            rows: vec![row],
+        }
+    }
+
     /// The name of the result, that of its `yield`: `_result` unless the query says otherwise. Empty for a table without
     /// rows, when the answer came without the annotation `#default`.
     #[must_use]

@@ -732,6 +732,178 @@ fn readings_are_deleted_as_recorded() {
 }
 
 #[test]
+fn deleting_may_take_longer_than_a_usual_request() {
+    let hurried = |server: &Scripted| {
+        let config = Config::remote(&server.url()).unwrap().with_org("my-org");
+        // A usual request has 250 ms then.
+        Manage::connect(&config.with_hurry(1000)).unwrap()
+    };
+    let slow = |kind: ServerKind| {
+        Scripted::new(move |seen| {
+            if seen.path == "/ping" {
+                return scripted::ping(kind);
+            }
+            let statement = seen.value("q").unwrap_or_default();
+            if statement.starts_with("SHOW") {
+                let policy = r#"["autogen","0s","168h0m0s",1,true]"#;
+                return Answer::of(
+                    200,
+                    &format!(
+                        r#"{{"results":[{{"series":[{{"columns":["name","duration","shardGroupDuration","replicaN","default"],"values":[{policy}]}}]}}]}}"#
+                    ),
+                );
+            }
+            std::thread::sleep(Duration::from_millis(600));
+            match kind {
+                ServerKind::InfluxDb1 => Answer::of(200, r#"{"results":[{"statement_id":0}]}"#),
+                _ => Answer::of(204, ""),
+            }
+        })
+    };
+    let all = Timestamp::MIN..Timestamp::MAX;
+    for kind in [ServerKind::InfluxDb1, ServerKind::InfluxDb2, ServerKind::VictoriaMetrics] {
+        let server = slow(kind);
+        let m = hurried(&server);
+        m.delete("b", &all, &Predicate::new()).unwrap();
+        if kind != ServerKind::VictoriaMetrics {
+            m.delete_bucket(&bucket_b()).unwrap();
+        }
+        if kind == ServerKind::InfluxDb2 {
+            m.delete_organization(ORG).unwrap();
+            assert!(m.buckets().unwrap_err().is_connection_failed());
+        }
+    }
+}
+
+#[test]
+fn a_success_that_says_that_it_is_none_is_none() {
+    for (body, words) in [
+        (r#"{"code":"internal error","message":"not now"}"#, "answered 200: not now"),
+        (r#"{"error":"not now"}"#, "answered 200: not now"),
+        // Not everybody says that it is a page, and these are short or have letters of two bytes.
+        ("<html>é", "with a web page"),
+        ("<html><body>éé", "with a web page"),
+    ] {
+        let body = body.to_owned();
+        let server = Scripted::new(move |seen| match seen.path.as_str() {
+            "/ping" => scripted::ping(ServerKind::InfluxDb2),
+            _ => Answer::of(200, &body),
+        });
+        let m = manage(&server, "my-org");
+        for error in [
+            m.delete_bucket(&bucket_b()).unwrap_err(),
+            m.delete("b", &range(0, 1), &Predicate::new()).unwrap_err(),
+            m.buckets().unwrap_err(),
+        ] {
+            assert!(error.is_refused() && error.to_string().contains(words), "{error}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_id_is_in_no_path() {
+    type Call = fn(&Manage, &str) -> Result<String, Error>;
+    let calls: [Call; 9] = [
+        |m, id| shown(m.delete_bucket(id)),
+        |m, id| shown(m.update_bucket(id, &BucketUpdate::new().name("x"))),
+        |m, id| shown(m.delete_organization(id)),
+        |m, id| shown(m.delete_authorization(id)),
+        |m, id| shown(m.update_authorization(id, &AuthorizationUpdate::new().active(false))),
+        |m, id| shown(m.delete_task(id)),
+        |m, id| shown(m.update_task(id, &TaskUpdate::new().active(false))),
+        |m, id| shown(m.run_task(id)),
+        |m, id| shown(m.task_runs(id)),
+    ];
+    let server = Scripted::new(|seen| match seen.path.as_str() {
+        "/ping" => scripted::ping(ServerKind::InfluxDb2),
+        _ => Answer::of(204, ""),
+    });
+    let m = manage(&server, "my-org");
+    for call in calls {
+        // What a path of these means is another place.
+        for id in ["", ".", ".."] {
+            let error = call(&m, id).unwrap_err();
+            assert!(error.is_not_found() && error.to_string().contains("no ID"), "{error}");
+        }
+    }
+    assert!(server.seen().iter().all(|seen| seen.path == "/ping"), "{:?}", server.seen());
+}
+
+#[test]
+fn what_an_organisation_may_do_names_it_by_its_id() {
+    let server = Scripted::new(|seen| match seen.path.as_str() {
+        "/ping" => scripted::ping(ServerKind::InfluxDb2),
+        _ => answered(&recorded("authorizations/life", 1)),
+    });
+    let may = [
+        Permission::read("orgs"),
+        Permission::write("orgs").of_organization("0a00000000000002"),
+        Permission::read("buckets"),
+    ];
+    manage(&server, ORG).create_authorization(&NewAuthorization::new(may)).unwrap();
+    let resources: Vec<Value> = server.seen().last().unwrap().body["permissions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["resource"].clone())
+        .collect();
+    // An organisation is in none: as the server writes what an owner may do.
+    assert_eq!(
+        resources,
+        [
+            json!({ "type": "orgs", "id": ORG }),
+            json!({ "type": "orgs", "id": "0a00000000000002" }),
+            json!({ "type": "buckets", "orgID": ORG }),
+        ]
+    );
+}
+
+#[test]
+fn readings_of_a_bucket_whose_name_looks_like_an_id_are_deleted() {
+    const NAME: &str = "00000000000000ab";
+    let server = Scripted::new(|seen| match (seen.method.as_str(), seen.path.as_str()) {
+        (_, "/ping") => scripted::ping(ServerKind::InfluxDb2),
+        ("GET", "/api/v2/buckets") if seen.value("name") == Some(NAME) => Answer::of(
+            200,
+            &json!({ "buckets": [{ "id": bucket_b(), "name": NAME, "retentionRules": [] }] }).to_string(),
+        ),
+        ("GET", _) => Answer::of(404, r#"{"code":"not found","message":"bucket \"x\" not found"}"#),
+        // It takes the name for an ID.
+        _ if seen.value("bucket").is_some() => {
+            Answer::of(404, r#"{"code":"not found","message":"bucket not found"}"#)
+        }
+        _ => Answer::of(204, ""),
+    });
+    let m = manage(&server, "my-org");
+    m.delete(NAME, &range(0, 3600), &Predicate::new()).unwrap();
+    let asked = server.seen();
+    let last = asked.last().unwrap();
+    assert_eq!((last.value("bucketID"), last.value("bucket")), (Some(bucket_b().as_str()), None));
+    for absent in ["00000000000000ac", "x"] {
+        assert!(m.delete(absent, &range(0, 3600), &Predicate::new()).unwrap_err().is_not_found());
+    }
+}
+
+#[test]
+fn what_a_predicate_cannot_say_deletes_nothing_and_is_no_success() {
+    for kind in [ServerKind::InfluxDb1, ServerKind::InfluxDb2] {
+        let server = only(kind);
+        let fails = |predicate: Predicate, words: &str| {
+            let error = manage(&server, "my-org").delete("b", &range(0, 1), &predicate).unwrap_err();
+            assert!(error.is_unsupported() && error.to_string().contains(words), "{kind}: {error}");
+        };
+        // The reader of both takes a carriage return for a line end.
+        fails(Predicate::new().tag("k", "a\rb"), "carriage return");
+        fails(Predicate::new().tag_not("a\0b", "v"), "null character");
+        fails(Predicate::new().measurement("m\r"), "carriage return");
+        if kind == ServerKind::InfluxDb2 {
+            // As recorded: `q=""` deletes nothing where no series has the tag.
+            fails(Predicate::new().tag("q", ""), "without a tag");
+        }
+    }
+}
+
+#[test]
 fn a_range_without_an_end_has_none() {
     let server = Scripted::new(|seen| match seen.path.as_str() {
         "/ping" => scripted::ping(ServerKind::InfluxDb2),
@@ -865,6 +1037,10 @@ fn all_pages_of_a_list_are_read_and_no_list_is_endless() {
         _ => (vec![], false),
     };
     check(&listing(gap), 2, 4);
+    // A token that sees nothing of the first pages.
+    check(&listing(|offset| (if offset == 300 { vec![342] } else { vec![] }, false)), 1, 5);
+    // One that sees nothing at all.
+    check(&listing(|_| (vec![], false)), 0, 10);
     // A server that does not know `offset`, and says that there is more.
     check(&listing(|_| ((0..100).collect(), true)), 100, 2);
     // One that always has more, of nothing.
@@ -1380,7 +1556,7 @@ fn a_down_sampling_task_is_flux_that_nothing_in_it_changes() {
     assert_eq!(sent["org"], "my-org");
     let expected = r#"import "types"
 
-option task = {name: "hour\"ly \${x}", every: 1h, offset: 1m30s}
+option task = {name: "hour\"ly \x24{x}", every: 1h, offset: 1m30s}
 
 numbers = from(bucket: "raw")
     |> range(start: -task.every)

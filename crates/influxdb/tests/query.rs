@@ -137,11 +137,13 @@ fn answers_come_whole_in_whatever_pieces() {
 
 #[test]
 fn a_question_goes_out_as_influxdb_2_takes_it() {
-    let server = Server::new(in_pieces(Vec::new(), 1, ""));
+    let server = Server::new(in_pieces(b"\r\n".to_vec(), 1, ""));
     let text = r#"from(bucket: params.bucket) |> range(start: params.start)"#;
     let query = FluxQuery::new(text)
         .param("bucket", "a\" or ${x} \\")
         .param("start", FluxValue::Time(Timestamp::from_nanos(1_500_000_000)))
+        // The one given later counts: an object with two of a name is read in different ways.
+        .param("n", FluxValue::from("another"))
         .param("n", FluxValue::Long(-3))
         .param("least", FluxValue::Long(i64::MIN))
         .param("u", FluxValue::UnsignedLong(u64::MAX))
@@ -163,6 +165,7 @@ fn a_question_goes_out_as_influxdb_2_takes_it() {
         (Some("OptionStatement"), &Value::Null)
     );
     assert_eq!(option["assignment"]["id"]["name"], "params");
+    assert_eq!(option["assignment"]["init"]["properties"].as_array().unwrap().len(), 8);
     let value = |i: usize| &option["assignment"]["init"]["properties"][i]["value"];
     assert_eq!(value(0), &json!({ "type": "StringLiteral", "value": "a\" or ${x} \\" }));
     assert_eq!(value(1), &json!({ "type": "DateTimeLiteral", "value": "1970-01-01T00:00:01.5Z" }));
@@ -188,6 +191,7 @@ fn what_cannot_be_a_parameter_is_named() {
     check("", FluxValue::Long(1), "\"\" is no name");
     check("a", FluxValue::Double(f64::NAN), "not finite");
     check("a", FluxValue::Null, "is null");
+    check("a", FluxValue::Duration(i64::MIN), "longer than");
     check("a", FluxValue::Binary(vec![1]), "is bytes");
     assert!(server.asked.lock().unwrap().is_empty());
 }
@@ -260,6 +264,90 @@ fn an_answer_that_breaks_off_is_an_error_after_its_rows() {
     });
     let rows = numbers(server.client().query("x").unwrap());
     assert!(rows.len() == 4 && rows[3].is_err(), "{rows:?}");
+}
+
+#[test]
+fn an_answer_of_nothing_did_not_come() {
+    // The head, and the end of the connection: nobody knows how long the answer was to be.
+    let server = Server::new(|_, stream| {
+        let _gone =
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nConnection: close\r\n\r\n");
+        let _gone = stream.shutdown(std::net::Shutdown::Both);
+    });
+    let error = server.client().query("x").unwrap().tables().unwrap_err();
+    assert!(error.is_query_failed() && error.is_retryable(), "{error}");
+    let typed = graylogic_influxdb::Query::measurement("m").latest();
+    assert!(server.client().ask(&typed).unwrap_err().is_retryable());
+    // As recorded: without tables it is a line end, and without anything where nothing was wanted.
+    let server = Server::new(in_pieces(b"\r\n".to_vec(), 1, ""));
+    assert_eq!(server.client().query("x").unwrap().tables().unwrap(), []);
+    let server = Server::new(|_, stream| {
+        let _gone = stream.write_all(answer("204 No Content", "", "").as_bytes());
+    });
+    assert_eq!(server.client().query("x").unwrap().tables().unwrap(), []);
+}
+
+#[test]
+fn tables_after_some_rows_have_the_others() {
+    let server = three_rows_and_then(|stream| {
+        let _gone = chunk(stream, b",,1,4\n");
+        let _gone = stream.write_all(b"0\r\n\r\n");
+    });
+    let mut rows = server.client().query("x").unwrap();
+    assert!(rows.next().unwrap().is_ok());
+    let tables = rows.tables().unwrap();
+    let shown: Vec<_> = tables
+        .iter()
+        .map(|t| {
+            (t.result(), t.number(), t.rows().iter().map(|r| r.value().unwrap().as_f64().unwrap()).collect())
+        })
+        .collect::<Vec<(&str, Option<i64>, Vec<f64>)>>();
+    assert_eq!(shown, [("_result", Some(0), vec![2.0, 3.0]), ("_result", Some(1), vec![4.0])]);
+}
+
+#[test]
+fn questions_in_flux_go_where_questions_go() {
+    let writes = Server::new(|_, _| panic!("a question is asked where readings go"));
+    let answers = three_rows_and_then(|stream| {
+        let _gone = stream.write_all(b"0\r\n\r\n");
+    });
+    let config = Config::remote(&writes.url).unwrap().with_query_url(&answers.url).unwrap().with_spool(None);
+    let client = Client::connect(&config).unwrap();
+    assert_eq!(client.query("x").unwrap().count(), 3);
+    assert!(client.query_raw("x").unwrap().all(|piece| piece.is_ok()));
+    assert_eq!(answers.asked.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn the_time_of_a_question_is_also_that_of_finding_out_what_the_server_is() {
+    // It takes connections and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let _open: Vec<_> = listener.incoming().collect();
+    });
+    let client = Client::connect(&Config::remote(&url).unwrap().with_spool(None)).unwrap();
+    let time = Duration::from_millis(300);
+    let typed = graylogic_influxdb::Query::measurement("m").latest().timeout(time);
+    // The usual time of a request is 30 s.
+    let began = std::time::Instant::now();
+    let flux = client.query(FluxQuery::new("x").timeout(time)).unwrap_err();
+    let typed = client.ask(&typed).unwrap_err();
+    for error in [flux, typed] {
+        assert!(error.is_query_failed() && error.is_retryable(), "{error}");
+        assert!(error.to_string().contains("300ms"), "{error}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(25));
+}
+
+#[test]
+fn no_time_is_too_long_and_none_is_an_error() {
+    let server = three_rows_and_then(|stream| {
+        let _gone = stream.write_all(b"0\r\n\r\n");
+    });
+    let client = server.client();
+    assert_eq!(client.query(FluxQuery::new("x").timeout(Duration::MAX)).unwrap().count(), 3);
+    assert!(client.query(FluxQuery::new("x").timeout(Duration::ZERO)).unwrap_err().is_query_failed());
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn flux(text: &str) -> Read {
         'n' => Some(('\n', 1)),
         'r' => Some(('\r', 1)),
         't' => Some(('\t', 1)),
-        c @ ('\\' | '"' | '$') => Some((c, 1)),
+        c @ ('\\' | '"') => Some((c, 1)),
         'x' => hex(t),
         _ => None,
     };
@@ -76,15 +76,9 @@ fn flux(text: &str) -> Read {
     while let Some(begin) = rest.find('"') {
         words.push_str(&rest[..begin]);
         words.push('?');
-        let source = &rest[begin + 1..];
-        let (means, after) = literal(source, '"', escape, &[]);
-        // An expression in a text begins with `${` that no backslash precedes.
-        let source = &source[..source.len() - after.len()];
-        let mut backslash = false;
-        for (i, c) in source.char_indices() {
-            assert!(backslash || !source[i..].starts_with("${"), "an expression: {source:?}");
-            backslash = c == '\\' && !backslash;
-        }
+        // A `$` begins an expression before a brace, takes any other character with it, also a backslash, and has an
+        // escape only before a brace: it may not stand in a literal.
+        let (means, after) = literal(&rest[begin + 1..], '"', escape, &['$']);
         literals.push(means);
         rest = after;
     }

@@ -40,6 +40,14 @@ fn contradictions_are_sentences() {
         (Query::measurement("energy"), "there is no range"),
         (energy().range(at(5), at(5)), "is empty: let it end after it starts"),
         (energy().range(at(6), at(5)), "is empty: let it end after it starts"),
+        (
+            energy().range(Timestamp::MAX, Timestamp::from_nanos(i64::MAX)),
+            "holds no time that a target stores",
+        ),
+        (
+            energy().range(Timestamp::from_nanos(i64::MIN), Timestamp::MIN),
+            "holds no time that a target stores",
+        ),
         (energy().field(""), "a field has no name"),
         (energy().tag("", "x"), "a tag has no key"),
         (energy().tag("_field", "x"), "the reserved key \"_field\""),
@@ -240,7 +248,7 @@ fn flux_says_what_is_asked() {
         (
             energy().fields(["b", "a"]).tag("t", "${x}").tag_in("u", ["", "\"\\\n"]),
             format!(
-                "{begin} and (r[\"_field\"] == \"a\" or r[\"_field\"] == \"b\") and (r[\"t\"] == \"\\${{x}}\") and (not \
+                "{begin} and (r[\"_field\"] == \"a\" or r[\"_field\"] == \"b\") and (r[\"t\"] == \"\\x24{{x}}\") and (not \
                  exists r[\"u\"] or r[\"u\"] == \"\\\"\\\\\\n\"))"
             ),
         ),
@@ -258,6 +266,8 @@ fn flux_says_what_is_asked() {
             format!("{one}\n  {window}, fn: mean, createEmpty: false, timeSrc: \"_start\")"),
         ),
         (power().limit(2).descending(), format!("{one}\n  |> tail(n: 2)")),
+        // More than any answer has, and than the language can say.
+        (power().limit(usize::MAX), one.clone()),
         (power().latest(), format!("{one}\n  |> last()")),
         (
             energy().window(seconds(600)).aggregate(Aggregate::Sum),
@@ -289,6 +299,10 @@ fn flux_answers_are_read() {
     let (_, answer) = talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[count]);
     let expected = ["device_id=hvac,result=a tag power_watts 0:4u", "device_id=x power_watts 600:5u"];
     assert_eq!(outline(&answer.unwrap()), expected);
+    // An answer without series is a line end: one of nothing did not come.
+    let (_, answer) = talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[""]);
+    let error = answer.unwrap_err();
+    assert!(error.to_string().contains("did not come whole") && error.is_retryable(), "{error}");
     let late = "\r\n#datatype,string,string\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,out of luck,\r\n";
     let (_, answer) =
         talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[&format!("{count}{late}")]);
@@ -309,6 +323,10 @@ fn influxql_says_what_is_asked() {
     let time = "time >= 1772409600000000000 AND time <= 1772413199999999999";
     let cases: &[(Query, String)] = &[
         (power(), format!("SELECT \"power_watts\"::field FROM \"energy\" WHERE {time} GROUP BY *")),
+        (
+            power().limit(usize::MAX),
+            format!("SELECT \"power_watts\"::field FROM \"energy\" WHERE {time} GROUP BY *"),
+        ),
         (
             means().offset(Duration::from_micros(5)),
             format!(
@@ -338,7 +356,9 @@ fn influxql_says_what_is_asked() {
         ),
     ];
     for (query, statement) in cases {
-        let (asked, answer) = influxql(query, &[r#"{"results":[{"statement_id":0}]}"#]);
+        let all = r#"{"results":[{"statement_id":0},{"statement_id":1}]}"#;
+        let one = r#"{"results":[{"statement_id":0}]}"#;
+        let (asked, answer) = influxql(query, &[if statement.contains("; ") { all } else { one }]);
         assert_eq!(answer.unwrap(), []);
         assert_eq!(asked[0].target(), "/query?db=db&rp=rp&epoch=ns&chunked=true&chunk_size=10000");
         assert_eq!(form(&asked[0].body), ["q=SHOW FIELD KEYS FROM \"rp\".\"energy\""]);
@@ -383,10 +403,40 @@ fn influxql_answers_are_read() {
     fails(r#"{"error":"error parsing query"}"#, "error parsing query");
     fails("<html>", "which is no JSON");
     fails("{}", "no results");
+    fails("", "did not come whole");
+    fails(&answer.replace("\"series\"", "\"partial\":true,\"series\""), "did not come whole");
+    let error = influxql(&energy().fields(["count", "on"]), &[answer]).1.unwrap_err();
+    assert!(error.to_string().contains("did not come whole") && error.is_retryable(), "{error}");
+    let error = talk(Dialogue::influxql(power().check().unwrap(), "db").unwrap(), &[""]).1.unwrap_err();
+    assert!(error.to_string().contains("did not come whole"), "{error}");
     fails(&answer.replace("\"statement_id\":0", "\"statement_id\":7"), "a result of no statement");
     fails(&answer.replace("1772409600000000000", "\"x\""), "a row without a time");
     fails(&answer.replace(",2]", ",\"x\"]"), "a value that is no Float");
     fails(&answer[..answer.len() - 1], "which is no JSON");
+}
+
+#[test]
+fn a_field_of_several_types_is_read_as_the_one_that_the_server_answers_with() {
+    // In the order of the shards; the server gives the first of float, integer, unsigned, string, boolean.
+    let fields = |types: &[&str]| {
+        let rows: Vec<_> = types.iter().map(|of| serde_json::json!(["power_watts", of])).collect();
+        serde_json::json!({ "results": [{ "statement_id": 0, "series": [{ "values": rows }] }] }).to_string()
+    };
+    let cases: &[(&[&str], &str, &str)] = &[
+        (&["boolean", "float"], "1.5", "1.5"),
+        (&["integer", "float"], "2", "2.0"),
+        (&["string", "unsigned", "integer"], "-2", "-2i"),
+        (&["boolean", "string"], "\"on\"", "\"on\""),
+        (&["string", "unsigned"], "3", "3u"),
+    ];
+    for (types, value, expected) in cases {
+        let answer = format!(
+            r#"{{"results":[{{"statement_id":0,"series":[{{"values":[[1772409600000000000,{value}]]}}]}}]}}"#
+        );
+        let dialogue = Dialogue::influxql(power().check().unwrap(), "db").unwrap();
+        let found = talk(dialogue, &[&fields(types), &answer]).1.unwrap();
+        assert_eq!(outline(&found), [format!(" power_watts 0:{expected}")], "{types:?}");
+    }
 }
 
 const COLUMNS: &str = r#"{"column_name":"device_id","data_type":"Dictionary(Int32, Utf8)"}
@@ -488,6 +538,11 @@ fn sql_answers_are_read() {
     };
     fails(r#"{"error":"no such table"}"#, "no such table");
     fails(r#"{"v":1.5}"#, "a row without a time");
+    // Nulls are left out; what is there must be of a row.
+    assert_eq!(sql(&power(), &["{}\n"]).1.unwrap(), []);
+    fails(r#"{"code":"internal error","message":"x"}"#, "a row of something else");
+    fails("[]", "a row of something else");
+    fails("5", "a row of something else");
     fails(r#"{"w":1772409600000000000,"v":"x"}"#, "a value that is no Float");
 }
 
@@ -647,6 +702,11 @@ fn metricsql_answers_are_read() {
     fails(r#"{"status":"error","errorType":"422","error":"too many series"}"#, "too many series");
     fails(&points.replace("energy_", "other_"), "the metric \"other_power_watts\", which was not asked for");
     fails(r#"{"status":"success","data":{}}"#, "no result");
+    fails("", "did not come whole");
+    // A part of a cluster did not answer.
+    fails(&points.replace("\"data\"", "\"isPartial\":true,\"data\""), "a part of it");
+    let complete = points.replace("\"data\"", "\"isPartial\":false,\"data\"");
+    assert!(metricsql(&counts, &[&complete]).1.is_ok());
     fails(&series(r#"["x","2"]"#), "a value that is no number");
 }
 
@@ -663,6 +723,20 @@ fn a_refusal_has_the_servers_words() {
         let error = dialogue().refused(status, body.as_bytes());
         assert!(error.is_query_failed() && error.to_string().contains(words), "{error}");
         assert_eq!(error.is_retryable(), passes, "{error}");
+    }
+}
+
+#[test]
+fn influxql_asks_where_is_written_to() {
+    for (bucket, target) in [
+        ("db", "/query?db=db&epoch=ns"),
+        ("db/rp", "/query?db=db&rp=rp&epoch=ns"),
+        ("db/", "/query?db=db%2F&epoch=ns"),
+        ("/rp", "/query?db=%2Frp&epoch=ns"),
+    ] {
+        let mut dialogue = Dialogue::influxql(power().check().unwrap(), bucket).unwrap();
+        let asked = dialogue.next_ask().unwrap().target();
+        assert!(asked.starts_with(&format!("{target}&")), "{bucket}: {asked}");
     }
 }
 

@@ -80,13 +80,13 @@ pub struct Permission {
 }
 
 impl Permission {
-    /// Reading all things of a kind, as `buckets`, `tasks`, `orgs`.
+    /// Reading all things of a kind, as `buckets`, `tasks`; of `orgs`, the organisation itself.
     #[must_use]
     pub fn read(kind: impl Into<String>) -> Self {
         Self { action: Action::Read, kind: kind.into(), id: None, org_id: None }
     }
 
-    /// Writing all things of a kind.
+    /// Writing all things of a kind, as [`Permission::read`] has them.
     #[must_use]
     pub fn write(kind: impl Into<String>) -> Self {
         Self { action: Action::Write, ..Self::read(kind) }
@@ -150,9 +150,17 @@ impl Permission {
     }
 
     fn json(&self, org_id: &str) -> Value {
-        let mut resource = json!({ "type": self.kind, "orgID": self.org_id.as_deref().unwrap_or(org_id) });
-        if let Some(id) = &self.id {
-            resource["id"] = id.clone().into();
+        let org_id = self.org_id.as_deref().unwrap_or(org_id);
+        let mut resource = json!({ "type": self.kind });
+        // An organisation is in none: what may be done to it names it by its ID, or is for nothing.
+        let (id, org_id) = match self.kind == "orgs" {
+            true => (Some(self.id.as_deref().unwrap_or(org_id)), None),
+            false => (self.id.as_deref(), Some(org_id)),
+        };
+        for (key, id) in [("id", id), ("orgID", org_id)] {
+            if let Some(id) = id {
+                resource[key] = id.into();
+            }
         }
         let action = match self.action {
             Action::Read => "read",
@@ -262,14 +270,15 @@ pub(super) async fn update(
     if let Some(description) = update.description {
         body.insert("description".to_owned(), description.into());
     }
-    let request = Request::json(Method::PATCH, path("api/v2/authorizations/", &id, ""), &body.into());
+    let request =
+        Request::json(Method::PATCH, path(&doing, "api/v2/authorizations/", &id, "")?, &body.into());
     server.thing(&doing, request, Authorization::read).await
 }
 
 pub(super) async fn delete(target: Managed, id: String) -> Result<(), Error> {
     let doing = format!("delete authorization {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    let request = Request::new(Method::DELETE, path("api/v2/authorizations/", &id, ""));
+    let request = Request::new(Method::DELETE, path(&doing, "api/v2/authorizations/", &id, "")?);
     server.ask(&doing, request).await.map(drop)
 }
 

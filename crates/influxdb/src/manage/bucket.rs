@@ -250,7 +250,7 @@ pub(super) async fn delete(target: Managed, id: String) -> Result<(), Error> {
     match server.kind(&doing).await? {
         ServerKind::InfluxDb1 => influxql::delete(&server, &doing, &id).await,
         ServerKind::InfluxDb2 => {
-            let request = Request::new(Method::DELETE, path("api/v2/buckets/", &id, ""));
+            let request = Request::new(Method::DELETE, path(&doing, "api/v2/buckets/", &id, "")?);
             server.ask(&doing, request).await.map(drop)
         }
         ServerKind::InfluxDb3 => {
@@ -298,7 +298,7 @@ async fn update_v2(server: &Server, doing: &str, id: &str, update: BucketUpdate)
         if update.retention.is_some() || shard_group.is_some() {
             body.insert("retentionRules".to_owned(), json!([rule(doing, update.retention, shard_group)?]));
         }
-        Ok(Request::json(Method::PATCH, path("api/v2/buckets/", id, ""), &body.into()))
+        Ok(Request::json(Method::PATCH, path(doing, "api/v2/buckets/", id, "")?, &body.into()))
     };
     let shard_group = update.shard_group;
     match (server.thing(doing, request(shard_group)?, Bucket::read).await, update.retention) {

@@ -1,10 +1,12 @@
 //! Deleting readings: which of them, in the language of each target.
 
+use super::bucket;
 use super::influxql::{self, identifier, literal};
-use super::server::{Managed, Server, of_store, unsupported};
+use super::server::{Managed, Server, is_id, of_store, unsupported};
 use crate::error::{Error, Kind};
 use crate::http::{Method, Request};
 use crate::kind::ServerKind;
+use crate::outcome::shortened;
 use graylogic_line::Timestamp;
 use graylogic_store::{Matcher, Selector, Store, TimeRange};
 use serde_json::json;
@@ -61,7 +63,7 @@ impl Predicate {
         self
     }
 
-    /// Whose tag is this.
+    /// Whose tag is this; the empty value is that of series without the tag, which InfluxDB 2 cannot say.
     #[must_use]
     pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.tags.push(Condition { key: key.into(), is_equal: true, value: value.into() });
@@ -86,6 +88,26 @@ impl Predicate {
             format!("{}{operator}{}", identifier(&tag.key), identifier(&tag.value))
         });
         measurement.chain(tags).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// What an InfluxDB would take for something else.
+    fn is_sayable(&self, doing: &str, kind: ServerKind) -> Result<(), Error> {
+        let texts = self.tags.iter().flat_map(|tag| [&tag.key, &tag.value]).chain(&self.measurement);
+        if let Some(text) = texts.into_iter().find(|text| text.contains(['\0', '\r'])) {
+            let lacks = format!(
+                "has no words for the null character and the carriage return of {:?}",
+                shortened(text)
+            );
+            return Err(unsupported(doing, kind, &lacks));
+        }
+        // A tag that no series has is not equal to the empty text there.
+        if kind == ServerKind::InfluxDb2
+            && let Some(tag) = self.tags.iter().find(|tag| tag.is_equal && tag.value.is_empty())
+        {
+            let lacks = format!("has no words for series without a tag, here {:?}", shortened(&tag.key));
+            return Err(unsupported(doing, kind, &lacks));
+        }
+        Ok(())
     }
 
     /// What follows `DELETE` for InfluxDB 1.
@@ -158,6 +180,9 @@ pub(super) async fn delete(
     if predicate.field.is_some() && kind != ServerKind::VictoriaMetrics {
         return Err(unsupported(&doing, kind, "does not delete by field"));
     }
+    if matches!(kind, ServerKind::InfluxDb1 | ServerKind::InfluxDb2) {
+        predicate.is_sayable(&doing, kind)?;
+    }
     if range.start >= range.end {
         return Ok(());
     }
@@ -191,9 +216,16 @@ async fn influxdb2(
     if !predicate.is_empty() {
         body["predicate"] = predicate.into();
     }
-    let request = Request::json(Method::POST, "api/v2/delete", &body);
-    let request = server.with_org(request).with("bucket", bucket);
-    server.ask(doing, request).await.map(drop)
+    let request = server.with_org(Request::json(Method::POST, "api/v2/delete", &body));
+    match server.ask(doing, request.clone().with("bucket", bucket)).await {
+        // Here, unlike where it is written to, a name that could be an ID is taken for nothing else.
+        Err(error) if error.is_not_found() && is_id(bucket) => {
+            let found = bucket::find(Managed::Server(Box::new(server.clone())), bucket.to_owned()).await;
+            let Ok(Some(found)) = found else { return Err(error) };
+            server.ask(doing, request.with("bucketID", found.id)).await.map(drop)
+        }
+        answer => answer.map(drop),
+    }
 }
 
 async fn victoria_metrics(

@@ -64,7 +64,7 @@ pub(super) async fn create(
 pub(super) async fn delete(target: Managed, id: String) -> Result<(), Error> {
     let doing = format!("delete organisation {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    let request = Request::new(Method::DELETE, path("api/v2/orgs/", &id, ""));
+    let request = Request::new(Method::DELETE, path(&doing, "api/v2/orgs/", &id, "")?);
     server.ask(&doing, request).await.map(drop)
 }
 

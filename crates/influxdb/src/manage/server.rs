@@ -4,7 +4,7 @@
 use crate::annotated_csv::instant;
 use crate::config::Secret;
 use crate::error::{Error, Kind};
-use crate::http::{Answer, Http, NoAnswer, Request};
+use crate::http::{Answer, Http, Method, NoAnswer, Request};
 use crate::kind::ServerKind;
 use crate::outcome::{Said, shortened};
 use crate::preflight;
@@ -19,8 +19,12 @@ use std::time::Duration;
 pub(super) const PAGE: usize = 100;
 /// More pages than this are not asked for.
 const PAGES_MAX: usize = 1000;
+/// So many pages at the beginning of a list may be all of things that the token may not see.
+const PAGES_UNSEEN_MAX: usize = 10;
 /// Longer answers are not read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Servers answer when all is deleted, which is a matter of how much there was.
+const DELETING_TIMEOUT: Duration = Duration::from_secs(600);
 /// Shorter secrets are words that a message may need.
 const SECRET_BYTES_MIN: usize = 4;
 
@@ -97,7 +101,7 @@ impl Server {
     pub(super) async fn ask(&self, doing: &str, request: Request) -> Result<Answer, Error> {
         let answer = self.hear(doing, request).await?;
         match answer.status {
-            200..300 if !Said::of(&answer).is_page => Ok(answer),
+            200..300 if !Said::of(&answer).is_page && !says_failure(&answer.body) => Ok(answer),
             _ => Err(self.refused(doing, &answer)),
         }
     }
@@ -121,7 +125,8 @@ impl Server {
     /// All things of a list, asked for page by page: from a place in the list, or after the last one of the page before.
     ///
     /// A server leaves out what the token may not see after it has cut the pages: one that is not full, or has no word of a
-    /// next, need not be the last. The first empty one is.
+    /// next, need not be the last. The first empty one is, when there was something before; a token that sees nothing of the
+    /// first pages may see something of a later one.
     pub(super) async fn pages<T: Send>(
         &self,
         doing: &str,
@@ -132,8 +137,15 @@ impl Server {
     ) -> Result<Vec<T>, Error> {
         let mut found: Vec<T> = Vec::new();
         let mut known = HashSet::new();
+        let mut asked = Vec::new();
         for number in 0..PAGES_MAX {
             let request = page(number * PAGE, found.last().map(id));
+            // The next page is that after the last thing, and there is none yet.
+            let is_asked_again = number > 0 && request.query == asked;
+            if is_asked_again && found.is_empty() {
+                return Ok(found);
+            }
+            asked.clone_from(&request.query);
             let answer = self.json(doing, request).await?;
             let Some(items) = answer[list].as_array() else { return Err(self.garbled(doing)) };
             let before = found.len();
@@ -143,9 +155,10 @@ impl Server {
                     found.push(thing);
                 }
             }
-            let says_next = answer["links"]["next"].is_string();
+            let may_go_on =
+                answer["links"]["next"].is_string() || (found.is_empty() && number + 1 < PAGES_UNSEEN_MAX);
             // One that has nothing new goes round in circles.
-            if found.len() == before && (!items.is_empty() || !says_next) {
+            if found.len() == before && (!items.is_empty() || !may_go_on) {
                 return Ok(found);
             }
         }
@@ -191,6 +204,9 @@ impl Server {
     pub(super) async fn hear(&self, doing: &str, mut request: Request) -> Result<Answer, Error> {
         if let Some(known) = self.http.recognised().map(|r| r.kind).or(self.http.configured()) {
             request.scheme = known.scheme();
+        }
+        if deletes(&request) {
+            request.timeout = Some(DELETING_TIMEOUT);
         }
         let silent = |why| self.silent(doing, why);
         let (mut answer, pieces) = self.http.open(request).await.map_err(silent)?;
@@ -287,13 +303,35 @@ impl fmt::Debug for Managed {
     }
 }
 
+/// Whether a request deletes what may be much.
+fn deletes(request: &Request) -> bool {
+    let says = |word: &str| request.query.iter().any(|(key, text)| *key == "q" && text.starts_with(word));
+    let is_of_readings = request.path == "api/v2/delete" || request.path.ends_with("/delete_series");
+    request.method == Method::DELETE || is_of_readings || says("DELETE") || says("DROP")
+}
+
+/// Whether a body is what servers say instead of a success, whatever the status: somebody on the way may have changed it.
+fn says_failure(body: &[u8]) -> bool {
+    /// What says no more than that is not longer.
+    const BYTES_MAX: usize = 64 << 10;
+    if body.len() > BYTES_MAX {
+        return false;
+    }
+    let said: Value = serde_json::from_slice(body).unwrap_or_default();
+    said["error"].is_string() || (said["code"].is_string() && said["message"].is_string())
+}
+
 /// Whether InfluxDB 2 takes it for an ID rather than a name.
-fn is_id(text: &str) -> bool {
+pub(super) fn is_id(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// A path below a folder of the server; a name may hold anything.
-pub(super) fn path(folder: &str, name: &str, rest: &str) -> String {
+/// A path below a folder of the server; a name may hold anything, but for what means another place in a path however it is
+/// written.
+pub(super) fn path(doing: &str, folder: &str, name: &str, rest: &str) -> Result<String, Error> {
+    if matches!(name, "" | "." | "..") {
+        return Err(Error::new(Kind::NotFound, format!("{doing}: {name:?} is no ID")));
+    }
     let mut path = folder.to_owned();
     for byte in name.bytes() {
         match byte {
@@ -302,7 +340,7 @@ pub(super) fn path(folder: &str, name: &str, rest: &str) -> String {
         }
     }
     path.push_str(rest);
-    path
+    Ok(path)
 }
 
 /// A text of an object; `None` when it is not there or is empty.
@@ -330,7 +368,8 @@ mod tests {
 
     #[test]
     fn names_stay_in_their_place_of_a_path() {
-        assert_eq!(path("api/v2/buckets/", "0a", ""), "api/v2/buckets/0a");
-        assert_eq!(path("t/", "../x?y#ü", "/runs"), "t/%2E%2E%2Fx%3Fy%23%C3%BC/runs");
+        assert_eq!(path("x", "api/v2/buckets/", "0a", "").unwrap(), "api/v2/buckets/0a");
+        assert_eq!(path("x", "t/", "../x?y#ü", "/runs").unwrap(), "t/%2E%2E%2Fx%3Fy%23%C3%BC/runs");
+        assert_eq!(path("x", "t/", "...", "").unwrap(), "t/%2E%2E%2E");
     }
 }

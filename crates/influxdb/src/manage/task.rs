@@ -3,7 +3,7 @@
 use super::server::{Managed, PAGE, path, seconds, text, time};
 use crate::error::{Error, Kind};
 use crate::http::{Method, Request};
-use crate::query::Aggregate;
+use crate::query::{Aggregate, flux_string};
 use graylogic_line::Timestamp;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -319,27 +319,28 @@ pub(super) async fn create(target: Managed, new: NewTask) -> Result<Task, Error>
 pub(super) async fn update(target: Managed, id: String, update: TaskUpdate) -> Result<Task, Error> {
     let doing = format!("update task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    let request = Request::json(Method::PATCH, path("api/v2/tasks/", &id, ""), &update.fields.into());
+    let request =
+        Request::json(Method::PATCH, path(&doing, "api/v2/tasks/", &id, "")?, &update.fields.into());
     server.thing(&doing, request, Task::read).await
 }
 
 pub(super) async fn delete(target: Managed, id: String) -> Result<(), Error> {
     let doing = format!("delete task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    server.ask(&doing, Request::new(Method::DELETE, path("api/v2/tasks/", &id, ""))).await.map(drop)
+    server.ask(&doing, Request::new(Method::DELETE, path(&doing, "api/v2/tasks/", &id, "")?)).await.map(drop)
 }
 
 pub(super) async fn run(target: Managed, id: String) -> Result<TaskRun, Error> {
     let doing = format!("run task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    let request = Request::json(Method::POST, path("api/v2/tasks/", &id, "/runs"), &json!({}));
+    let request = Request::json(Method::POST, path(&doing, "api/v2/tasks/", &id, "/runs")?, &json!({}));
     server.thing(&doing, request, TaskRun::read).await
 }
 
 pub(super) async fn runs(target: Managed, id: String) -> Result<Vec<TaskRun>, Error> {
     let doing = format!("list runs of task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    let found = server.json(&doing, Request::get(path("api/v2/tasks/", &id, "/runs"))).await?;
+    let found = server.json(&doing, Request::get(path(&doing, "api/v2/tasks/", &id, "/runs")?)).await?;
     match &found["runs"] {
         // A task that was never run has none, in either way.
         Value::Null if found["links"].is_object() => Ok(Vec::new()),
@@ -401,25 +402,6 @@ fn flux_duration(seconds: u64) -> String {
     parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect()
 }
 
-/// A text as Flux writes it: nothing in it ends it, and nothing in it is evaluated.
-fn flux_string(text: &str) -> String {
-    let mut out = String::from("\"");
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '$' if rest.peek() == Some(&'{') => out.push_str("\\$"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -429,8 +411,10 @@ mod tests {
         for (text, expected) in [
             ("house", r#""house""#),
             (r#"a"b\c"#, r#""a\"b\\c""#),
-            ("${1 + 1} $x $", r#""\${1 + 1} $x $""#),
-            (r"\${x}", r#""\\\${x}""#),
+            ("${1 + 1} $x $", r#""\x24{1 + 1} \x24x \x24""#),
+            // A server reads `$` and the backslash after it as two plain characters.
+            (r#"$" $\ $${x}"#, r#""\x24\" \x24\\ \x24\x24{x}""#),
+            (r"\${x}", r#""\\\x24{x}""#),
             ("a\nb\r\tc\u{1}\u{7f}ü", r#""a\nb\r\tc\x01\x7fü""#),
         ] {
             assert_eq!(flux_string(text), expected);

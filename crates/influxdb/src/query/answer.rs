@@ -8,7 +8,7 @@ use graylogic_store::Value;
 use std::collections::BTreeMap;
 
 /// Values of an answer, filled ones included.
-const VALUES_MAX: usize = 10_000_000;
+pub(super) const VALUES_MAX: usize = 10_000_000;
 /// Series of an answer.
 const SERIES_MAX: usize = 100_000;
 

@@ -17,6 +17,8 @@ pub(crate) struct Flux {
     /// The request, until it was sent.
     ask: Option<Ask>,
     reader: FluxReader,
+    /// Whether anything came: an answer without series is a line end.
+    has_begun: bool,
     /// The place of the table's series in the answer, once its first row came; `Some(None)` when it is not asked for.
     place: Option<Option<usize>>,
 }
@@ -35,7 +37,7 @@ impl Flux {
             content_type: "application/json",
             accept: "application/csv",
         };
-        Self { ask: Some(ask), reader: FluxReader::new(), place: None }
+        Self { ask: Some(ask), reader: FluxReader::new(), has_begun: false, place: None }
     }
 
     pub(crate) fn next_ask(&mut self) -> Option<Ask> {
@@ -48,11 +50,15 @@ impl Flux {
         query: &CheckedQuery,
         answer: &mut Answer,
     ) -> Result<(), Error> {
+        self.has_begun |= !bytes.is_empty();
         self.reader.feed(bytes)?;
         self.read(query, answer)
     }
 
     pub(crate) fn end(&mut self, query: &CheckedQuery, answer: &mut Answer) -> Result<(), Error> {
+        if !self.has_begun {
+            return Err(query.failed("the answer to Flux is empty: it did not come whole").retryable(true));
+        }
         self.reader.finish();
         self.read(query, answer)
     }
@@ -164,17 +170,20 @@ fn script(query: &CheckedQuery, bucket: &str) -> String {
     text
 }
 
-/// A text in double quotes. A `$` may begin an expression.
-fn string(text: &str) -> String {
+/// A text in double quotes: nothing in it ends it, and nothing in it is evaluated.
+///
+/// A `$` is written by its number: the server's scanner reads it together with what follows, be that a backslash, and knows
+/// `\$` only before a brace.
+pub(crate) fn string(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {
         match c {
-            '"' | '\\' | '$' => out.extend(['\\', c]),
+            '"' | '\\' => out.extend(['\\', c]),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_ascii_control() => {
+            c if c == '$' || c.is_ascii_control() => {
                 let _infallible = write!(out, "\\x{:02x}", u32::from(c));
             }
             c => out.push(c),

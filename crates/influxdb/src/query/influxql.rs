@@ -6,6 +6,7 @@ use super::answer::Answer;
 use super::dialogue::{Ask, FORM, form, type_of, value_of};
 use super::store::is_number;
 use super::{CheckedQuery, Shape, abbreviated};
+use crate::dialect::database;
 use crate::error::Error;
 use graylogic_line::FieldType;
 use serde_json::Value as Json;
@@ -29,6 +30,9 @@ pub(crate) struct InfluxQl {
     asked: usize,
     /// The first of those asked for last.
     first: usize,
+    /// How many statements of the request have begun to be answered, and whether the server said that more follows.
+    answered: usize,
+    is_partial: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,10 +44,7 @@ enum State {
 
 impl InfluxQl {
     pub(crate) fn new(query: &CheckedQuery, bucket: &str) -> Result<Self, Error> {
-        let (db, rp) = match bucket.split_once('/') {
-            Some((db, rp)) => (db, Some(rp)),
-            None => (bucket, None),
-        };
+        let (db, rp) = database(bucket);
         let tags = query.tags.iter().flat_map(|t| t.values.iter().chain([&t.key]));
         let mut names =
             query.fields.iter().chain([&query.measurement]).chain(tags).map(String::as_str).chain(rp);
@@ -55,10 +56,20 @@ impl InfluxQl {
             return Err(query.unsupported(&message));
         }
         let (db, rp) = (db.to_owned(), rp.map(str::to_owned));
-        Ok(Self { db, rp, state: State::Begin, fields: Vec::new(), asked: 0, first: 0 })
+        Ok(Self {
+            db,
+            rp,
+            state: State::Begin,
+            fields: Vec::new(),
+            asked: 0,
+            first: 0,
+            answered: 0,
+            is_partial: false,
+        })
     }
 
     pub(crate) fn next_ask(&mut self, query: &CheckedQuery) -> Option<Ask> {
+        (self.answered, self.is_partial) = (0, false);
         if self.state == State::Begin {
             self.state = State::Fields;
             let from = match &self.rp {
@@ -107,6 +118,8 @@ impl InfluxQl {
                 return Err(query.failed(&format!("the server answered: {}", abbreviated(words))));
             }
             let statement = result.get("statement_id").and_then(Json::as_u64).unwrap_or(0);
+            self.answered = self.answered.max(usize::try_from(statement).unwrap_or(0).saturating_add(1));
+            self.is_partial = result.get("partial").and_then(Json::as_bool).unwrap_or(false);
             for series in result.get("series").and_then(Json::as_array).into_iter().flatten() {
                 let rows = series.get("values").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
                 if self.state == State::Fields {
@@ -149,18 +162,37 @@ impl InfluxQl {
                 // A type of a later server: nobody asks for it by name and means something else.
                 _ => continue,
             };
-            // One that has several types in different shards is read as the server does: as the first.
-            if self.fields.len() < FIELDS_MAX && !self.fields.iter().any(|(f, _)| f == field) {
-                self.fields.push((field.to_owned(), of));
+            let has_room = self.fields.len() < FIELDS_MAX;
+            match self.fields.iter_mut().find(|(f, _)| f == field) {
+                // One that has several types in different shards is answered as one of them.
+                Some((_, known)) if rank(of) < rank(*known) => *known = of,
+                Some(_) => {}
+                None if has_room => self.fields.push((field.to_owned(), of)),
+                None => {}
             }
         }
     }
 
     pub(crate) fn end(&mut self, query: &CheckedQuery) -> Result<(), Error> {
+        let asked = if self.state == State::Fields { 1 } else { self.asked - self.first };
+        if self.answered < asked || self.is_partial {
+            return Err(query.failed("the answer to InfluxQL did not come whole").retryable(true));
+        }
         if self.state == State::Fields {
             self.fields = wanted(query, std::mem::take(&mut self.fields))?;
         }
         Ok(())
+    }
+}
+
+/// The place of a type among those that the server prefers.
+fn rank(of: FieldType) -> u8 {
+    match of {
+        FieldType::Float => 0,
+        FieldType::Integer => 1,
+        FieldType::Unsigned => 2,
+        FieldType::String => 3,
+        FieldType::Boolean => 4,
     }
 }
 

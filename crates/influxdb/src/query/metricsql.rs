@@ -34,6 +34,8 @@ pub(crate) struct MetricsQl {
     left: VecDeque<Part>,
     /// What was asked for last.
     asked: Option<Part>,
+    /// Whether it was answered.
+    is_answered: bool,
     /// Times of the oldest and newest reading, as the server says.
     bounds: (Option<i64>, Option<i64>),
     /// Of the latest readings the times, then the values.
@@ -84,12 +86,22 @@ impl MetricsQl {
         }
         let selector = selector(query, db);
         let db = db.map(str::to_owned);
-        Ok(Self { db, selector, range, left, asked: None, bounds: (None, None), latest: Vec::new() })
+        Ok(Self {
+            db,
+            selector,
+            range,
+            left,
+            asked: None,
+            is_answered: false,
+            bounds: (None, None),
+            latest: Vec::new(),
+        })
     }
 
     pub(crate) fn next_ask(&mut self, query: &CheckedQuery) -> Option<Ask> {
         let part = self.left.pop_front()?;
         self.asked = Some(part);
+        self.is_answered = false;
         let (start, stop) = self.range;
         let of_all = format!("{}[{}ms]", self.selector, stop - start);
         let (path, pairs) = match part {
@@ -187,6 +199,11 @@ impl MetricsQl {
             }
             return Ok(());
         }
+        self.is_answered = true;
+        if json.get("isPartial").and_then(Json::as_bool) == Some(true) {
+            let message = "the server says that a part of it did not answer, so that readings are missing";
+            return Err(query.failed(message).retryable(true));
+        }
         let results =
             json.pointer("/data/result").and_then(Json::as_array).ok_or_else(|| odd("no result"))?;
         for result in results {
@@ -247,6 +264,10 @@ impl MetricsQl {
     }
 
     pub(crate) fn end(&mut self, query: &CheckedQuery) -> Result<(), Error> {
+        // Readings that are not there are no lines.
+        if !self.is_answered && self.asked.is_some_and(|part| part != Part::Readings) {
+            return Err(query.failed("the answer to MetricsQL did not come whole").retryable(true));
+        }
         let (Some(Part::Bounds), Shape::Windows { windows, .. }) = (self.asked.take(), query.shape) else {
             return Ok(());
         };

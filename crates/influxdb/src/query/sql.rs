@@ -93,6 +93,10 @@ impl Sql {
         let tags = self.tags.iter().enumerate();
         let tags =
             tags.filter_map(|(i, key)| Some((key.clone(), text(&format!("t{i}"))?.to_owned()))).collect();
+        let ours = |key: &String| key == "w" || key == "v" || key.starts_with('t');
+        if !json.as_object().is_some_and(|row| row.keys().all(ours)) {
+            return Err(odd("a row of something else"));
+        }
         // Of no rows at all the newest is a row without a value.
         let Some(value) = json.get("v").filter(|v| !v.is_null()) else { return Ok(()) };
         let Some(at) = answer.series(query, tags, field)? else { return Ok(()) };
