@@ -1,17 +1,17 @@
 //! The client: connect, write without waiting, ask, flush, close. What happens behind the calls is in `lane.rs` and
 //! `worker.rs`.
 
-use crate::asking;
+mod questions;
+
 use crate::config::{Config, Target};
 use crate::error::{Error, Kind};
 use crate::fanout::{self, Router};
-use crate::http::{Http, wait_for};
+use crate::http::Http;
 use crate::lane::Lane;
 use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
 use crate::preflight::{self, Preflight};
-use crate::query::{Aggregate, CheckedQuery, LatestValue, Query, QuerySeries};
 use crate::stats::Stats;
 use crate::worker::{Works, start, start_notifier};
 use graylogic_domain::{DEVICE_METRICS, DeviceMetric, ENERGY, EnergyMetric, PHM, PhmMetric};
@@ -563,118 +563,10 @@ impl Client {
         metrics::record(&self.lanes().iter().map(of).collect::<Vec<_>>());
     }
 
-    /// The answer to a typed question, whichever target gives it, in the order of tags and fields.
-    ///
-    /// # Errors
-    /// [`Error::is_query_failed`] with the reason; [`Error::is_unsupported`] when the language of the target cannot say what is
-    /// asked; [`Error::is_not_connected`] after close.
-    pub fn ask(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
-        match self.asked(query)? {
-            Asked::Store(store, query) => query.ask_store(&store, &self.lane.bucket),
-            Asked::Server(http, query) => wait_for(asking::ask(*http, query, self.org(), &self.lane.bucket)),
-        }
-    }
-
-    /// [`Client::ask`] for asynchronous code; runs on any runtime, or none. Dropped, the question is given up.
-    ///
-    /// # Errors
-    /// As [`Client::ask`].
-    pub async fn ask_async(&self, query: &Query) -> Result<Vec<QuerySeries>, Error> {
-        match self.asked(query)? {
-            Asked::Store(store, query) => {
-                let ask = move |client: &Self| query.ask_store(&store, &client.lane.bucket);
-                self.elsewhere("influxdb-query", ask).await
-            }
-            Asked::Server(http, query) => asking::ask(*http, query, self.org(), &self.lane.bucket).await,
-        }
-    }
-
-    /// One value for each window of the range that has readings, series by series: a short form of [`Client::ask`].
-    ///
-    /// # Errors
-    /// As [`Client::ask`].
-    #[expect(clippy::too_many_arguments, reason = "the seed's signature: each is one part of the question")]
-    pub fn query_range(
-        &self,
-        measurement: &str,
-        tags: &[(&str, &str)],
-        field: &str,
-        start: Timestamp,
-        stop: Timestamp,
-        window: Duration,
-        aggregate: Aggregate,
-    ) -> Result<Vec<QuerySeries>, Error> {
-        let series = tagged(measurement, tags).field(field);
-        self.ask(&series.range(start, stop).window(window).aggregate(aggregate))
-    }
-
-    /// [`Client::query_range`] for asynchronous code; runs on any runtime, or none.
-    ///
-    /// # Errors
-    /// As [`Client::query_range`].
-    #[expect(clippy::too_many_arguments, reason = "the seed's signature: each is one part of the question")]
-    pub async fn query_range_async(
-        &self,
-        measurement: &str,
-        tags: &[(&str, &str)],
-        field: &str,
-        start: Timestamp,
-        stop: Timestamp,
-        window: Duration,
-        aggregate: Aggregate,
-    ) -> Result<Vec<QuerySeries>, Error> {
-        let series = tagged(measurement, tags).field(field);
-        self.ask_async(&series.range(start, stop).window(window).aggregate(aggregate)).await
-    }
-
-    /// The newest reading of each series of a measurement that has these tags: a short form of [`Client::ask`].
-    ///
-    /// # Errors
-    /// As [`Client::ask`].
-    pub fn latest(&self, measurement: &str, tags: &[(&str, &str)]) -> Result<Vec<LatestValue>, Error> {
-        Ok(latest_values(self.ask(&tagged(measurement, tags).latest())?))
-    }
-
-    /// [`Client::latest`] for asynchronous code; runs on any runtime, or none.
-    ///
-    /// # Errors
-    /// As [`Client::latest`].
-    pub async fn latest_async(
-        &self,
-        measurement: &str,
-        tags: &[(&str, &str)],
-    ) -> Result<Vec<LatestValue>, Error> {
-        Ok(latest_values(self.ask_async(&tagged(measurement, tags).latest()).await?))
-    }
-
     /// The embedded store behind the client, for pages and tools; `None` when its target is a server.
     #[must_use]
     pub fn store(&self) -> Option<&Store> {
         self.works().store.as_ref()
-    }
-
-    /// Who answers a question, and the question without contradictions.
-    fn asked(&self, query: &Query) -> Result<Asked, Error> {
-        let query = query.check()?;
-        match self.store() {
-            Some(store) => Ok(Asked::Store(store.clone(), query)),
-            None => Ok(Asked::Server(Box::new(self.server("this")?), query)),
-        }
-    }
-
-    /// The server that is asked something which only servers answer.
-    pub(crate) fn server(&self, what: &str) -> Result<Http, Error> {
-        if self.works().is_closing() {
-            return Err(Error::closed());
-        }
-        let message =
-            format!("{what} is not answered by the embedded store in this version; use a typed query");
-        self.works().http.clone().ok_or_else(|| Error::new(Kind::Unsupported, message))
-    }
-
-    /// The organisation of the target.
-    pub(crate) fn org(&self) -> &str {
-        self.works().config.org()
     }
 
     /// Runs a call that waits on a thread of its own, so that no runtime is held up.
@@ -692,22 +584,6 @@ impl Client {
         thread.spawn(run).map_err(|e| Error::because(Kind::ConnectionFailed, "start a thread", e))?;
         told.await.unwrap_or_else(|_| Err(Error::closed()))
     }
-}
-
-/// Who answers a question.
-enum Asked {
-    Store(Store, CheckedQuery),
-    Server(Box<Http>, CheckedQuery),
-}
-
-/// The one reading of each series.
-fn latest_values(found: Vec<QuerySeries>) -> Vec<LatestValue> {
-    let of = |series: QuerySeries| {
-        let QuerySeries { measurement, tags, field, values } = series;
-        let (time, value) = values.into_iter().next()?;
-        Some(LatestValue { measurement, tags, field, time, value })
-    };
-    found.into_iter().filter_map(of).collect()
 }
 
 /// A target that was opened.
@@ -982,10 +858,6 @@ impl SeriesHandle {
 fn after(duration: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(duration).unwrap_or(now + Duration::from_secs(1 << 31))
-}
-
-fn tagged(measurement: &str, tags: &[(&str, &str)]) -> Query {
-    tags.iter().fold(Query::measurement(measurement), |query, (key, value)| query.tag(*key, *value))
 }
 
 fn connection_failed(doing: &str, error: graylogic_store::Error) -> Error {

@@ -2,11 +2,10 @@
 //! written (`annotated_csv.rs` does), nor how requests travel.
 
 use crate::annotated_csv::FluxReader;
-use crate::client::Client;
+use crate::asking::{broke_off, kind_within, on_its_runtime};
 use crate::error::{Error, Kind};
-use crate::http::{Answer, Http, Method, NoAnswer, Pieces, Request, wait_for};
+use crate::http::{Answer, Http, Method, Pieces, Request, wait_for};
 use crate::kind::ServerKind;
-use crate::preflight;
 use crate::refusal::server_error;
 use crate::table::{FluxItem, FluxRecord, FluxTable, FluxValue};
 use graylogic_line::Timestamp;
@@ -207,6 +206,12 @@ pub struct FluxRows {
 }
 
 impl FluxRows {
+    /// Puts a question to a server.
+    pub(crate) async fn open(http: &Http, query: FluxQuery, org: &str) -> Result<Self, Error> {
+        let (status, pieces) = on_its_runtime(http, open(http.clone(), query, org.to_owned())).await?;
+        Ok(Self { pieces: Some(pieces), reader: FluxReader::new(), came: 0, is_nothing: status == 204 })
+    }
+
     /// The next row, on any runtime; `None` at the end. Given up in the middle, no row is lost.
     ///
     /// # Errors
@@ -313,6 +318,12 @@ pub struct FluxRaw {
 }
 
 impl FluxRaw {
+    /// Puts a question to a server.
+    pub(crate) async fn open(http: &Http, query: FluxQuery, org: &str) -> Result<Self, Error> {
+        let (_, pieces) = on_its_runtime(http, open(http.clone(), query, org.to_owned())).await?;
+        Ok(Self { pieces })
+    }
+
     /// The next piece, on any runtime; `None` at the end. A piece may end anywhere in a line.
     ///
     /// # Errors
@@ -331,110 +342,25 @@ impl Iterator for FluxRaw {
     }
 }
 
-impl Client {
-    /// The rows that a question in Flux is answered with, one after the other as they come.
-    ///
-    /// ```no_run
-    /// # use graylogic_influxdb::{Client, Config};
-    /// # #[derive(serde::Deserialize)]
-    /// # struct Power { device_id: String, _value: f64 }
-    /// let client = Client::connect(&Config::from_file("configs/config.yaml")?)?;
-    /// let day = r#"from(bucket: "house") |> range(start: -1d) |> filter(fn: (r) => r._field == "power_watts") |> mean()"#;
-    /// for power in client.query(day)?.deserialize::<Power>() {
-    ///     let power = power?;
-    ///     println!("{}: {} W", power.device_id, power._value);
-    /// }
-    /// # Ok::<(), graylogic_influxdb::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::is_query_failed`] with the server's words; [`Error::is_unsupported`] when the target does not answer Flux;
-    /// [`Error::is_not_connected`] after close. What goes wrong later is told by the iterator.
-    pub fn query(&self, query: impl Into<FluxQuery>) -> Result<FluxRows, Error> {
-        wait_for(self.query_async(query))
+/// The answer of a server to a question in Flux, when it is a success: its status, and its body in pieces. On the client's
+/// own runtime.
+async fn open(http: Http, query: FluxQuery, org: String) -> Result<(u16, Pieces), Error> {
+    let began = Instant::now();
+    let kind = kind_within(&http, query.timeout).await?;
+    let query = FluxQuery { timeout: query.timeout.saturating_sub(began.elapsed()), ..query };
+    if matches!(kind, ServerKind::InfluxDb3 | ServerKind::VictoriaMetrics) {
+        let message = format!("ask in Flux: {kind} does not answer Flux; use a typed query");
+        return Err(Error::new(Kind::Unsupported, message));
     }
-
-    /// [`Client::query`] for asynchronous code; runs on any runtime, or none.
-    ///
-    /// # Errors
-    /// As [`Client::query`].
-    pub async fn query_async(&self, query: impl Into<FluxQuery>) -> Result<FluxRows, Error> {
-        let (status, pieces) = self.pieces(query.into()).await?;
-        let is_nothing = status == 204;
-        Ok(FluxRows { pieces: Some(pieces), reader: FluxReader::new(), came: 0, is_nothing })
-    }
-
-    /// The answer to a question in Flux as the server writes it, with all annotations.
-    ///
-    /// # Errors
-    /// As [`Client::query`].
-    pub fn query_raw(&self, query: impl Into<FluxQuery>) -> Result<FluxRaw, Error> {
-        wait_for(self.query_raw_async(query))
-    }
-
-    /// [`Client::query_raw`] for asynchronous code; runs on any runtime, or none.
-    ///
-    /// # Errors
-    /// As [`Client::query`].
-    pub async fn query_raw_async(&self, query: impl Into<FluxQuery>) -> Result<FluxRaw, Error> {
-        let (_, pieces) = self.pieces(query.into()).await?;
-        Ok(FluxRaw { pieces })
-    }
-
-    /// The status of an answer that is a success, and its body.
-    async fn pieces(&self, query: FluxQuery) -> Result<(u16, Pieces), Error> {
-        let http = self.server("Flux")?;
-        let org = self.org().to_owned();
-        let asks = http.clone();
-        let asking = async move {
-            let began = Instant::now();
-            let kind = kind_within(&asks, query.timeout).await?;
-            let query = FluxQuery { timeout: query.timeout.saturating_sub(began.elapsed()), ..query };
-            if matches!(kind, ServerKind::InfluxDb3 | ServerKind::VictoriaMetrics) {
-                let message = format!("ask in Flux: {kind} does not answer Flux; use a typed query");
-                return Err(Error::new(Kind::Unsupported, message));
-            }
-            let request = query.request(kind, &org)?;
-            let (head, pieces) = asks.for_questions().open(request).await.map_err(broke_off)?;
-            pieces.map(|pieces| (head.status, pieces)).ok_or_else(|| refused(&head, kind))
-        };
-        match http.start(asking) {
-            Some(pending) => pending.await.unwrap_or_else(|_| Err(Error::closed())),
-            None => Err(Error::closed()),
-        }
-    }
-}
-
-/// The kind of the server, asked within this time when nobody knows; one that does not show it is taken for InfluxDB 2. On
-/// the client's own runtime.
-pub(crate) async fn kind_within(http: &Http, time: Duration) -> Result<ServerKind, Error> {
-    let found = tokio::time::timeout(time, preflight::recognised(http)).await.map_err(|_| too_late(time))?;
-    Ok(found.map_err(broke_off)?.map_or(ServerKind::InfluxDb2, |f| f.kind))
+    let request = query.request(kind, &org)?;
+    let (head, pieces) = http.for_questions().open(request).await.map_err(broke_off)?;
+    pieces.map(|pieces| (head.status, pieces)).ok_or_else(|| refused(&head, kind))
 }
 
 /// An answer that ended before it began.
 pub(crate) fn too_short() -> Error {
     let message = "ask in Flux: the answer is empty, not even a line end: it did not come whole";
     Error::new(Kind::QueryFailed, message).retryable(true)
-}
-
-/// A question whose time is over.
-pub(crate) fn too_late(time: Duration) -> Error {
-    let message = format!("ask the server: it did not answer everything within {time:?}");
-    Error::new(Kind::QueryFailed, message).retryable(true)
-}
-
-/// Why there is no answer to a question, or no more of it.
-pub(crate) fn broke_off(why: NoAnswer) -> Error {
-    match why {
-        NoAnswer::Stopped => Error::closed(),
-        NoAnswer::Failed(why) => {
-            Error::new(Kind::QueryFailed, format!("ask the server: {why}")).retryable(true)
-        }
-        NoAnswer::Unusable { reason, .. } => {
-            Error::new(Kind::QueryFailed, format!("ask the server: {reason}"))
-        }
-    }
 }
 
 /// The server's words for not answering.

@@ -2,14 +2,17 @@
 //! (`query/flux.rs` and its neighbours lower a question and read the answer) and nothing of HTTP.
 
 mod answer;
+mod ask;
 mod dialogue;
 mod flux;
 mod influxql;
 mod metricsql;
+mod server;
 mod sql;
 mod store;
 
-pub use dialogue::{Ask, Dialogue};
+pub use ask::Ask;
+pub use dialogue::Dialogue;
 pub(crate) use flux::string as flux_string;
 
 use crate::error::{Error, Kind};

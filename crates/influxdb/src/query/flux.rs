@@ -2,7 +2,7 @@
 //! `annotated_csv.rs`'s.
 
 use super::answer::Answer;
-use super::dialogue::Ask;
+use super::ask::Ask;
 use super::{Aggregate, CheckedQuery, Shape};
 use crate::annotated_csv::FluxReader;
 use crate::error::Error;

@@ -3,7 +3,7 @@
 //! each field.
 
 use super::answer::Answer;
-use super::dialogue::{Ask, FORM, form, type_of, value_of};
+use super::ask::{Ask, FORM, form, type_of, value_of};
 use super::store::is_number;
 use super::{CheckedQuery, Shape, abbreviated};
 use crate::dialect::database;

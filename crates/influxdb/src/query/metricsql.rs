@@ -3,7 +3,7 @@
 //! `[start, stop)` is asked for at its last millisecond, with its own length.
 
 use super::answer::Answer;
-use super::dialogue::{Ask, FORM, form};
+use super::ask::{Ask, FORM, form};
 use super::{Aggregate, CheckedQuery, Shape, TagTest, Windows, abbreviated};
 use crate::error::Error;
 use graylogic_store::Value;

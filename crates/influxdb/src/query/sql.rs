@@ -2,7 +2,7 @@
 //! fields, then one for each field. Values travel as parameters; names are quoted.
 
 use super::answer::Answer;
-use super::dialogue::{Ask, type_of, value_of};
+use super::ask::{Ask, type_of, value_of};
 use super::influxql::wanted;
 use super::{Aggregate, CheckedQuery, Shape};
 use crate::error::Error;

@@ -1,0 +1,53 @@
+//! A question put to a server: sends what a [`Dialogue`] wants to know, and feeds it the answers as they come. It knows no
+//! language; pieces of an answer are read on the thread of who asks, so that a long one holds up nothing else.
+
+use super::{CheckedQuery, Dialogue, QuerySeries};
+use crate::asking::{broke_off, kind_within, on_its_runtime, too_late};
+use crate::error::Error;
+use crate::http::{Http, Method, Request};
+use crate::kind::ServerKind;
+use std::time::{Duration, Instant};
+
+impl CheckedQuery {
+    /// The answer of a server to a question about a bucket.
+    pub(crate) async fn ask_server(
+        self,
+        http: Http,
+        org: &str,
+        bucket: &str,
+    ) -> Result<Vec<QuerySeries>, Error> {
+        let (began, patience) = (Instant::now(), self.timeout);
+        let asks = http.clone();
+        let kind = on_its_runtime(&http, async move { kind_within(&asks, patience).await }).await?;
+        let mut dialogue = match kind {
+            ServerKind::InfluxDb1 => Dialogue::influxql(self, bucket),
+            ServerKind::InfluxDb2 => Dialogue::flux(self, org, bucket),
+            ServerKind::InfluxDb3 => Dialogue::sql(self, bucket),
+            ServerKind::VictoriaMetrics => Dialogue::metricsql(self, Some(bucket)),
+        }?;
+        let questions = http.for_questions();
+        while let Some(ask) = dialogue.next_ask() {
+            let left = patience.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(too_late(patience));
+            }
+            let request = Request {
+                query: ask.query,
+                body: ask.body,
+                content_type: ask.content_type,
+                accept: ask.accept,
+                timeout: Some(left.max(Duration::from_millis(1))),
+                ..Request::new(Method::POST, ask.path.trim_start_matches('/')).scheme(kind.scheme())
+            };
+            let asks = questions.clone();
+            let opening = async move { asks.open(request).await.map_err(broke_off) };
+            let (head, pieces) = on_its_runtime(&http, opening).await?;
+            let Some(mut pieces) = pieces else { return Err(dialogue.refused(head.status, &head.body)) };
+            while let Some(piece) = pieces.next().await {
+                dialogue.feed(&piece.map_err(broke_off)?)?;
+            }
+            dialogue.end()?;
+        }
+        dialogue.finish()
+    }
+}
