@@ -320,11 +320,12 @@ fn ask(config: &Config, http: &Http) -> Preflight {
         preflight.good("TLS", "the certificates fit");
     }
     let found = recognise(&ping);
-    http.set_recognised(found.clone());
     preflight.server.clone_from(&found);
     let kind = match (http.configured(), &found) {
         (Some(configured), Some(found)) if configured != found.kind => {
             let says = differs(http, configured, found);
+            // Nobody writes to it in its own way either.
+            http.set_recognised(None);
             return preflight.ends("kind", Some("kind"), says);
         }
         (Some(configured), None) => {
@@ -341,6 +342,7 @@ fn ask(config: &Config, http: &Http) -> Preflight {
             ServerKind::InfluxDb2
         }
     };
+    http.set_recognised(found);
     look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
     let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
     match http.send(Request { timeout: patience, ..place.write(kind, Vec::new(), false) }) {

@@ -289,6 +289,8 @@ fn a_server_of_another_kind_than_configured_is_told() {
             assert!(says.contains(&kind.to_string()) && says.ends_with(&expected), "{says}");
             // Readings wait for somebody to mend it, rather than go where they would be spoilt.
             let client = Client::connect(&config(&server, None).with_server_kind(Some(configured))).unwrap();
+            // Who asks for the health learns of it, and does not make it right.
+            assert!(client.health_check(SOON).is_err());
             client.write_phm_metric("pump", "hours", 1.0).unwrap();
             assert!(client.flush(Level::Delivered, Duration::from_millis(50)).is_err());
             assert!((0..2000).any(|_| {
@@ -296,7 +298,10 @@ fn a_server_of_another_kind_than_configured_is_told() {
                 client.stats().health == Health::Held("kind".to_owned())
             }));
             assert_eq!(client.stats().trouble, Some(says));
+            assert!(client.health_check(SOON).is_err());
+            assert!(client.flush(Level::Delivered, Duration::from_millis(300)).is_err());
             client.close(Duration::ZERO).unwrap();
+            assert_eq!(server.stored(), [""; 0], "{kind} as {configured}");
         }
     }
 }
