@@ -57,6 +57,12 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
             setting: "url",
         },
         200..300 => Outcome::Delivered,
+        // Nor did whoever wrote a page read the lines.
+        400 | 422 if said.is_page => Outcome::Held {
+            reason: format!("the server answered {} with a web page: it is no InfluxDB", answer.status),
+            setting: "url",
+        },
+        400 if said.message.starts_with(SPEAKS_TLS) => held("url"),
         307 | 308 if answer.location.is_some() => {
             Outcome::Redirect(answer.location.clone().unwrap_or_default())
         }
@@ -78,6 +84,7 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
         // Nanoseconds are what every InfluxDB takes.
         400 if !permanent && said.message.contains("invalid precision") => held("url"),
         400 if is_about_org(&said.message) => held("org"),
+        400 if !permanent && is_about_name(&said.message) => held("bucket"),
         // 3 Core has room for a few databases, and makes them by itself.
         400..500 if said.message.contains("would exceed limit of") && said.message.contains("database") => {
             held("bucket")
@@ -128,6 +135,14 @@ fn not_found(message: &str) -> &'static str {
 
 fn is_about_bucket(message: &str) -> bool {
     ["database not found", "retention policy not found"].iter().any(|text| message.contains(text))
+}
+
+/// What programs written in Go answer to `http://` where they speak TLS.
+const SPEAKS_TLS: &str = "Client sent an HTTP request to an HTTPS server";
+
+/// The name of a database that 3 Core would not make: no line of it is at fault.
+fn is_about_name(message: &str) -> bool {
+    message.contains("invalid character in database") || message.starts_with("db name ")
 }
 
 /// An overloaded server says nothing of the lines: its cache is full until it has written it down, its disk is slow, or it is
@@ -358,6 +373,22 @@ mod tests {
         );
         assert_eq!(setting(400, r#"{"message":"Please provide either orgID or org"}"#), "org");
         assert_eq!(setting(200, "<!DOCTYPE html><p>Welcome"), "url");
+        // What answers is no InfluxDB, and says nothing of the lines.
+        for status in [400, 422] {
+            assert_eq!(setting(status, "<html>The plain HTTP request was sent to HTTPS port"), "url");
+        }
+        assert_eq!(setting(400, "Client sent an HTTP request to an HTTPS server.\n"), "url");
+        // Names that 3 Core cannot have.
+        for name in [
+            r#"{"error":"invalid character in database name: must be ASCII, containing only letters, numbers, underscores, or hyphens"}"#,
+            "invalid character in database or rp name: must be ASCII, containing only letters, numbers, underscores, or hyphens",
+            "db name did not start with a number or letter",
+            "db name too long: max 64",
+        ] {
+            assert_eq!(setting(400, name), "bucket");
+        }
+        let line = r#"{"message":"unable to parse 'db name cannot be empty': missing fields"}"#;
+        assert!(matches!(check(400, line, &lines), Outcome::Unnamed(_)));
         assert_eq!(setting(405, ""), "url");
         assert_eq!(setting(302, ""), "url");
         assert_eq!(check(204, "", &lines), Outcome::Delivered);

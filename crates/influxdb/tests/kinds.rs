@@ -271,6 +271,10 @@ fn each_fault_is_a_sentence_that_names_the_setting() {
     check(&judged("503 Service Unavailable", "busy"), "write", None, "busy");
     let page = Hostile::new(|_| Some(answer("200 OK", "Content-Type: text/html\r\n", "<!doctype html>")));
     check(&page, "write", Some("url"), "a web page");
+    let tls = Hostile::new(|_| {
+        Some(answer("400 Bad Request", "", "Client sent an HTTP request to an HTTPS server.\n"))
+    });
+    check(&tls, "write", Some("url"), "HTTPS server");
     let mut distinct = sentences.clone();
     distinct.sort();
     distinct.dedup();
