@@ -8,7 +8,7 @@ use crate::http::{Answer, Http, NoAnswer, Request};
 use crate::kind::ServerKind;
 use crate::manage;
 use crate::outcome::{self, Outcome};
-use crate::preflight;
+use crate::preflight::{self, Shown};
 use crate::retry::Backoff;
 use crate::translate::{Translated, translate};
 use graylogic_durable::Batch;
@@ -53,6 +53,10 @@ pub(crate) struct Delivery {
     place: Place,
     /// What the server is, or is taken for until it shows.
     kind: Option<ServerKind>,
+    /// Whether it showed that, or will not show anything.
+    is_sure: bool,
+    /// What it was last, which may be forgotten in `kind`.
+    last_kind: Option<ServerKind>,
     config: Config,
     backoff: Backoff,
     gzip: bool,
@@ -97,6 +101,8 @@ impl Delivery {
             http,
             place: Place { org: config.org().to_owned(), bucket: bucket.to_owned() },
             kind: None,
+            is_sure: false,
+            last_kind: None,
             config: config.clone(),
             backoff: Backoff::new(seed).hurried(config.hurry()),
             bytes_max: usize::MAX,
@@ -175,16 +181,34 @@ impl Delivery {
     }
 
     /// The kind of the server, which is asked when nobody knows. One that does not show it is taken for InfluxDB 2, whose
-    /// way of writing most others read, until it fails.
+    /// way of writing most others read, until it fails; when it may only be in the way of showing it, for what it was
+    /// before, and asked again next time.
     fn recognised(&mut self) -> Result<ServerKind, NoAnswer> {
-        if let Some(kind) = self.kind {
+        // Another lane may have found another server at this address since.
+        if let Some(known) = self.http.recognised() {
+            self.is_sure = true;
+            return Ok(self.learnt(known.kind));
+        }
+        if let Some(kind) = self.kind.filter(|_| self.is_sure) {
             return Ok(kind);
         }
         self.tried = self.http.token();
-        let found = self.http.wait(preflight::recognised(&self.http)).unwrap_or(Err(NoAnswer::Stopped))?;
-        let kind = found.map_or(ServerKind::InfluxDb2, |f| f.kind);
+        let shown = self.http.wait(preflight::shown(&self.http)).unwrap_or(Err(NoAnswer::Stopped))?;
+        self.is_sure = !matches!(shown, Shown::Unknown);
+        Ok(match shown {
+            Shown::Is(found) => self.learnt(found.kind),
+            Shown::Hidden => self.learnt(ServerKind::InfluxDb2),
+            Shown::Unknown => self.learnt(self.last_kind.unwrap_or(ServerKind::InfluxDb2)),
+        })
+    }
+
+    /// The server is of this kind. What was learnt of one of another kind is forgotten.
+    fn learnt(&mut self, kind: ServerKind) -> ServerKind {
+        if self.last_kind.replace(kind).is_some_and(|last| last != kind) {
+            (self.gzip, self.bytes_max, self.location) = (!self.http.is_local(), usize::MAX, None);
+        }
         self.kind = Some(kind);
-        Ok(kind)
+        kind
     }
 
     fn send(&mut self, kind: ServerKind, batch: &Batch, piece: &Piece) -> Result<Answer, NoAnswer> {
@@ -203,17 +227,14 @@ impl Delivery {
     fn after_silence(&mut self, why: NoAnswer, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
         match why {
             NoAnswer::Stopped => Step::Stopped,
-            NoAnswer::Failed(reason) => {
-                // Another server may be at its address next time.
-                self.forget();
-                self.retry(reason, None, piece, events)
-            }
+            NoAnswer::Failed(reason) => self.retry(reason, None, piece, events),
             NoAnswer::Unusable { reason, setting } => self.hold(reason, setting, piece, events),
         }
     }
 
+    /// What was learnt may be of another server than answers at this address next time.
     fn forget(&mut self) {
-        self.kind = None;
+        (self.kind, self.location) = (None, None);
         self.http.set_recognised(None);
     }
 
@@ -309,7 +330,6 @@ impl Delivery {
             self.location = Some(location.to_owned());
             return Step::Again(piece);
         }
-        self.location = None;
         let shown = location.split(['?', '#']).next().unwrap_or_default();
         let reason = format!("the server sends writes on to {shown:?}, where this client does not follow");
         self.hold(reason, "url", piece, events)
@@ -322,8 +342,7 @@ impl Delivery {
         piece: Piece,
         events: &mut dyn FnMut(Event),
     ) -> Step {
-        // What was learnt may have been of another server at this address.
-        self.location = None;
+        self.forget();
         self.troubled = true;
         let after = self.backoff.next(asked);
         events(Event::Retrying { reason, after });

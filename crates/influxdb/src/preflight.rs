@@ -134,24 +134,43 @@ impl fmt::Display for Preflight {
     }
 }
 
+/// What is known of a server once it was asked.
+pub(crate) enum Shown {
+    Is(Recognised),
+    /// It does not say what it is.
+    Hidden,
+    /// Whoever answered says nothing of the server: it is a proxy, busy, or wants another token first.
+    Unknown,
+}
+
 /// What the server is: asked once, until somebody has reason to forget it. `None` when it does not show.
 pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnswer> {
+    Ok(match shown(http).await? {
+        Shown::Is(found) => Some(found),
+        Shown::Hidden | Shown::Unknown => None,
+    })
+}
+
+/// The same, and why it does not show.
+pub(crate) async fn shown(http: &Http) -> Result<Shown, NoAnswer> {
     if let Some(known) = http.recognised() {
-        return Ok(Some(known));
+        return Ok(Shown::Is(known));
     }
-    let found = recognise(&http.fetch(Request::get("ping")).await?);
-    let found = match (http.configured(), found) {
+    let ping = http.fetch(Request::get("ping")).await?;
+    let found = match (http.configured(), recognise(&ping)) {
         (Some(kind), Some(found)) if kind != found.kind => {
             return Err(NoAnswer::Unusable { reason: differs(http, kind, &found), setting: "kind" });
         }
-        (Some(kind), None) => Some(Recognised { kind, version: String::new() }),
-        (_, found) => found,
+        (_, Some(found)) => found,
+        (Some(kind), None) => Recognised { kind, version: String::new() },
+        (None, None) if matches!(ping.status, 401 | 403 | 407 | 408 | 425 | 429 | 500..) => {
+            return Ok(Shown::Unknown);
+        }
+        (None, None) => return Ok(Shown::Hidden),
     };
-    if let Some(found) = &found {
-        tracing::debug!(server = http.base(), %found, "the server was recognised");
-        http.set_recognised(Some(found.clone()));
-    }
-    Ok(found)
+    tracing::debug!(server = http.base(), %found, "the server was recognised");
+    http.set_recognised(Some(found.clone()));
+    Ok(Shown::Is(found))
 }
 
 /// A server of another kind than the configuration says may take readings in a way that spoils them.

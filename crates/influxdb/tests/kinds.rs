@@ -9,8 +9,9 @@ mod hostile;
 use graylogic_influxdb::{
     Client, Config, Health, Level, Point, Preflight, Query, ServerKind, Timestamp, Verdict, WriteErrorKind,
 };
-use hostile::{Hostile, Request, answer, message};
+use hostile::{Do, Hostile, Request, answer, message};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -138,6 +139,83 @@ fn a_server_that_hides_what_it_is_is_taken_for_influxdb_2() {
         client.flush(Level::Delivered, SOON).unwrap();
         client.close(SOON).unwrap();
     }
+}
+
+/// A server that takes every write, however it is written, and keeps where each went; while it is `down`, it answers that.
+fn lenient(down: &'static str) -> (Hostile, Arc<AtomicBool>, Arc<Mutex<Vec<String>>>) {
+    let (is_down, targets): (Arc<AtomicBool>, Arc<Mutex<Vec<String>>>) = Default::default();
+    is_down.store(true, Relaxed);
+    let (asked, seen) = (is_down.clone(), targets.clone());
+    let server = Hostile::judging(move |request| {
+        if asked.load(Relaxed) {
+            return Some((answer(down, "", ""), Vec::new()));
+        }
+        seen.lock().unwrap().push(request.target.clone());
+        None
+    });
+    *server.ping.lock().unwrap() = Some(answer(down, "", ""));
+    (server, is_down, targets)
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    assert!((0..2000).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        done()
+    }));
+}
+
+#[test]
+fn a_server_behind_a_proxy_is_written_to_in_its_own_way_once_it_is_there() {
+    // VictoriaMetrics takes what is written for InfluxDB 2 as well, and spoils it.
+    let (vm, influx) = (way(ServerKind::VictoriaMetrics).0, way(ServerKind::InfluxDb2).0);
+    let show = |server: &Hostile| *server.ping.lock().unwrap() = Some(ping(ServerKind::VictoriaMetrics));
+    let (server, is_down, targets) = lenient("502 Bad Gateway");
+    let client = Client::connect(&config(&server, None)).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    wait_until(|| server.seen.lock().unwrap().requests > 0);
+    show(&server);
+    is_down.store(false, Relaxed);
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!(*targets.lock().unwrap(), [vm]);
+    // Knowing it, a proxy's answer to a ping does not make it another one.
+    *server.ping.lock().unwrap() = Some(answer("429 Too Many Requests", "", ""));
+    server.will([Do::Answer(answer("429 Too Many Requests", "", ""))]);
+    client.write_phm_metric("pump", "hours", 2.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!(*targets.lock().unwrap(), [vm, vm]);
+    client.close(SOON).unwrap();
+
+    // One that takes writes before it shows is asked again.
+    let (server, is_down, targets) = lenient("502 Bad Gateway");
+    is_down.store(false, Relaxed);
+    let client = Client::connect(&config(&server, None)).unwrap();
+    for _ in 0..2 {
+        client.write_phm_metric("pump", "hours", 1.0).unwrap();
+        client.flush(Level::Delivered, SOON).unwrap();
+        show(&server);
+    }
+    assert_eq!(*targets.lock().unwrap(), [influx, vm]);
+    client.close(SOON).unwrap();
+}
+
+#[test]
+fn what_one_bucket_learns_of_the_server_all_know() {
+    let (server, is_down, targets) = lenient("503 no");
+    is_down.store(false, Relaxed);
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::InfluxDb2));
+    let client = Client::connect(&config(&server, None)).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    // Another server is at the address by now, and fails once.
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::VictoriaMetrics));
+    server.will([Do::Answer(answer("503 no", "", ""))]);
+    for client in [client.bucket("other").unwrap(), client.clone()] {
+        client.write_phm_metric("pump", "hours", 2.0).unwrap();
+        client.flush(Level::Delivered, SOON).unwrap();
+    }
+    let vm = way(ServerKind::VictoriaMetrics).0;
+    assert_eq!(targets.lock().unwrap()[1..], [vm.replace("house", "other"), vm.to_owned()]);
+    client.close(SOON).unwrap();
 }
 
 #[test]
