@@ -74,7 +74,7 @@ pub(crate) struct Delivery {
     created: bool,
 }
 
-/// Lines of a batch that go out together, by their places.
+/// Lines of a batch that go out together, by their places in ascending order.
 #[derive(Debug)]
 struct Piece {
     places: Vec<usize>,
@@ -123,6 +123,8 @@ impl Delivery {
     ) -> Result<Delivered, Stopped> {
         let mut delivered = Delivered::default();
         let mut translated: Option<(ServerKind, Option<Translated>)> = None;
+        // Lines that the server of now cannot hold: one that comes in its place may.
+        let mut unheld: Vec<usize> = Vec::new();
         let mut pieces = vec![Piece { places: (0..batch.len()).collect(), faults: 0, since: 0 }];
         while let Some(mut piece) = pieces.pop() {
             if piece.places.is_empty() {
@@ -140,16 +142,14 @@ impl Delivery {
             };
             // Another server may be there since the last piece.
             if translated.as_ref().is_none_or(|t| t.0 != kind) {
-                let words = translate(kind, batch);
-                if let Some(words) = &words {
-                    delivered.refused.extend_from_slice(&words.refused);
-                    delivered.altered.extend_from_slice(&words.altered);
-                }
-                translated = Some((kind, words));
+                translated = Some((kind, translate(kind, batch)));
+                piece.places.append(&mut unheld);
+                piece.places.sort_unstable();
             }
             let words = translated.as_ref().and_then(|t| t.1.as_ref());
             if let Some(words) = words {
-                piece.places.retain(|p| words.refused.binary_search_by_key(p, |r| r.0).is_err());
+                let is_refused = |p: &mut usize| words.refused.binary_search_by_key(p, |r| r.0).is_ok();
+                unheld.extend(piece.places.extract_if(.., is_refused));
             }
             let batch = words.map_or(batch, |w| &w.batch);
             let length: usize = piece.places.iter().map(|&i| batch.line(i).len()).sum();
@@ -160,17 +160,26 @@ impl Delivery {
                 split(piece, &mut pieces);
                 continue;
             }
+            let altered = words.map_or(&[][..], |w| &w.altered);
+            let goes_out = |a: &&(usize, String)| piece.places.binary_search(&a.0).is_ok();
+            let altered: Vec<_> = altered.iter().filter(goes_out).cloned().collect();
             let step = match self.send(kind, batch, &piece) {
                 Ok(answer) => self.after_answer(&answer, batch, piece, length, &mut delivered, events),
                 Err(why) => self.after_silence(why, piece, events),
             };
             match step {
-                Step::Done => {}
+                // What of them was refused is taken out below.
+                Step::Done => delivered.altered.extend(altered),
                 Step::Again(piece) => pieces.push(piece),
                 Step::Later(piece) => pieces.insert(0, piece),
                 Step::Split(piece) => split(piece, &mut pieces),
                 Step::Stopped => return Err(Stopped),
             }
+        }
+        if let Some((_, Some(words))) = translated {
+            unheld.sort_unstable();
+            let left = words.refused.into_iter().filter(|r| unheld.binary_search(&r.0).is_ok());
+            delivered.refused.extend(left);
         }
         for named in [&mut delivered.refused, &mut delivered.altered] {
             named.sort_by_key(|r| r.0);

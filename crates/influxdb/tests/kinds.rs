@@ -219,6 +219,38 @@ fn what_one_bucket_learns_of_the_server_all_know() {
 }
 
 #[test]
+fn what_one_server_cannot_hold_goes_to_the_one_that_comes_in_its_place() {
+    let (server, is_down, targets) = lenient("503 no");
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::VictoriaMetrics));
+    let client =
+        Client::connect(&config(&server, None).with_batches(100, Duration::from_millis(200))).unwrap();
+    let news: Arc<Mutex<Vec<WriteErrorKind>>> = Arc::default();
+    let heard = news.clone();
+    client.set_on_error(move |e| heard.lock().unwrap().push(e.kind));
+    let time = |n: i64| Timestamp::from_nanos(1_700_000_000_000_000_000 + n);
+    client.write_point(&Point::new("m").field("text", "only").timestamp(time(1))).unwrap();
+    client.write_point(&Point::new("m").field("f", 1.5).field("text", "too").timestamp(time(2))).unwrap();
+    client.write_point(&Point::new("m").field("f", 2.5).timestamp(time(3))).unwrap();
+    wait_until(|| server.seen.lock().unwrap().requests > 0);
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::InfluxDb2));
+    is_down.store(false, Relaxed);
+    client.flush(Level::Delivered, SOON).unwrap();
+    let report = client.close(SOON).unwrap();
+    assert_eq!((report.delivered, report.rejected), (3, 0));
+    assert_eq!(*news.lock().unwrap(), [WriteErrorKind::Delayed]);
+    assert!(targets.lock().unwrap().iter().all(|t| t == way(ServerKind::InfluxDb2).0));
+    let stored: std::collections::BTreeSet<String> = server.stored().into_iter().collect();
+    assert_eq!(
+        stored.into_iter().collect::<Vec<_>>(),
+        [
+            "m f=1.5,text=\"too\" 1700000000000000002",
+            "m f=2.5 1700000000000000003",
+            "m text=\"only\" 1700000000000000001",
+        ]
+    );
+}
+
+#[test]
 fn what_waited_for_one_server_is_put_into_the_words_of_another() {
     let spool = tempfile::tempdir().unwrap();
     let first = server(ServerKind::InfluxDb2);
