@@ -431,6 +431,11 @@ impl Http {
         self.configured
     }
 
+    /// How long connecting may take.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.recipe.connect_timeout
+    }
+
     /// What the server was recognised as.
     pub(crate) fn recognised(&self) -> Option<Recognised> {
         lock(&self.recognised).clone()

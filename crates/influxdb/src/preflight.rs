@@ -156,7 +156,23 @@ pub(crate) async fn shown(http: &Http) -> Result<Shown, NoAnswer> {
     if let Some(known) = http.recognised() {
         return Ok(Shown::Is(known));
     }
-    let ping = http.fetch(Request::get("ping")).await?;
+    // Longer than connecting may take, of which the request itself tells.
+    let asked = tokio::time::timeout(2 * http.connect_timeout(), http.fetch(Request::get("ping"))).await;
+    let ping = match (asked, http.configured()) {
+        (Ok(ping), _) => ping?,
+        // Something between keeps pings for itself: somebody said what the server is.
+        (Err(_), Some(kind)) => {
+            let found = Recognised { kind, version: String::new() };
+            http.set_recognised(Some(found.clone()));
+            return Ok(Shown::Is(found));
+        }
+        (Err(_), None) => {
+            let base = http.base();
+            return Err(NoAnswer::Failed(format!(
+                "{base} did not answer GET /ping in time; if it does answer writes, say what it is in influxdb.kind"
+            )));
+        }
+    };
     let found = match (http.configured(), recognise(&ping)) {
         (Some(kind), Some(found)) if kind != found.kind => {
             return Err(NoAnswer::Unusable { reason: differs(http, kind, &found), setting: "kind" });

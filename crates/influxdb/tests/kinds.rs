@@ -251,6 +251,25 @@ fn what_one_server_cannot_hold_goes_to_the_one_that_comes_in_its_place() {
 }
 
 #[test]
+fn a_server_that_is_configured_is_written_to_though_it_hangs_when_it_is_asked_what_it_is() {
+    let server = server(ServerKind::InfluxDb3);
+    // The body never comes.
+    *server.ping.lock().unwrap() = Some("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_owned());
+    let configured = config(&server, None).with_server_kind(Some(ServerKind::InfluxDb3));
+    let client = Client::connect(&configured).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    client.close(SOON).unwrap();
+    // Nobody knows how to write to one that is not: that is said.
+    let client = Client::connect(&config(&server, None)).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    wait_until(|| client.stats().trouble.is_some());
+    let trouble = client.stats().trouble.unwrap();
+    assert!(trouble.contains("GET /ping") && trouble.contains("influxdb.kind"), "{trouble}");
+    client.close(Duration::ZERO).unwrap();
+}
+
+#[test]
 fn what_waited_for_one_server_is_put_into_the_words_of_another() {
     let spool = tempfile::tempdir().unwrap();
     let first = server(ServerKind::InfluxDb2);
