@@ -529,7 +529,8 @@ impl Config {
         if !further.spools_beside {
             return further.config.spool.folder.clone();
         }
-        let mut beside = self.spool.folder.clone()?.into_os_string();
+        // Behind a slash the rest would be a folder within it.
+        let mut beside = self.spool.folder.as_ref()?.components().collect::<PathBuf>().into_os_string();
         beside.push(format!(".{}", further.name));
         Some(beside.into())
     }

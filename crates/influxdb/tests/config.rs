@@ -77,6 +77,22 @@ fn the_kind_of_the_server_is_read() {
 }
 
 #[test]
+fn a_further_target_spools_beside_the_main_one_however_its_folder_is_written() {
+    for (folder, expected) in [
+        ("/var/spool/gl", "/var/spool/gl.copy"),
+        ("/var/spool/gl/", "/var/spool/gl.copy"),
+        ("/var/spool/gl/.", "/var/spool/gl.copy"),
+        ("gl//", "gl.copy"),
+    ] {
+        let yaml = format!(
+            "influxdb:\n  url: http://a:1\n  spool: {folder}\n  targets:\n    copy:\n      url: http://b:1\n"
+        );
+        let config = read(&yaml).unwrap();
+        assert_eq!(config.further_targets()[0].1.spool_folder(), Some(std::path::Path::new(expected)));
+    }
+}
+
+#[test]
 fn mistakes_are_named_with_their_remedy() {
     let cases = [
         (
