@@ -489,8 +489,14 @@ impl Config {
             return Some(why);
         }
         let before = &self.further[..i];
+        let shares = |f: &&Further| share_a_variable(&f.name, &further.name);
         if let Some(same) = before.iter().find(|f| in_variables(&f.name) == in_variables(&further.name)) {
             return Some(format!("has the name of {:?}, but for - and _; give it another", same.name));
+        }
+        if let Some(other) = before.iter().find(shares) {
+            let why =
+                format!("shares a variable of the environment with {:?}; give it another name", other.name);
+            return Some(why);
         }
         if !further.config.further.is_empty() || !further.config.routes.is_empty() {
             return Some(
@@ -1284,6 +1290,17 @@ fn variable_of(target: &str, key: &str) -> String {
 /// The name of a target as a part of the name of a variable.
 fn in_variables(target: &str) -> String {
     target.to_uppercase().replace('-', "_")
+}
+
+/// Whether a key of one target and another key of the other have the same variable: `query_url` of `vm` and `url` of
+/// `vm-query`.
+fn share_a_variable(a: &str, b: &str) -> bool {
+    let (a, b) = (in_variables(a), in_variables(b));
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    let Some(rest) = long.strip_prefix(&short).and_then(|rest| rest.strip_prefix('_')) else { return false };
+    let rest = rest.to_lowercase();
+    let behind = |key: &str| Some(KEYS.contains(&key.strip_prefix(&rest)?.strip_prefix('_')?));
+    KEYS.into_iter().any(|key| behind(key) == Some(true))
 }
 
 fn environment(name: &str) -> Option<String> {
