@@ -1384,12 +1384,12 @@ fn target(url: &str) -> Result<Target, String> {
         };
     }
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let hidden = "has a user name or password in it; put the token into GRAYLOGIC_INFLUXDB_TOKEN instead";
     match rest.map(|r| r.split(['/', '?', '#']).next().unwrap_or_default()) {
+        // Wherever a password is in what is no address, it is not shown.
+        Some("") | None if url.contains('@') => Err(hidden.into()),
         Some("") => Err(format!("is {url:?}, which names no host; write http://HOST:PORT")),
-        Some(authority) if authority.contains('@') => {
-            Err("has a user name or password in it; put the token into GRAYLOGIC_INFLUXDB_TOKEN instead"
-                .into())
-        }
+        Some(authority) if authority.contains('@') => Err(hidden.into()),
         Some(_) => Ok(Target::Remote(url.to_owned())),
         None => Err(format!("is {url:?}; write embedded:FOLDER, http://HOST:PORT or https://HOST:PORT")),
     }
