@@ -2,7 +2,7 @@
 //! tries for ever, splits what is refused as a whole down to the line, and holds while a setting is wrong.
 
 use crate::config::{Config, Secret};
-use crate::dialect::Place;
+use crate::dialect::{Place, has_older_way};
 use crate::error::Error;
 use crate::http::{Answer, Http, NoAnswer, Request};
 use crate::kind::ServerKind;
@@ -57,6 +57,8 @@ pub(crate) struct Delivery {
     is_sure: bool,
     /// What it was last, which may be forgotten in `kind`.
     last_kind: Option<ServerKind>,
+    /// It has no other way than an older kind's.
+    older_way: bool,
     config: Config,
     backoff: Backoff,
     gzip: bool,
@@ -103,6 +105,7 @@ impl Delivery {
             kind: None,
             is_sure: false,
             last_kind: None,
+            older_way: false,
             config: config.clone(),
             backoff: Backoff::new(seed).hurried(config.hurry()),
             bytes_max: usize::MAX,
@@ -214,7 +217,8 @@ impl Delivery {
     /// The server is of this kind. What was learnt of one of another kind is forgotten.
     fn learnt(&mut self, kind: ServerKind) -> ServerKind {
         if self.last_kind.replace(kind).is_some_and(|last| last != kind) {
-            (self.gzip, self.bytes_max, self.location) = (!self.http.is_local(), usize::MAX, None);
+            (self.gzip, self.bytes_max) = (!self.http.is_local(), usize::MAX);
+            (self.location, self.older_way) = (None, false);
         }
         self.kind = Some(kind);
         kind
@@ -228,7 +232,10 @@ impl Delivery {
             piece.places.iter().for_each(|&i| body.extend_from_slice(batch.line(i)));
         }
         self.tried = self.http.token();
-        let mut request = self.place.write(kind, body, self.gzip);
+        let mut request = match self.older_way {
+            true => self.place.write_in_older_way(kind, body, self.gzip),
+            false => self.place.write(kind, body, self.gzip),
+        };
         request.location.clone_from(&self.location);
         self.http.send(request)
     }
@@ -243,7 +250,7 @@ impl Delivery {
 
     /// What was learnt may be of another server than answers at this address next time.
     fn forget(&mut self) {
-        (self.kind, self.location) = (None, None);
+        (self.kind, self.location, self.older_way) = (None, None, false);
         self.http.set_recognised(None);
     }
 
@@ -292,6 +299,10 @@ impl Delivery {
             }
             Outcome::NotGzip => {
                 self.gzip = false;
+                Step::Again(piece)
+            }
+            Outcome::Held { setting: "url", .. } if !self.older_way && has_older_way(self.kind, answer) => {
+                self.older_way = true;
                 Step::Again(piece)
             }
             Outcome::Held { reason, setting } => self.hold(reason, setting, piece, events),

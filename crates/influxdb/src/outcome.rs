@@ -115,10 +115,8 @@ fn not_gzip(gzip: bool, reason: String) -> Outcome {
 /// What nobody answers for at this address, in words that help to find out why.
 fn no_such_place(reason: &str, answer: &Answer) -> String {
     match &answer.version {
-        Some(version) => {
-            format!("{reason}; it is InfluxDB {version}, and api/v2/write is in 1.8 and later only")
-        }
-        None => format!("{reason}; there is no api/v2/write at this address"),
+        Some(version) => format!("{reason}; it is InfluxDB {version}, which takes no writes at this address"),
+        None => format!("{reason}; whoever answers takes no writes at this address"),
     }
 }
 
@@ -369,7 +367,7 @@ mod tests {
         let Outcome::Held { reason, .. } = read(&old, &batch(&lines), &[0], false, 0) else { panic!() };
         assert_eq!(
             reason,
-            "the server answered 404: 404 page not found; it is InfluxDB 1.6.7, and api/v2/write is in 1.8 and later only"
+            "the server answered 404: 404 page not found; it is InfluxDB 1.6.7, which takes no writes at this address"
         );
         assert_eq!(setting(400, r#"{"message":"Please provide either orgID or org"}"#), "org");
         assert_eq!(setting(200, "<!DOCTYPE html><p>Welcome"), "url");

@@ -2,7 +2,7 @@
 //! one sentence that names the setting to change. Nothing is stored by asking.
 
 use crate::config::{Config, Target, as_named};
-use crate::dialect::Place;
+use crate::dialect::{Place, has_older_way};
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, NoAnswer, Request};
 use crate::kind::{Recognised, ServerKind, recognise};
@@ -380,7 +380,12 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     http.set_recognised(found);
     look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
     let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
-    match http.send(Request { timeout: patience, ..place.write(kind, Vec::new(), false) }) {
+    let send = |request: Request| http.send(Request { timeout: patience, ..request });
+    let mut sent = send(place.write(kind, Vec::new(), false));
+    if sent.as_ref().is_ok_and(|answer| has_older_way(Some(kind), answer)) {
+        sent = send(place.write_in_older_way(kind, Vec::new(), false));
+    }
+    match sent {
         Ok(answer) => judge(preflight, &answer, kind, &place, http),
         Err(NoAnswer::Stopped) => preflight.ends("write", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => preflight.ends("write", None, why),

@@ -199,6 +199,29 @@ fn a_server_behind_a_proxy_is_written_to_in_its_own_way_once_it_is_there() {
 }
 
 #[test]
+fn an_influxdb_3_that_has_only_the_older_way_is_written_to_in_that() {
+    // InfluxDB Clustered and Cloud Dedicated have no /api/v3/write_lp.
+    let server = Hostile::judging(|request| {
+        let is_right = request.target == way(ServerKind::InfluxDb2).0
+            && request.token.as_deref() == Some(way(ServerKind::InfluxDb3).1);
+        (!is_right).then(|| (answer("404 Not Found", "", ""), Vec::new()))
+    });
+    *server.ping.lock().unwrap() = Some(answer("200 OK", "X-Influxdb-Build: Clustered\r\n", ""));
+    let preflight = Client::preflight(&config(&server, None)).unwrap();
+    assert_eq!((preflight.fault(), preflight.server_kind()), (None, Some(ServerKind::InfluxDb3)));
+    let client = Client::connect(&config(&server, None)).unwrap();
+    let point = Point::new("m").tag("path", r"C:\x").field("f", 1.5);
+    for n in 0..2 {
+        client.write_point(&point.clone().timestamp(Timestamp::from_nanos(n))).unwrap();
+        client.flush(Level::Delivered, SOON).unwrap();
+    }
+    client.close(SOON).unwrap();
+    assert_eq!(server.stored()[..], [r"m,path=C:\\x f=1.5 0", r"m,path=C:\\x f=1.5 1"], "the words of 3");
+    // It is not asked for the newer way each time.
+    assert!(server.seen.lock().unwrap().requests <= 5);
+}
+
+#[test]
 fn what_one_bucket_learns_of_the_server_all_know() {
     let (server, is_down, targets) = lenient("503 no");
     is_down.store(false, Relaxed);
@@ -396,7 +419,12 @@ fn each_fault_is_a_sentence_that_names_the_setting() {
         Some("bucket"),
         "no bucket \"house\"",
     );
-    check(&judged("404 Not Found", "404 page not found"), "write", Some("url"), "there is no api/v2/write");
+    check(
+        &judged("404 Not Found", "404 page not found"),
+        "write",
+        Some("url"),
+        "takes no writes at this address",
+    );
     check(&judged("503 Service Unavailable", "busy"), "write", None, "busy");
     let page = Hostile::new(|_| Some(answer("200 OK", "Content-Type: text/html\r\n", "<!doctype html>")));
     check(&page, "write", Some("url"), "a web page");
