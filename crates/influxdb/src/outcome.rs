@@ -62,7 +62,7 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
             reason: format!("the server answered {} with a web page: it is no InfluxDB", answer.status),
             setting: "url",
         },
-        400 if said.message.starts_with(SPEAKS_TLS) => held("url"),
+        400 if said.message.starts_with(SPEAKS_TLS) || is_nowhere(&said.message) => held("url"),
         307 | 308 if answer.location.is_some() => {
             Outcome::Redirect(answer.location.clone().unwrap_or_default())
         }
@@ -137,6 +137,14 @@ fn is_about_bucket(message: &str) -> bool {
 
 /// What programs written in Go answer to `http://` where they speak TLS.
 const SPEAKS_TLS: &str = "Client sent an HTTP request to an HTTPS server";
+
+/// What VictoriaMetrics, and what stands before it, answers where it takes nothing; behind whom it answers.
+fn is_nowhere(message: &str) -> bool {
+    let last = message.rsplit("; ").next().unwrap_or(message);
+    ["unsupported path requested: ", "cannot parse path ", "missing route for "]
+        .iter()
+        .any(|text| last.starts_with(text))
+}
 
 /// The name of a database that 3 Core would not make: no line of it is at fault.
 fn is_about_name(message: &str) -> bool {
@@ -376,6 +384,14 @@ mod tests {
             assert_eq!(setting(status, "<html>The plain HTTP request was sent to HTTPS port"), "url");
         }
         assert_eq!(setting(400, "Client sent an HTTP request to an HTTPS server.\n"), "url");
+        // VictoriaMetrics says with 400 that nothing is there, and what stands before it that it leads nowhere.
+        for text in [
+            "remoteAddr: \"127.0.0.1:1\"; requestURI: /x/api/v2/write; unsupported path requested: \"/x/api/v2/write\"",
+            "remoteAddr: \"127.0.0.1:1\"; cannot parse path \"/insert/0\": cannot find {authToken}",
+            "missing route for \"http://vm/api/v2/write\"",
+        ] {
+            assert_eq!(setting(400, text), "url", "{text}");
+        }
         // Names that 3 Core cannot have.
         for name in [
             r#"{"error":"invalid character in database name: must be ASCII, containing only letters, numbers, underscores, or hyphens"}"#,
