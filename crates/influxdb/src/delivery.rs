@@ -5,7 +5,7 @@ use crate::config::{Config, Secret};
 use crate::dialect::{Place, has_older_way};
 use crate::error::Error;
 use crate::http::{Answer, Http, NoAnswer, Request};
-use crate::kind::ServerKind;
+use crate::kind::{Recognised, ServerKind, speaks_against};
 use crate::manage;
 use crate::outcome::{self, Outcome};
 use crate::preflight::{self, Shown};
@@ -167,7 +167,13 @@ impl Delivery {
             let goes_out = |a: &&(usize, String)| piece.places.binary_search(&a.0).is_ok();
             let altered: Vec<_> = altered.iter().filter(goes_out).cloned().collect();
             let step = match self.send(kind, batch, &piece) {
-                Ok(answer) => self.after_answer(&answer, batch, piece, length, &mut delivered, events),
+                Ok(answer) => {
+                    let step = self.after_answer(&answer, batch, piece, length, &mut delivered, events);
+                    if let Some(found) = speaks_against(kind, &answer) {
+                        self.is_another(found);
+                    }
+                    step
+                }
                 Err(why) => self.after_silence(why, piece, events),
             };
             match step {
@@ -252,6 +258,15 @@ impl Delivery {
     fn forget(&mut self) {
         (self.kind, self.location, self.older_way) = (None, None, false);
         self.http.set_recognised(None);
+    }
+
+    /// The server is of another kind than it was taken for. When the configuration says what it is, it is asked again, and the
+    /// lane held if that is true.
+    fn is_another(&mut self, found: Recognised) {
+        self.forget();
+        if self.http.configured().is_none() {
+            self.http.set_recognised(Some(found));
+        }
     }
 
     fn after_answer(

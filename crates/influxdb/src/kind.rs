@@ -105,6 +105,21 @@ pub(crate) fn recognise(ping: &Answer) -> Option<Recognised> {
     Some(Recognised { kind, version })
 }
 
+/// Another kind than a server was taken for, when its answer to a write says so. VictoriaMetrics calls itself InfluxDB 1.8
+/// there as well, and a proxy may leave out what else it says.
+pub(crate) fn speaks_against(kind: ServerKind, write: &Answer) -> Option<Recognised> {
+    let version = write.version.as_deref().unwrap_or_default().trim().trim_start_matches('v');
+    let (found, version) = match version.split_once('.').map(|(major, _)| major) {
+        _ if write.is_victoria_metrics => (ServerKind::VictoriaMetrics, ""),
+        Some("1") if kind == ServerKind::VictoriaMetrics => return None,
+        Some("1") => (ServerKind::InfluxDb1, version),
+        Some("2") => (ServerKind::InfluxDb2, version),
+        Some("3") => (ServerKind::InfluxDb3, version),
+        _ => return None,
+    };
+    (found != kind).then(|| Recognised { kind: found, version: version.to_owned() })
+}
+
 /// What the path of an address says: the inserting part of a VictoriaMetrics cluster answers no ping.
 pub(crate) fn recognise_path(path: &str) -> Option<ServerKind> {
     let mut parts = path.split('/').filter(|p| !p.is_empty());

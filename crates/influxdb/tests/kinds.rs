@@ -222,6 +222,39 @@ fn an_influxdb_3_that_has_only_the_older_way_is_written_to_in_that() {
 }
 
 #[test]
+fn an_answer_to_a_write_shows_that_another_server_is_there() {
+    use ServerKind::{InfluxDb1, InfluxDb2, InfluxDb3, VictoriaMetrics};
+    let check = |ping: String, headers: &'static str, first: ServerKind, then: ServerKind| {
+        let targets: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = targets.clone();
+        let server = Hostile::judging(move |request| {
+            seen.lock().unwrap().push(request.target.clone());
+            Some((answer("204 No Content", headers, ""), request.lines.clone()))
+        });
+        *server.ping.lock().unwrap() = Some(ping);
+        let client = Client::connect(&config(&server, None)).unwrap();
+        for _ in 0..3 {
+            client.write_phm_metric("pump", "hours", 1.0).unwrap();
+            client.flush(Level::Delivered, SOON).unwrap();
+        }
+        assert_eq!(*targets.lock().unwrap(), [first, then, then].map(|kind| way(kind).0), "{headers}");
+        client.close(SOON).unwrap();
+    };
+    let vm = "X-Influxdb-Version: 1.8.0\r\nX-Server-Hostname: vm\r\n";
+    // A proxy keeps pings for itself.
+    check(answer("404 Not Found", "", ""), vm, InfluxDb2, VictoriaMetrics);
+    // The server was another one until now.
+    check(ping(InfluxDb2), vm, InfluxDb2, VictoriaMetrics);
+    check(ping(InfluxDb1), "X-Influxdb-Version: v2.8.0\r\n", InfluxDb1, InfluxDb2);
+    check(ping(VictoriaMetrics), "X-Influxdb-Version: v2.8.0\r\n", VictoriaMetrics, InfluxDb2);
+    // Nothing that speaks against it.
+    check(ping(VictoriaMetrics), vm, VictoriaMetrics, VictoriaMetrics);
+    check(ping(VictoriaMetrics), "X-Influxdb-Version: 1.8.0\r\n", VictoriaMetrics, VictoriaMetrics);
+    check(ping(InfluxDb3), "", InfluxDb3, InfluxDb3);
+    check(ping(InfluxDb2), "X-Influxdb-Version: dev\r\n", InfluxDb2, InfluxDb2);
+}
+
+#[test]
 fn what_one_bucket_learns_of_the_server_all_know() {
     let (server, is_down, targets) = lenient("503 no");
     is_down.store(false, Relaxed);
