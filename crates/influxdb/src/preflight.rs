@@ -20,7 +20,8 @@ use std::time::Duration;
 /// Clocks that differ by more make readings fall into the wrong hour, and out of what a bucket keeps.
 const SKEW_SECONDS_MAX: i64 = 60;
 
-/// Each of the two questions is given up after this time: connecting strictly fails within ten seconds.
+/// Each question is given up after this time. Of a server that hangs there are two: connecting strictly fails within ten
+/// seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was found out about the targets of a configuration, the main one first, in the order each was asked. Shown, it is
@@ -384,6 +385,13 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     let mut sent = send(place.write(kind, Vec::new(), false));
     if sent.as_ref().is_ok_and(|answer| has_older_way(Some(kind), answer)) {
         sent = send(place.write_in_older_way(kind, Vec::new(), false));
+    }
+    // Followed once, as lines are.
+    let moved = sent.as_ref().ok().filter(|answer| matches!(answer.status, 307 | 308));
+    if let Some(location) =
+        moved.and_then(|answer| answer.location.clone()).filter(|to| http.is_same_server(to))
+    {
+        sent = send(Request { location: Some(location), ..place.write(kind, Vec::new(), false) });
     }
     match sent {
         Ok(answer) => judge(preflight, &answer, kind, &place, http),

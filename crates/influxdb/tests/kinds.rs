@@ -255,6 +255,25 @@ fn an_answer_to_a_write_shows_that_another_server_is_there() {
 }
 
 #[test]
+fn a_server_that_sends_writes_on_to_itself_is_well() {
+    let server = Hostile::judging(|request| {
+        let moved = "Location: /moved/write?of=house\r\n";
+        (request.target != "/moved/write?of=house")
+            .then(|| (answer("308 Permanent Redirect", moved, ""), Vec::new()))
+    });
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::InfluxDb2));
+    let config = config(&server, None).with_connect_strict(true);
+    let preflight = Client::preflight(&config).unwrap();
+    assert_eq!(preflight.fault(), None, "{preflight}");
+    let client = Client::connect(&config).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    client.health_check(SOON).unwrap();
+    client.close(SOON).unwrap();
+    assert_eq!(server.stored().len(), 1);
+}
+
+#[test]
 fn what_one_bucket_learns_of_the_server_all_know() {
     let (server, is_down, targets) = lenient("503 no");
     is_down.store(false, Relaxed);
