@@ -250,6 +250,7 @@ fn an_answer_to_a_write_shows_that_another_server_is_there() {
     // Nothing that speaks against it.
     check(ping(VictoriaMetrics), vm, VictoriaMetrics, VictoriaMetrics);
     check(ping(VictoriaMetrics), "X-Influxdb-Version: 1.8.0\r\n", VictoriaMetrics, VictoriaMetrics);
+    check(answer("404 Not Found", "", ""), "X-Influxdb-Version: 1.0\r\n", InfluxDb2, InfluxDb2);
     check(ping(InfluxDb3), "", InfluxDb3, InfluxDb3);
     check(ping(InfluxDb2), "X-Influxdb-Version: dev\r\n", InfluxDb2, InfluxDb2);
 }
