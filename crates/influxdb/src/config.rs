@@ -489,8 +489,14 @@ impl Config {
             return Some(why);
         }
         let before = &self.further[..i];
+        let shares = |f: &&Further| share_a_variable(&f.name, &further.name);
         if let Some(same) = before.iter().find(|f| in_variables(&f.name) == in_variables(&further.name)) {
             return Some(format!("has the name of {:?}, but for - and _; give it another", same.name));
+        }
+        if let Some(other) = before.iter().find(shares) {
+            let why =
+                format!("shares a variable of the environment with {:?}; give it another name", other.name);
+            return Some(why);
         }
         if !further.config.further.is_empty() || !further.config.routes.is_empty() {
             return Some(
@@ -529,7 +535,8 @@ impl Config {
         if !further.spools_beside {
             return further.config.spool.folder.clone();
         }
-        let mut beside = self.spool.folder.clone()?.into_os_string();
+        // Behind a slash the rest would be a folder within it.
+        let mut beside = self.spool.folder.as_ref()?.components().collect::<PathBuf>().into_os_string();
         beside.push(format!(".{}", further.name));
         Some(beside.into())
     }
@@ -1285,6 +1292,17 @@ fn in_variables(target: &str) -> String {
     target.to_uppercase().replace('-', "_")
 }
 
+/// Whether a key of one target and another key of the other have the same variable: `query_url` of `vm` and `url` of
+/// `vm-query`.
+fn share_a_variable(a: &str, b: &str) -> bool {
+    let (a, b) = (in_variables(a), in_variables(b));
+    let (short, long) = if a.len() < b.len() { (a, b) } else { (b, a) };
+    let Some(rest) = long.strip_prefix(&short).and_then(|rest| rest.strip_prefix('_')) else { return false };
+    let rest = rest.to_lowercase();
+    let behind = |key: &str| Some(KEYS.contains(&key.strip_prefix(&rest)?.strip_prefix('_')?));
+    KEYS.into_iter().any(|key| behind(key) == Some(true))
+}
+
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -1366,12 +1384,12 @@ fn target(url: &str) -> Result<Target, String> {
         };
     }
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let hidden = "has a user name or password in it; put the token into GRAYLOGIC_INFLUXDB_TOKEN instead";
     match rest.map(|r| r.split(['/', '?', '#']).next().unwrap_or_default()) {
+        // Wherever a password is in what is no address, it is not shown.
+        Some("") | None if url.contains('@') => Err(hidden.into()),
         Some("") => Err(format!("is {url:?}, which names no host; write http://HOST:PORT")),
-        Some(authority) if authority.contains('@') => {
-            Err("has a user name or password in it; put the token into GRAYLOGIC_INFLUXDB_TOKEN instead"
-                .into())
-        }
+        Some(authority) if authority.contains('@') => Err(hidden.into()),
         Some(_) => Ok(Target::Remote(url.to_owned())),
         None => Err(format!("is {url:?}; write embedded:FOLDER, http://HOST:PORT or https://HOST:PORT")),
     }

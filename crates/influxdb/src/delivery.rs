@@ -2,13 +2,13 @@
 //! tries for ever, splits what is refused as a whole down to the line, and holds while a setting is wrong.
 
 use crate::config::{Config, Secret};
-use crate::dialect::Place;
+use crate::dialect::{Place, has_older_way};
 use crate::error::Error;
 use crate::http::{Answer, Http, NoAnswer, Request};
-use crate::kind::ServerKind;
+use crate::kind::{Recognised, ServerKind, speaks_against};
 use crate::manage;
 use crate::outcome::{self, Outcome};
-use crate::preflight;
+use crate::preflight::{self, Shown};
 use crate::retry::Backoff;
 use crate::translate::{Translated, translate};
 use graylogic_durable::Batch;
@@ -53,6 +53,12 @@ pub(crate) struct Delivery {
     place: Place,
     /// What the server is, or is taken for until it shows.
     kind: Option<ServerKind>,
+    /// Whether it showed that, or will not show anything.
+    is_sure: bool,
+    /// What it was last, which may be forgotten in `kind`.
+    last_kind: Option<ServerKind>,
+    /// It has no other way than an older kind's.
+    older_way: bool,
     config: Config,
     backoff: Backoff,
     gzip: bool,
@@ -70,7 +76,7 @@ pub(crate) struct Delivery {
     created: bool,
 }
 
-/// Lines of a batch that go out together, by their places.
+/// Lines of a batch that go out together, by their places in ascending order.
 #[derive(Debug)]
 struct Piece {
     places: Vec<usize>,
@@ -97,6 +103,9 @@ impl Delivery {
             http,
             place: Place { org: config.org().to_owned(), bucket: bucket.to_owned() },
             kind: None,
+            is_sure: false,
+            last_kind: None,
+            older_way: false,
             config: config.clone(),
             backoff: Backoff::new(seed).hurried(config.hurry()),
             bytes_max: usize::MAX,
@@ -117,6 +126,8 @@ impl Delivery {
     ) -> Result<Delivered, Stopped> {
         let mut delivered = Delivered::default();
         let mut translated: Option<(ServerKind, Option<Translated>)> = None;
+        // Lines that the server of now cannot hold: one that comes in its place may.
+        let mut unheld: Vec<usize> = Vec::new();
         let mut pieces = vec![Piece { places: (0..batch.len()).collect(), faults: 0, since: 0 }];
         while let Some(mut piece) = pieces.pop() {
             if piece.places.is_empty() {
@@ -134,16 +145,14 @@ impl Delivery {
             };
             // Another server may be there since the last piece.
             if translated.as_ref().is_none_or(|t| t.0 != kind) {
-                let words = translate(kind, batch);
-                if let Some(words) = &words {
-                    delivered.refused.extend_from_slice(&words.refused);
-                    delivered.altered.extend_from_slice(&words.altered);
-                }
-                translated = Some((kind, words));
+                translated = Some((kind, translate(kind, batch)));
+                piece.places.append(&mut unheld);
+                piece.places.sort_unstable();
             }
             let words = translated.as_ref().and_then(|t| t.1.as_ref());
             if let Some(words) = words {
-                piece.places.retain(|p| words.refused.binary_search_by_key(p, |r| r.0).is_err());
+                let is_refused = |p: &mut usize| words.refused.binary_search_by_key(p, |r| r.0).is_ok();
+                unheld.extend(piece.places.extract_if(.., is_refused));
             }
             let batch = words.map_or(batch, |w| &w.batch);
             let length: usize = piece.places.iter().map(|&i| batch.line(i).len()).sum();
@@ -154,17 +163,32 @@ impl Delivery {
                 split(piece, &mut pieces);
                 continue;
             }
+            let altered = words.map_or(&[][..], |w| &w.altered);
+            let goes_out = |a: &&(usize, String)| piece.places.binary_search(&a.0).is_ok();
+            let altered: Vec<_> = altered.iter().filter(goes_out).cloned().collect();
             let step = match self.send(kind, batch, &piece) {
-                Ok(answer) => self.after_answer(&answer, batch, piece, length, &mut delivered, events),
+                Ok(answer) => {
+                    let step = self.after_answer(&answer, batch, piece, length, &mut delivered, events);
+                    if let Some(found) = speaks_against(kind, &answer) {
+                        self.is_another(found);
+                    }
+                    step
+                }
                 Err(why) => self.after_silence(why, piece, events),
             };
             match step {
-                Step::Done => {}
+                // What of them was refused is taken out below.
+                Step::Done => delivered.altered.extend(altered),
                 Step::Again(piece) => pieces.push(piece),
                 Step::Later(piece) => pieces.insert(0, piece),
                 Step::Split(piece) => split(piece, &mut pieces),
                 Step::Stopped => return Err(Stopped),
             }
+        }
+        if let Some((_, Some(words))) = translated {
+            unheld.sort_unstable();
+            let left = words.refused.into_iter().filter(|r| unheld.binary_search(&r.0).is_ok());
+            delivered.refused.extend(left);
         }
         for named in [&mut delivered.refused, &mut delivered.altered] {
             named.sort_by_key(|r| r.0);
@@ -175,16 +199,35 @@ impl Delivery {
     }
 
     /// The kind of the server, which is asked when nobody knows. One that does not show it is taken for InfluxDB 2, whose
-    /// way of writing most others read, until it fails.
+    /// way of writing most others read, until it fails; when it may only be in the way of showing it, for what it was
+    /// before, and asked again next time.
     fn recognised(&mut self) -> Result<ServerKind, NoAnswer> {
-        if let Some(kind) = self.kind {
+        // Another lane may have found another server at this address since.
+        if let Some(known) = self.http.recognised() {
+            self.is_sure = true;
+            return Ok(self.learnt(known.kind));
+        }
+        if let Some(kind) = self.kind.filter(|_| self.is_sure) {
             return Ok(kind);
         }
         self.tried = self.http.token();
-        let found = self.http.wait(preflight::recognised(&self.http)).unwrap_or(Err(NoAnswer::Stopped))?;
-        let kind = found.map_or(ServerKind::InfluxDb2, |f| f.kind);
+        let shown = self.http.wait(preflight::shown(&self.http)).unwrap_or(Err(NoAnswer::Stopped))?;
+        self.is_sure = !matches!(shown, Shown::Unknown);
+        Ok(match shown {
+            Shown::Is(found) => self.learnt(found.kind),
+            Shown::Hidden => self.learnt(ServerKind::InfluxDb2),
+            Shown::Unknown => self.learnt(self.last_kind.unwrap_or(ServerKind::InfluxDb2)),
+        })
+    }
+
+    /// The server is of this kind. What was learnt of one of another kind is forgotten.
+    fn learnt(&mut self, kind: ServerKind) -> ServerKind {
+        if self.last_kind.replace(kind).is_some_and(|last| last != kind) {
+            (self.gzip, self.bytes_max) = (!self.http.is_local(), usize::MAX);
+            (self.location, self.older_way) = (None, false);
+        }
         self.kind = Some(kind);
-        Ok(kind)
+        kind
     }
 
     fn send(&mut self, kind: ServerKind, batch: &Batch, piece: &Piece) -> Result<Answer, NoAnswer> {
@@ -195,7 +238,10 @@ impl Delivery {
             piece.places.iter().for_each(|&i| body.extend_from_slice(batch.line(i)));
         }
         self.tried = self.http.token();
-        let mut request = self.place.write(kind, body, self.gzip);
+        let mut request = match self.older_way {
+            true => self.place.write_in_older_way(kind, body, self.gzip),
+            false => self.place.write(kind, body, self.gzip),
+        };
         request.location.clone_from(&self.location);
         self.http.send(request)
     }
@@ -203,18 +249,24 @@ impl Delivery {
     fn after_silence(&mut self, why: NoAnswer, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
         match why {
             NoAnswer::Stopped => Step::Stopped,
-            NoAnswer::Failed(reason) => {
-                // Another server may be at its address next time.
-                self.forget();
-                self.retry(reason, None, piece, events)
-            }
+            NoAnswer::Failed(reason) => self.retry(reason, None, piece, events),
             NoAnswer::Unusable { reason, setting } => self.hold(reason, setting, piece, events),
         }
     }
 
+    /// What was learnt may be of another server than answers at this address next time.
     fn forget(&mut self) {
-        self.kind = None;
+        (self.kind, self.location, self.older_way) = (None, None, false);
         self.http.set_recognised(None);
+    }
+
+    /// The server is of another kind than it was taken for. When the configuration says what it is, it is asked again, and the
+    /// lane held if that is true.
+    fn is_another(&mut self, found: Recognised) {
+        self.forget();
+        if self.http.configured().is_none() {
+            self.http.set_recognised(Some(found));
+        }
     }
 
     fn after_answer(
@@ -240,7 +292,13 @@ impl Delivery {
             }
         }
         match outcome {
-            Outcome::Delivered => Step::Done,
+            Outcome::Delivered => {
+                // A limit may be gone again: it is tried now and then, one time in forty or so.
+                if length > self.bytes_max / 2 {
+                    self.bytes_max = self.bytes_max.saturating_add(self.bytes_max / 64 + 1);
+                }
+                Step::Done
+            }
             Outcome::Refused(named) => {
                 piece.places.retain(|p| named.binary_search_by_key(p, |n| n.0).is_err());
                 delivered.refused.extend(named);
@@ -262,6 +320,10 @@ impl Delivery {
             }
             Outcome::NotGzip => {
                 self.gzip = false;
+                Step::Again(piece)
+            }
+            Outcome::Held { setting: "url", .. } if !self.older_way && has_older_way(self.kind, answer) => {
+                self.older_way = true;
                 Step::Again(piece)
             }
             Outcome::Held { reason, setting } => self.hold(reason, setting, piece, events),
@@ -309,7 +371,6 @@ impl Delivery {
             self.location = Some(location.to_owned());
             return Step::Again(piece);
         }
-        self.location = None;
         let shown = location.split(['?', '#']).next().unwrap_or_default();
         let reason = format!("the server sends writes on to {shown:?}, where this client does not follow");
         self.hold(reason, "url", piece, events)
@@ -322,8 +383,7 @@ impl Delivery {
         piece: Piece,
         events: &mut dyn FnMut(Event),
     ) -> Step {
-        // What was learnt may have been of another server at this address.
-        self.location = None;
+        self.forget();
         self.troubled = true;
         let after = self.backoff.next(asked);
         events(Event::Retrying { reason, after });

@@ -3,7 +3,7 @@
 //!
 //! Sources: InfluxDB 2.8's and 3.8's handlers, the programs VictoriaMetrics 1.79 and InfluxDB 1.6.
 
-use crate::http::{Method, Request};
+use crate::http::{Answer, Method, Request};
 use crate::kind::ServerKind;
 
 /// Where lines go on a server.
@@ -44,6 +44,17 @@ impl Place {
         };
         request.with("precision", unit)
     }
+
+    /// The same in the way of InfluxDB 2, for servers of a newer kind that have only that.
+    pub(crate) fn write_in_older_way(&self, kind: ServerKind, lines: Vec<u8>, gzip: bool) -> Request {
+        self.write(ServerKind::InfluxDb2, lines, gzip).scheme(kind.scheme())
+    }
+}
+
+/// Whether a server that answers a write so may take it in the way of an older kind: InfluxDB Clustered and Cloud Dedicated
+/// are an InfluxDB 3 without its own endpoint.
+pub(crate) fn has_older_way(kind: Option<ServerKind>, answer: &Answer) -> bool {
+    kind == Some(ServerKind::InfluxDb3) && matches!(answer.status, 404 | 405)
 }
 
 /// The database and the retention policy that a bucket is in InfluxDB 1: `db` or `db/rp`.

@@ -431,6 +431,11 @@ impl Http {
         self.configured
     }
 
+    /// How long connecting may take.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        self.recipe.connect_timeout
+    }
+
     /// What the server was recognised as.
     pub(crate) fn recognised(&self) -> Option<Recognised> {
         lock(&self.recognised).clone()
@@ -777,8 +782,14 @@ async fn body(mut response: reqwest::Response, answer: &mut Answer) -> Result<()
 
 /// An address that paths are put behind.
 fn address(key: &str, url: &str) -> Result<Url, Error> {
-    let bad = |why: String| Error::new(Kind::InvalidConfig, format!("influxdb.{key} {url:?}: {why}"));
-    let mut base = Url::parse(url).map_err(|e| bad(e.to_string()))?;
+    // What follows the path may be a token.
+    let shown = url.split(['?', '#']).next().unwrap_or_default();
+    let bad =
+        |shown: &str, why: &str| Error::new(Kind::InvalidConfig, format!("influxdb.{key} {shown}{why}"));
+    let mut base = Url::parse(url).map_err(|e| bad(&format!("{shown:?}: "), &e.to_string()))?;
+    if !base.username().is_empty() || base.password().is_some() {
+        return Err(bad("", "has a user name or password in it; take them out, and give influxdb.token"));
+    }
     base.set_query(None);
     base.set_fragment(None);
     if !base.path().ends_with('/') {

@@ -93,6 +93,8 @@ pub(crate) fn recognise(ping: &Answer) -> Option<Recognised> {
     let edition = ["core", "enterprise", "cloud dedicated", "clustered"];
     let build = ping.build.as_deref().unwrap_or_default().to_lowercase();
     let kind = match version.split_once('.').map(|(major, _)| major) {
+        // Telegraf listens in the way of any of them, and names its own version.
+        _ if build == "telegraf" => return None,
         Some("1") => ServerKind::InfluxDb1,
         Some("2") => ServerKind::InfluxDb2,
         Some("3") => ServerKind::InfluxDb3,
@@ -103,6 +105,19 @@ pub(crate) fn recognise(ping: &Answer) -> Option<Recognised> {
         _ => return None,
     };
     Some(Recognised { kind, version })
+}
+
+/// Another kind than a server was taken for, when its answer to a write says so. InfluxDB 1 is what others call themselves
+/// there as well, VictoriaMetrics and Telegraf among them; itself it takes what is written for InfluxDB 2, or answers 404.
+pub(crate) fn speaks_against(kind: ServerKind, write: &Answer) -> Option<Recognised> {
+    let version = write.version.as_deref().unwrap_or_default().trim().trim_start_matches('v');
+    let (found, version) = match version.split_once('.').map(|(major, _)| major) {
+        _ if write.is_victoria_metrics => (ServerKind::VictoriaMetrics, ""),
+        Some("2") => (ServerKind::InfluxDb2, version),
+        Some("3") => (ServerKind::InfluxDb3, version),
+        _ => return None,
+    };
+    (found != kind).then(|| Recognised { kind: found, version: version.to_owned() })
 }
 
 /// What the path of an address says: the inserting part of a VictoriaMetrics cluster answers no ping.
@@ -147,6 +162,8 @@ mod tests {
             (ping(None, None, core, false), Some((ServerKind::InfluxDb3, "3.8.0"))),
             (ping(Some("nightly"), None, "", false), Some((ServerKind::InfluxDb2, "nightly"))),
             (ping(None, Some("cloud2"), "", false), Some((ServerKind::InfluxDb2, ""))),
+            // The version is its own.
+            (ping(Some("1.36.0"), Some("telegraf"), "", false), None),
             (ping(None, None, "", true), Some((ServerKind::VictoriaMetrics, ""))),
             (ping(None, None, "", false), None),
             (ping(None, None, "<html>", false), None),

@@ -57,6 +57,12 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
             setting: "url",
         },
         200..300 => Outcome::Delivered,
+        // Nor did whoever wrote a page read the lines.
+        400 | 422 if said.is_page => Outcome::Held {
+            reason: format!("the server answered {} with a web page: it is no InfluxDB", answer.status),
+            setting: "url",
+        },
+        400 if said.message.starts_with(SPEAKS_TLS) || is_nowhere(&said.message) => held("url"),
         307 | 308 if answer.location.is_some() => {
             Outcome::Redirect(answer.location.clone().unwrap_or_default())
         }
@@ -78,6 +84,7 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
         // Nanoseconds are what every InfluxDB takes.
         400 if !permanent && said.message.contains("invalid precision") => held("url"),
         400 if is_about_org(&said.message) => held("org"),
+        400 if !permanent && is_about_name(&said.message) => held("bucket"),
         // 3 Core has room for a few databases, and makes them by itself.
         400..500 if said.message.contains("would exceed limit of") && said.message.contains("database") => {
             held("bucket")
@@ -108,10 +115,8 @@ fn not_gzip(gzip: bool, reason: String) -> Outcome {
 /// What nobody answers for at this address, in words that help to find out why.
 fn no_such_place(reason: &str, answer: &Answer) -> String {
     match &answer.version {
-        Some(version) => {
-            format!("{reason}; it is InfluxDB {version}, and api/v2/write is in 1.8 and later only")
-        }
-        None => format!("{reason}; there is no api/v2/write at this address"),
+        Some(version) => format!("{reason}; it is InfluxDB {version}, which takes no writes at this address"),
+        None => format!("{reason}; whoever answers takes no writes at this address"),
     }
 }
 
@@ -128,6 +133,22 @@ fn not_found(message: &str) -> &'static str {
 
 fn is_about_bucket(message: &str) -> bool {
     ["database not found", "retention policy not found"].iter().any(|text| message.contains(text))
+}
+
+/// What programs written in Go answer to `http://` where they speak TLS.
+const SPEAKS_TLS: &str = "Client sent an HTTP request to an HTTPS server";
+
+/// What VictoriaMetrics, and what stands before it, answers where it takes nothing; behind whom it answers.
+fn is_nowhere(message: &str) -> bool {
+    let last = message.rsplit("; ").next().unwrap_or(message);
+    ["unsupported path requested: ", "cannot parse path ", "missing route for "]
+        .iter()
+        .any(|text| last.starts_with(text))
+}
+
+/// The name of a database that 3 Core would not make: no line of it is at fault.
+fn is_about_name(message: &str) -> bool {
+    message.contains("invalid character in database") || message.starts_with("db name ")
 }
 
 /// An overloaded server says nothing of the lines: its cache is full until it has written it down, its disk is slow, or it is
@@ -354,10 +375,34 @@ mod tests {
         let Outcome::Held { reason, .. } = read(&old, &batch(&lines), &[0], false, 0) else { panic!() };
         assert_eq!(
             reason,
-            "the server answered 404: 404 page not found; it is InfluxDB 1.6.7, and api/v2/write is in 1.8 and later only"
+            "the server answered 404: 404 page not found; it is InfluxDB 1.6.7, which takes no writes at this address"
         );
         assert_eq!(setting(400, r#"{"message":"Please provide either orgID or org"}"#), "org");
         assert_eq!(setting(200, "<!DOCTYPE html><p>Welcome"), "url");
+        // What answers is no InfluxDB, and says nothing of the lines.
+        for status in [400, 422] {
+            assert_eq!(setting(status, "<html>The plain HTTP request was sent to HTTPS port"), "url");
+        }
+        assert_eq!(setting(400, "Client sent an HTTP request to an HTTPS server.\n"), "url");
+        // VictoriaMetrics says with 400 that nothing is there, and what stands before it that it leads nowhere.
+        for text in [
+            "remoteAddr: \"127.0.0.1:1\"; requestURI: /x/api/v2/write; unsupported path requested: \"/x/api/v2/write\"",
+            "remoteAddr: \"127.0.0.1:1\"; cannot parse path \"/insert/0\": cannot find {authToken}",
+            "missing route for \"http://vm/api/v2/write\"",
+        ] {
+            assert_eq!(setting(400, text), "url", "{text}");
+        }
+        // Names that 3 Core cannot have.
+        for name in [
+            r#"{"error":"invalid character in database name: must be ASCII, containing only letters, numbers, underscores, or hyphens"}"#,
+            "invalid character in database or rp name: must be ASCII, containing only letters, numbers, underscores, or hyphens",
+            "db name did not start with a number or letter",
+            "db name too long: max 64",
+        ] {
+            assert_eq!(setting(400, name), "bucket");
+        }
+        let line = r#"{"message":"unable to parse 'db name cannot be empty': missing fields"}"#;
+        assert!(matches!(check(400, line, &lines), Outcome::Unnamed(_)));
         assert_eq!(setting(405, ""), "url");
         assert_eq!(setting(302, ""), "url");
         assert_eq!(check(204, "", &lines), Outcome::Delivered);

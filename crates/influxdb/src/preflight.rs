@@ -2,7 +2,7 @@
 //! one sentence that names the setting to change. Nothing is stored by asking.
 
 use crate::config::{Config, Target, as_named};
-use crate::dialect::Place;
+use crate::dialect::{Place, has_older_way};
 use crate::error::{Error, Kind};
 use crate::http::{Answer, Http, NoAnswer, Request};
 use crate::kind::{Recognised, ServerKind, recognise};
@@ -20,7 +20,8 @@ use std::time::Duration;
 /// Clocks that differ by more make readings fall into the wrong hour, and out of what a bucket keeps.
 const SKEW_SECONDS_MAX: i64 = 60;
 
-/// Each of the two questions is given up after this time: connecting strictly fails within ten seconds.
+/// Each question is given up after this time. Of a server that hangs there are two: connecting strictly fails within ten
+/// seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What was found out about the targets of a configuration, the main one first, in the order each was asked. Shown, it is
@@ -134,24 +135,59 @@ impl fmt::Display for Preflight {
     }
 }
 
+/// What is known of a server once it was asked.
+pub(crate) enum Shown {
+    Is(Recognised),
+    /// It does not say what it is.
+    Hidden,
+    /// Whoever answered says nothing of the server: it is a proxy, busy, or wants another token first.
+    Unknown,
+}
+
 /// What the server is: asked once, until somebody has reason to forget it. `None` when it does not show.
 pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnswer> {
+    Ok(match shown(http).await? {
+        Shown::Is(found) => Some(found),
+        Shown::Hidden | Shown::Unknown => None,
+    })
+}
+
+/// The same, and why it does not show.
+pub(crate) async fn shown(http: &Http) -> Result<Shown, NoAnswer> {
     if let Some(known) = http.recognised() {
-        return Ok(Some(known));
+        return Ok(Shown::Is(known));
     }
-    let found = recognise(&http.fetch(Request::get("ping")).await?);
-    let found = match (http.configured(), found) {
+    // Longer than connecting may take, of which the request itself tells.
+    let asked = tokio::time::timeout(2 * http.connect_timeout(), http.fetch(Request::get("ping"))).await;
+    let ping = match (asked, http.configured()) {
+        (Ok(ping), _) => ping?,
+        // Something between keeps pings for itself: somebody said what the server is.
+        (Err(_), Some(kind)) => {
+            let found = Recognised { kind, version: String::new() };
+            http.set_recognised(Some(found.clone()));
+            return Ok(Shown::Is(found));
+        }
+        (Err(_), None) => {
+            let base = http.base();
+            return Err(NoAnswer::Failed(format!(
+                "{base} did not answer GET /ping in time; if it does answer writes, say what it is in influxdb.kind"
+            )));
+        }
+    };
+    let found = match (http.configured(), recognise(&ping)) {
         (Some(kind), Some(found)) if kind != found.kind => {
             return Err(NoAnswer::Unusable { reason: differs(http, kind, &found), setting: "kind" });
         }
-        (Some(kind), None) => Some(Recognised { kind, version: String::new() }),
-        (_, found) => found,
+        (_, Some(found)) => found,
+        (Some(kind), None) => Recognised { kind, version: String::new() },
+        (None, None) if matches!(ping.status, 401 | 403 | 407 | 408 | 425 | 429 | 500..) => {
+            return Ok(Shown::Unknown);
+        }
+        (None, None) => return Ok(Shown::Hidden),
     };
-    if let Some(found) = &found {
-        tracing::debug!(server = http.base(), %found, "the server was recognised");
-        http.set_recognised(Some(found.clone()));
-    }
-    Ok(found)
+    tracing::debug!(server = http.base(), %found, "the server was recognised");
+    http.set_recognised(Some(found.clone()));
+    Ok(Shown::Is(found))
 }
 
 /// A server of another kind than the configuration says may take readings in a way that spoils them.
@@ -320,11 +356,12 @@ fn ask(config: &Config, http: &Http) -> Preflight {
         preflight.good("TLS", "the certificates fit");
     }
     let found = recognise(&ping);
-    http.set_recognised(found.clone());
     preflight.server.clone_from(&found);
     let kind = match (http.configured(), &found) {
         (Some(configured), Some(found)) if configured != found.kind => {
             let says = differs(http, configured, found);
+            // Nobody writes to it in its own way either.
+            http.set_recognised(None);
             return preflight.ends("kind", Some("kind"), says);
         }
         (Some(configured), None) => {
@@ -341,9 +378,22 @@ fn ask(config: &Config, http: &Http) -> Preflight {
             ServerKind::InfluxDb2
         }
     };
+    http.set_recognised(found);
     look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
     let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
-    match http.send(Request { timeout: patience, ..place.write(kind, Vec::new(), false) }) {
+    let send = |request: Request| http.send(Request { timeout: patience, ..request });
+    let mut sent = send(place.write(kind, Vec::new(), false));
+    if sent.as_ref().is_ok_and(|answer| has_older_way(Some(kind), answer)) {
+        sent = send(place.write_in_older_way(kind, Vec::new(), false));
+    }
+    // Followed once, as lines are.
+    let moved = sent.as_ref().ok().filter(|answer| matches!(answer.status, 307 | 308));
+    if let Some(location) =
+        moved.and_then(|answer| answer.location.clone()).filter(|to| http.is_same_server(to))
+    {
+        sent = send(Request { location: Some(location), ..place.write(kind, Vec::new(), false) });
+    }
+    match sent {
         Ok(answer) => judge(preflight, &answer, kind, &place, http),
         Err(NoAnswer::Stopped) => preflight.ends("write", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => preflight.ends("write", None, why),

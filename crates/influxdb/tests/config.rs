@@ -77,6 +77,44 @@ fn the_kind_of_the_server_is_read() {
 }
 
 #[test]
+fn an_address_with_a_password_is_refused_without_being_shown() {
+    for url in [
+        "http://me:hunter2@a:1",
+        "HTTP://me:hunter2@a:1",
+        "influxdb://me:hunter2@a:1",
+        "me:hunter2@a:1",
+        "http:///me:hunter2@a:1",
+        "http://\t/me:hunter2@a:1",
+        "http://a:x?token=hunter2",
+    ] {
+        for key in ["url", "query_url"] {
+            let other = if key == "query_url" { "  url: http://a:1\n" } else { "" };
+            let yaml = format!("influxdb:\n{other}  {key}: {url:?}\n  spool: off\n");
+            let error = read(&yaml).and_then(|c| Client::connect(&c).map_err(|e| e.to_string())).unwrap_err();
+            assert!(error.contains(&format!("influxdb.{key} ")) && !error.contains("hunter2"), "{error}");
+        }
+        let error = Config::remote(url).and_then(|c| Client::connect(&c.with_spool(None))).unwrap_err();
+        assert!(error.is_invalid_config() && !error.to_string().contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn a_further_target_spools_beside_the_main_one_however_its_folder_is_written() {
+    for (folder, expected) in [
+        ("/var/spool/gl", "/var/spool/gl.copy"),
+        ("/var/spool/gl/", "/var/spool/gl.copy"),
+        ("/var/spool/gl/.", "/var/spool/gl.copy"),
+        ("gl//", "gl.copy"),
+    ] {
+        let yaml = format!(
+            "influxdb:\n  url: http://a:1\n  spool: {folder}\n  targets:\n    copy:\n      url: http://b:1\n"
+        );
+        let config = read(&yaml).unwrap();
+        assert_eq!(config.further_targets()[0].1.spool_folder(), Some(std::path::Path::new(expected)));
+    }
+}
+
+#[test]
 fn mistakes_are_named_with_their_remedy() {
     let cases = [
         (

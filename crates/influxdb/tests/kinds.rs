@@ -9,8 +9,9 @@ mod hostile;
 use graylogic_influxdb::{
     Client, Config, Health, Level, Point, Preflight, Query, ServerKind, Timestamp, Verdict, WriteErrorKind,
 };
-use hostile::{Hostile, Request, answer, message};
+use hostile::{Do, Hostile, Request, answer, message};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -140,6 +141,210 @@ fn a_server_that_hides_what_it_is_is_taken_for_influxdb_2() {
     }
 }
 
+/// A server that takes every write, however it is written, and keeps where each went; while it is `down`, it answers that.
+fn lenient(down: &'static str) -> (Hostile, Arc<AtomicBool>, Arc<Mutex<Vec<String>>>) {
+    let (is_down, targets): (Arc<AtomicBool>, Arc<Mutex<Vec<String>>>) = Default::default();
+    is_down.store(true, Relaxed);
+    let (asked, seen) = (is_down.clone(), targets.clone());
+    let server = Hostile::judging(move |request| {
+        if asked.load(Relaxed) {
+            return Some((answer(down, "", ""), Vec::new()));
+        }
+        seen.lock().unwrap().push(request.target.clone());
+        None
+    });
+    *server.ping.lock().unwrap() = Some(answer(down, "", ""));
+    (server, is_down, targets)
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    assert!((0..2000).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        done()
+    }));
+}
+
+#[test]
+fn a_server_behind_a_proxy_is_written_to_in_its_own_way_once_it_is_there() {
+    // VictoriaMetrics takes what is written for InfluxDB 2 as well, and spoils it.
+    let (vm, influx) = (way(ServerKind::VictoriaMetrics).0, way(ServerKind::InfluxDb2).0);
+    let show = |server: &Hostile| *server.ping.lock().unwrap() = Some(ping(ServerKind::VictoriaMetrics));
+    let (server, is_down, targets) = lenient("502 Bad Gateway");
+    let client = Client::connect(&config(&server, None)).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    wait_until(|| server.seen.lock().unwrap().requests > 0);
+    show(&server);
+    is_down.store(false, Relaxed);
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!(*targets.lock().unwrap(), [vm]);
+    // Knowing it, a proxy's answer to a ping does not make it another one.
+    *server.ping.lock().unwrap() = Some(answer("429 Too Many Requests", "", ""));
+    server.will([Do::Answer(answer("429 Too Many Requests", "", ""))]);
+    client.write_phm_metric("pump", "hours", 2.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!(*targets.lock().unwrap(), [vm, vm]);
+    client.close(SOON).unwrap();
+
+    // One that takes writes before it shows is asked again.
+    let (server, is_down, targets) = lenient("502 Bad Gateway");
+    is_down.store(false, Relaxed);
+    let client = Client::connect(&config(&server, None)).unwrap();
+    for _ in 0..2 {
+        client.write_phm_metric("pump", "hours", 1.0).unwrap();
+        client.flush(Level::Delivered, SOON).unwrap();
+        show(&server);
+    }
+    assert_eq!(*targets.lock().unwrap(), [influx, vm]);
+    client.close(SOON).unwrap();
+}
+
+#[test]
+fn an_influxdb_3_that_has_only_the_older_way_is_written_to_in_that() {
+    // InfluxDB Clustered and Cloud Dedicated have no /api/v3/write_lp.
+    let server = Hostile::judging(|request| {
+        let is_right = request.target == way(ServerKind::InfluxDb2).0
+            && request.token.as_deref() == Some(way(ServerKind::InfluxDb3).1);
+        (!is_right).then(|| (answer("404 Not Found", "", ""), Vec::new()))
+    });
+    *server.ping.lock().unwrap() = Some(answer("200 OK", "X-Influxdb-Build: Clustered\r\n", ""));
+    let preflight = Client::preflight(&config(&server, None)).unwrap();
+    assert_eq!((preflight.fault(), preflight.server_kind()), (None, Some(ServerKind::InfluxDb3)));
+    let client = Client::connect(&config(&server, None)).unwrap();
+    let point = Point::new("m").tag("path", r"C:\x").field("f", 1.5);
+    for n in 0..2 {
+        client.write_point(&point.clone().timestamp(Timestamp::from_nanos(n))).unwrap();
+        client.flush(Level::Delivered, SOON).unwrap();
+    }
+    client.close(SOON).unwrap();
+    assert_eq!(server.stored()[..], [r"m,path=C:\\x f=1.5 0", r"m,path=C:\\x f=1.5 1"], "the words of 3");
+    // It is not asked for the newer way each time.
+    assert!(server.seen.lock().unwrap().requests <= 5);
+}
+
+#[test]
+fn an_answer_to_a_write_shows_that_another_server_is_there() {
+    use ServerKind::{InfluxDb1, InfluxDb2, InfluxDb3, VictoriaMetrics};
+    let check = |ping: String, headers: &'static str, first: ServerKind, then: ServerKind| {
+        let targets: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = targets.clone();
+        let server = Hostile::judging(move |request| {
+            seen.lock().unwrap().push(request.target.clone());
+            Some((answer("204 No Content", headers, ""), request.lines.clone()))
+        });
+        *server.ping.lock().unwrap() = Some(ping);
+        let client = Client::connect(&config(&server, None)).unwrap();
+        for _ in 0..3 {
+            client.write_phm_metric("pump", "hours", 1.0).unwrap();
+            client.flush(Level::Delivered, SOON).unwrap();
+        }
+        assert_eq!(*targets.lock().unwrap(), [first, then, then].map(|kind| way(kind).0), "{headers}");
+        client.close(SOON).unwrap();
+    };
+    let vm = "X-Influxdb-Version: 1.8.0\r\nX-Server-Hostname: vm\r\n";
+    // A proxy keeps pings for itself.
+    check(answer("404 Not Found", "", ""), vm, InfluxDb2, VictoriaMetrics);
+    // The server was another one until now.
+    check(ping(InfluxDb2), vm, InfluxDb2, VictoriaMetrics);
+    check(ping(InfluxDb1), "X-Influxdb-Version: v2.8.0\r\n", InfluxDb1, InfluxDb2);
+    check(ping(VictoriaMetrics), "X-Influxdb-Version: v2.8.0\r\n", VictoriaMetrics, InfluxDb2);
+    // Nothing that speaks against it.
+    check(ping(VictoriaMetrics), vm, VictoriaMetrics, VictoriaMetrics);
+    check(ping(VictoriaMetrics), "X-Influxdb-Version: 1.8.0\r\n", VictoriaMetrics, VictoriaMetrics);
+    check(answer("404 Not Found", "", ""), "X-Influxdb-Version: 1.0\r\n", InfluxDb2, InfluxDb2);
+    check(ping(InfluxDb3), "", InfluxDb3, InfluxDb3);
+    check(ping(InfluxDb2), "X-Influxdb-Version: dev\r\n", InfluxDb2, InfluxDb2);
+}
+
+#[test]
+fn a_server_that_sends_writes_on_to_itself_is_well() {
+    let server = Hostile::judging(|request| {
+        let moved = "Location: /moved/write?of=house\r\n";
+        (request.target != "/moved/write?of=house")
+            .then(|| (answer("308 Permanent Redirect", moved, ""), Vec::new()))
+    });
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::InfluxDb2));
+    let config = config(&server, None).with_connect_strict(true);
+    let preflight = Client::preflight(&config).unwrap();
+    assert_eq!(preflight.fault(), None, "{preflight}");
+    let client = Client::connect(&config).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    client.health_check(SOON).unwrap();
+    client.close(SOON).unwrap();
+    assert_eq!(server.stored().len(), 1);
+}
+
+#[test]
+fn what_one_bucket_learns_of_the_server_all_know() {
+    let (server, is_down, targets) = lenient("503 no");
+    is_down.store(false, Relaxed);
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::InfluxDb2));
+    let client = Client::connect(&config(&server, None)).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    // Another server is at the address by now, and fails once.
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::VictoriaMetrics));
+    server.will([Do::Answer(answer("503 no", "", ""))]);
+    for client in [client.bucket("other").unwrap(), client.clone()] {
+        client.write_phm_metric("pump", "hours", 2.0).unwrap();
+        client.flush(Level::Delivered, SOON).unwrap();
+    }
+    let vm = way(ServerKind::VictoriaMetrics).0;
+    assert_eq!(targets.lock().unwrap()[1..], [vm.replace("house", "other"), vm.to_owned()]);
+    client.close(SOON).unwrap();
+}
+
+#[test]
+fn what_one_server_cannot_hold_goes_to_the_one_that_comes_in_its_place() {
+    let (server, is_down, targets) = lenient("503 no");
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::VictoriaMetrics));
+    let client =
+        Client::connect(&config(&server, None).with_batches(100, Duration::from_millis(200))).unwrap();
+    let news: Arc<Mutex<Vec<WriteErrorKind>>> = Arc::default();
+    let heard = news.clone();
+    client.set_on_error(move |e| heard.lock().unwrap().push(e.kind));
+    let time = |n: i64| Timestamp::from_nanos(1_700_000_000_000_000_000 + n);
+    client.write_point(&Point::new("m").field("text", "only").timestamp(time(1))).unwrap();
+    client.write_point(&Point::new("m").field("f", 1.5).field("text", "too").timestamp(time(2))).unwrap();
+    client.write_point(&Point::new("m").field("f", 2.5).timestamp(time(3))).unwrap();
+    wait_until(|| server.seen.lock().unwrap().requests > 0);
+    *server.ping.lock().unwrap() = Some(ping(ServerKind::InfluxDb2));
+    is_down.store(false, Relaxed);
+    client.flush(Level::Delivered, SOON).unwrap();
+    let report = client.close(SOON).unwrap();
+    assert_eq!((report.delivered, report.rejected), (3, 0));
+    assert_eq!(*news.lock().unwrap(), [WriteErrorKind::Delayed]);
+    assert!(targets.lock().unwrap().iter().all(|t| t == way(ServerKind::InfluxDb2).0));
+    let stored: std::collections::BTreeSet<String> = server.stored().into_iter().collect();
+    assert_eq!(
+        stored.into_iter().collect::<Vec<_>>(),
+        [
+            "m f=1.5,text=\"too\" 1700000000000000002",
+            "m f=2.5 1700000000000000003",
+            "m text=\"only\" 1700000000000000001",
+        ]
+    );
+}
+
+#[test]
+fn a_server_that_is_configured_is_written_to_though_it_hangs_when_it_is_asked_what_it_is() {
+    let server = server(ServerKind::InfluxDb3);
+    // The body never comes.
+    *server.ping.lock().unwrap() = Some("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_owned());
+    let configured = config(&server, None).with_server_kind(Some(ServerKind::InfluxDb3));
+    let client = Client::connect(&configured).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    client.close(SOON).unwrap();
+    // Nobody knows how to write to one that is not: that is said.
+    let client = Client::connect(&config(&server, None)).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    wait_until(|| client.stats().trouble.is_some());
+    let trouble = client.stats().trouble.unwrap();
+    assert!(trouble.contains("GET /ping") && trouble.contains("influxdb.kind"), "{trouble}");
+    client.close(Duration::ZERO).unwrap();
+}
+
 #[test]
 fn what_waited_for_one_server_is_put_into_the_words_of_another() {
     let spool = tempfile::tempdir().unwrap();
@@ -267,10 +472,19 @@ fn each_fault_is_a_sentence_that_names_the_setting() {
         Some("bucket"),
         "no bucket \"house\"",
     );
-    check(&judged("404 Not Found", "404 page not found"), "write", Some("url"), "there is no api/v2/write");
+    check(
+        &judged("404 Not Found", "404 page not found"),
+        "write",
+        Some("url"),
+        "takes no writes at this address",
+    );
     check(&judged("503 Service Unavailable", "busy"), "write", None, "busy");
     let page = Hostile::new(|_| Some(answer("200 OK", "Content-Type: text/html\r\n", "<!doctype html>")));
     check(&page, "write", Some("url"), "a web page");
+    let tls = Hostile::new(|_| {
+        Some(answer("400 Bad Request", "", "Client sent an HTTP request to an HTTPS server.\n"))
+    });
+    check(&tls, "write", Some("url"), "HTTPS server");
     let mut distinct = sentences.clone();
     distinct.sort();
     distinct.dedup();
@@ -289,6 +503,8 @@ fn a_server_of_another_kind_than_configured_is_told() {
             assert!(says.contains(&kind.to_string()) && says.ends_with(&expected), "{says}");
             // Readings wait for somebody to mend it, rather than go where they would be spoilt.
             let client = Client::connect(&config(&server, None).with_server_kind(Some(configured))).unwrap();
+            // Who asks for the health learns of it, and does not make it right.
+            assert!(client.health_check(SOON).is_err());
             client.write_phm_metric("pump", "hours", 1.0).unwrap();
             assert!(client.flush(Level::Delivered, Duration::from_millis(50)).is_err());
             assert!((0..2000).any(|_| {
@@ -296,7 +512,10 @@ fn a_server_of_another_kind_than_configured_is_told() {
                 client.stats().health == Health::Held("kind".to_owned())
             }));
             assert_eq!(client.stats().trouble, Some(says));
+            assert!(client.health_check(SOON).is_err());
+            assert!(client.flush(Level::Delivered, Duration::from_millis(300)).is_err());
             client.close(Duration::ZERO).unwrap();
+            assert_eq!(server.stored(), [""; 0], "{kind} as {configured}");
         }
     }
 }

@@ -976,6 +976,10 @@ fn mistakes_of_targets_and_rules_are_named_with_line_and_remedy() {
             "  url: http://m:1\n  spool: s\n  targets:\n    a:\n      url: http://a:1\n      spool: s\n",
             "line 5: influxdb.targets.a has the spool of main; give each a folder of its own",
         ),
+        (
+            "  url: http://m:1\n  targets:\n    vm-query:\n      url: http://a:1\n    vm:\n      url: http://b:1\n",
+            "line 4: influxdb.targets.vm-query shares a variable of the environment with \"vm\"; give it another name",
+        ),
         ("  target:\n", "line 2: influxdb.target is no key; did you mean targets?"),
     ];
     for (yaml, expected) in others {

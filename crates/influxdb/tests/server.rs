@@ -195,6 +195,30 @@ impl Limit {
 }
 
 #[test]
+fn a_limit_that_a_server_had_for_a_while_is_forgotten() {
+    let most = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let limit = most.clone();
+    let server = Hostile::judging(move |request| Limit::Bytes(limit.load(Ordering::Relaxed)).judge(request));
+    let spool = tempfile::tempdir().unwrap();
+    let config = config(&server, spool.path()).with_batches(100, Duration::from_millis(20));
+    let client = Client::connect(&config).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!(client.stats().rejected, 1);
+    most.store(usize::MAX, Ordering::Relaxed);
+    let before = server.seen.lock().unwrap().requests;
+    for i in 0..4000 {
+        client.write_phm_metric("pump", "hours", f64::from(i)).unwrap();
+    }
+    client.flush(Level::Delivered, SOON).unwrap();
+    let requests = server.seen.lock().unwrap().requests - before;
+    assert!(requests < 1000, "{requests} requests");
+    let lines = server.seen.lock().unwrap().lines_per_request.last().copied();
+    assert!(lines >= Some(50), "{lines:?} lines at the end");
+    client.close(SOON).unwrap();
+}
+
+#[test]
 fn s4_limits_of_a_request_are_learnt() {
     let mut cases: Vec<(Limit, Plan, usize)> = Vec::new();
     for most in [1, 2, 3, 7, 19] {
