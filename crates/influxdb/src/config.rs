@@ -1,10 +1,12 @@
 //! The configuration: YAML with the environment over it, parsed into types that cannot be wrong.
 
+pub(crate) mod yaml;
+
+use crate::config::yaml::{Step, line_of};
 use crate::error::{Error, Kind};
-use crate::kind::ServerKind;
-use crate::proxy::{ProxyAddress, ProxyChoice};
 use crate::route::{Class, DESTINATIONS_MAX, MAIN, ROUTES_MAX, Route};
-use crate::yaml::{Step, line_of};
+use crate::server::kind::ServerKind;
+use crate::server::proxy::{ProxyAddress, ProxyChoice};
 use graylogic_durable::{Disk, RealDisk, SyncPolicy, WhenFull};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;

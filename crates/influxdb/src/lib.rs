@@ -101,46 +101,31 @@
 //! - InfluxDB 3 and clusters of VictoriaMetrics were tested against servers that answer as their sources say, not against the
 //!   programs; InfluxDB 2 against recordings of 2.8.
 
-mod annotated_csv;
-mod asking;
 mod client;
 mod config;
-mod delivery;
-mod deserialize;
-mod dialect;
 mod error;
 mod fanout;
-mod flux_query;
-mod http;
-mod kind;
+mod flux;
 mod lane;
 mod manage;
 mod metrics;
 mod notify;
-mod outcome;
-mod preflight;
-mod proxy;
 mod query;
-mod refusal;
-mod retry;
 mod route;
 mod sender;
+mod server;
 mod stats;
-mod table;
-mod tls;
-mod translate;
 mod worker;
-mod yaml;
 
-pub use annotated_csv::FluxReader;
 pub use client::{Client, CloseReport, FlushReport, SeriesHandle};
 pub use config::{Config, Target, TlsVersion};
 pub use error::Error;
-pub use flux_query::{FluxQuery, FluxRaw, FluxRows};
+pub use flux::annotated_csv::FluxReader;
+pub use flux::question::{FluxQuery, FluxRaw, FluxRows};
+pub use flux::table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue};
 pub use graylogic_durable::{Level, SyncPolicy, WhenFull};
 pub use graylogic_line::{EncodeError, FieldRef, FieldValue, Point, Timestamp};
 pub use graylogic_store::{Store, Value};
-pub use kind::ServerKind;
 pub use manage::{
     Action, Authorization, AuthorizationUpdate, Bucket, BucketUpdate, CreatedAuthorization, Downsampling,
     HealthStatus, Manage, NewAuthorization, NewBucket, NewTask, Organization, Permission, Predicate,
@@ -148,8 +133,8 @@ pub use manage::{
 };
 pub use metrics::METRICS_CONTENT_TYPE;
 pub use notify::{RefusedLine, WriteError, WriteErrorKind};
-pub use preflight::{Check, Preflight, Verdict};
 pub use query::{Aggregate, Ask, CheckedQuery, Dialogue, Fill, LatestValue, Query, QuerySeries};
 pub use route::{Class, Route};
+pub use server::kind::ServerKind;
+pub use server::preflight::{Check, Preflight, Verdict};
 pub use stats::{Health, Stats};
-pub use table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue};

@@ -14,7 +14,7 @@ mod task;
 
 use crate::config::{Config, Target};
 use crate::error::{Error, Kind};
-use crate::http::{Http, Pending, wait_for};
+use crate::server::http::{Http, Pending, wait_for};
 use crate::worker::Works;
 use graylogic_line::Timestamp;
 use graylogic_store::{Store, StoreOptions};
@@ -256,7 +256,7 @@ pub(crate) async fn create_missing(http: &Http, org: &str, name: &str) -> Result
     Ok(())
 }
 
-fn told<T>(answer: Result<Result<T, Error>, crate::http::GaveUp>) -> Result<T, Error> {
+fn told<T>(answer: Result<Result<T, Error>, crate::server::http::GaveUp>) -> Result<T, Error> {
     answer.unwrap_or_else(|_| Err(Error::closed()))
 }
 

@@ -2,9 +2,9 @@
 //! each.
 
 use crate::config::{Config, as_named};
-use crate::delivery::{Delivered, Delivery, Event};
 use crate::lane::Lane;
 use crate::notify::{Notifier, RefusedLine, WriteError, WriteErrorKind};
+use crate::server::delivery::{Delivered, Delivery, Event};
 use graylogic_durable::{Batch, Outbox, Taken, Want, Work};
 use graylogic_line::Timestamp;
 use graylogic_store::{Store, WriteOptions};

@@ -2,13 +2,13 @@
 //! here.
 
 use crate::config::Config;
-use crate::delivery::Delivery;
 use crate::error::{Error, Kind};
-use crate::http::Http;
 use crate::lane::Lane;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
-use crate::preflight;
 use crate::sender::{Destination, Sender};
+use crate::server::delivery::Delivery;
+use crate::server::http::Http;
+use crate::server::preflight;
 use graylogic_durable::{
     DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
     is_cut, lanes,

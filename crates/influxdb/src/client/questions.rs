@@ -3,9 +3,9 @@
 
 use super::Client;
 use crate::error::{Error, Kind};
-use crate::flux_query::{FluxQuery, FluxRaw, FluxRows};
-use crate::http::{Http, wait_for};
+use crate::flux::question::{FluxQuery, FluxRaw, FluxRows};
 use crate::query::{Aggregate, CheckedQuery, LatestValue, Query, QuerySeries};
+use crate::server::http::{Http, wait_for};
 use graylogic_line::Timestamp;
 use graylogic_store::Store;
 use std::time::Duration;

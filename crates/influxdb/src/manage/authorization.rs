@@ -3,7 +3,7 @@
 use super::server::{Managed, path, text, time};
 use crate::config::Secret;
 use crate::error::Error;
-use crate::http::{Method, Request};
+use crate::server::http::{Method, Request};
 use graylogic_line::Timestamp;
 use serde_json::{Map, Value, json};
 use std::fmt;

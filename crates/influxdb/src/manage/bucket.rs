@@ -3,8 +3,8 @@
 use super::influxql;
 use super::server::{Managed, PAGE, Server, of_store, path, seconds, text, time, unsupported};
 use crate::error::{Error, Kind};
-use crate::http::{Method, Request};
-use crate::kind::ServerKind;
+use crate::server::http::{Method, Request};
+use crate::server::kind::ServerKind;
 use graylogic_line::Timestamp;
 use graylogic_store::{BucketInfo, Store};
 use serde_json::{Map, Value, json};

@@ -4,11 +4,11 @@
 
 use super::bucket::{Bucket, BucketUpdate, NewBucket, default_shard_group};
 use super::server::{Server, seconds, unsupported};
-use crate::dialect::database;
 use crate::error::{Error, Kind};
-use crate::http::{Method, Request};
-use crate::kind::ServerKind;
-use crate::outcome::shortened;
+use crate::server::dialect::database;
+use crate::server::http::{Method, Request};
+use crate::server::kind::ServerKind;
+use crate::server::outcome::shortened;
 use serde_json::Value;
 use std::time::Duration;
 

@@ -1,13 +1,13 @@
 //! What is managed: the embedded store, or a server with the requests that all calls make. It says what an answer means as
 //! an error; what a success holds is for the files of the things.
 
-use crate::annotated_csv::instant;
 use crate::config::Secret;
 use crate::error::{Error, Kind};
-use crate::http::{Answer, Http, Method, NoAnswer, Request};
-use crate::kind::ServerKind;
-use crate::outcome::{Said, shortened};
-use crate::preflight;
+use crate::flux::annotated_csv::instant;
+use crate::server::http::{Answer, Http, Method, NoAnswer, Request};
+use crate::server::kind::ServerKind;
+use crate::server::outcome::{Said, shortened};
+use crate::server::preflight;
 use graylogic_line::Timestamp;
 use graylogic_store::Store;
 use serde_json::Value;

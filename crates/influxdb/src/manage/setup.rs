@@ -6,7 +6,7 @@ use super::organization::Organization;
 use super::server::{Managed, seconds, text};
 use crate::config::Secret;
 use crate::error::Error;
-use crate::http::{Method, Request};
+use crate::server::http::{Method, Request};
 use serde_json::{Value, json};
 use std::time::Duration;
 

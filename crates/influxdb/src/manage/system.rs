@@ -2,9 +2,9 @@
 
 use super::server::{Managed, Server, of_store};
 use crate::error::Error;
-use crate::http::Request;
-use crate::kind::{Recognised, ServerKind, recognise};
-use crate::outcome::{Said, shortened};
+use crate::server::http::Request;
+use crate::server::kind::{Recognised, ServerKind, recognise};
+use crate::server::outcome::{Said, shortened};
 use graylogic_store::State;
 use serde_json::Value;
 

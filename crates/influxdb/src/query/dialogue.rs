@@ -9,7 +9,7 @@ use super::metricsql::MetricsQl;
 use super::sql::Sql;
 use super::{CheckedQuery, QuerySeries, abbreviated};
 use crate::error::Error;
-use crate::refusal::server_error;
+use crate::server::refusal::server_error;
 use serde_json::Value as Json;
 
 /// A piece of an answer that must be read at once: a line, or a document where a server sends no lines.

@@ -4,9 +4,9 @@
 use super::answer::Answer;
 use super::ask::Ask;
 use super::{Aggregate, CheckedQuery, Shape};
-use crate::annotated_csv::FluxReader;
 use crate::error::Error;
-use crate::table::{FluxItem, FluxRecord, FluxType, FluxValue};
+use crate::flux::annotated_csv::FluxReader;
+use crate::flux::table::{FluxItem, FluxRecord, FluxType, FluxValue};
 use graylogic_line::Timestamp;
 use graylogic_store::Value;
 use serde_json::json;

@@ -2,10 +2,10 @@
 //! language; pieces of an answer are read on the thread of who asks, so that a long one holds up nothing else.
 
 use super::{CheckedQuery, Dialogue, QuerySeries};
-use crate::asking::{broke_off, kind_within, on_its_runtime, too_late};
 use crate::error::Error;
-use crate::http::{Http, Method, Request};
-use crate::kind::ServerKind;
+use crate::server::asking::{broke_off, kind_within, on_its_runtime, too_late};
+use crate::server::http::{Http, Method, Request};
+use crate::server::kind::ServerKind;
 use std::time::{Duration, Instant};
 
 impl CheckedQuery {

@@ -2,14 +2,14 @@
 //! one sentence that names the setting to change. Nothing is stored by asking.
 
 use crate::config::{Config, Target, as_named};
-use crate::dialect::{Place, has_older_way};
 use crate::error::{Error, Kind};
-use crate::http::{Answer, Http, NoAnswer, Request};
-use crate::kind::{Recognised, ServerKind, recognise};
 use crate::manage;
-use crate::outcome::{self, Outcome};
-use crate::retry::http_date;
 use crate::route::MAIN;
+use crate::server::dialect::{Place, has_older_way};
+use crate::server::http::{Answer, Http, NoAnswer, Request};
+use crate::server::kind::{Recognised, ServerKind, recognise};
+use crate::server::outcome::{self, Outcome};
+use crate::server::retry::http_date;
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
 use graylogic_store::{State, Store, StoreOptions};

@@ -6,8 +6,8 @@
 //! with a block of the columns `error` and `reference`.
 
 use crate::error::{Error, Kind};
-use crate::refusal::shortened;
-use crate::table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue, number};
+use crate::flux::table::{FluxColumn, FluxItem, FluxRecord, FluxTable, FluxType, FluxValue, number};
+use crate::server::refusal::shortened;
 use graylogic_line::Timestamp;
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -2,15 +2,15 @@
 //! tries for ever, splits what is refused as a whole down to the line, and holds while a setting is wrong.
 
 use crate::config::{Config, Secret};
-use crate::dialect::{Place, has_older_way};
 use crate::error::Error;
-use crate::http::{Answer, Http, NoAnswer, Request};
-use crate::kind::{Recognised, ServerKind, speaks_against};
 use crate::manage;
-use crate::outcome::{self, Outcome};
-use crate::preflight::{self, Shown};
-use crate::retry::Backoff;
-use crate::translate::{Translated, translate};
+use crate::server::dialect::{Place, has_older_way};
+use crate::server::http::{Answer, Http, NoAnswer, Request};
+use crate::server::kind::{Recognised, ServerKind, speaks_against};
+use crate::server::outcome::{self, Outcome};
+use crate::server::preflight::{self, Shown};
+use crate::server::retry::Backoff;
+use crate::server::translate::{Translated, translate};
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
 use std::time::Duration;

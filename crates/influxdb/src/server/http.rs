@@ -4,9 +4,9 @@
 
 use crate::config::{Config, ConnectionConfig, Secret, TlsFiles, TlsVersion};
 use crate::error::{Error, Kind};
-use crate::kind::{Recognised, Scheme, ServerKind, recognise_path, select_path};
-use crate::proxy::{self, Proxy};
-use crate::tls::{self, Stamps};
+use crate::server::kind::{Recognised, Scheme, ServerKind, recognise_path, select_path};
+use crate::server::proxy::{self, Proxy};
+use crate::server::tls::{self, Stamps};
 use flate2::Compression;
 use flate2::write::{GzEncoder, MultiGzDecoder};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};

@@ -1,8 +1,8 @@
 //! Rows as values of the caller's types, by serde: a field of a struct is the column of its name. Knows nothing of CSV.
 
 use crate::error::{Error, Kind};
-use crate::refusal::shortened;
-use crate::table::{FluxRecord, FluxValue};
+use crate::flux::table::{FluxRecord, FluxValue};
+use crate::server::refusal::shortened;
 use serde::de::value::SeqDeserializer;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Unexpected, Visitor};
 use std::fmt;

@@ -1,6 +1,6 @@
 //! The kinds of server, and how one is recognised by its answers. Pure: asking is done in `preflight.rs`.
 
-use crate::http::Answer;
+use crate::server::http::Answer;
 use serde_json::Value;
 use std::fmt;
 

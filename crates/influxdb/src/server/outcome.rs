@@ -3,8 +3,8 @@
 //!
 //! Sources: InfluxDB 2.8's recorded answers in `fixtures/http/`, the servers' code for 1.8 and 3 Core.
 
-use crate::http::Answer;
-use crate::retry::retry_after;
+use crate::server::http::Answer;
+use crate::server::retry::retry_after;
 use graylogic_durable::Batch;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -286,7 +286,7 @@ pub(crate) fn shortened(text: &str) -> String {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "shared with a test of the whole client")]
-#[path = "../tests/recorded/mod.rs"]
+#[path = "../../tests/recorded/mod.rs"]
 mod recorded;
 
 #[cfg(test)]

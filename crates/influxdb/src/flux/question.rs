@@ -1,13 +1,13 @@
 //! Questions in Flux: what goes to the server, and the rows of the answer as they come. Must not know how an answer is
 //! written (`annotated_csv.rs` does), nor how requests travel.
 
-use crate::annotated_csv::FluxReader;
-use crate::asking::{broke_off, kind_within, on_its_runtime};
 use crate::error::{Error, Kind};
-use crate::http::{Answer, Http, Method, Pieces, Request, wait_for};
-use crate::kind::ServerKind;
-use crate::refusal::server_error;
-use crate::table::{FluxItem, FluxRecord, FluxTable, FluxValue};
+use crate::flux::annotated_csv::FluxReader;
+use crate::flux::table::{FluxItem, FluxRecord, FluxTable, FluxValue};
+use crate::server::asking::{broke_off, kind_within, on_its_runtime};
+use crate::server::http::{Answer, Http, Method, Pieces, Request, wait_for};
+use crate::server::kind::ServerKind;
+use crate::server::refusal::server_error;
 use graylogic_line::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 //! Sources: `influxdb_line_protocol` of InfluxDB 3 and `lib/protoparser/influx` of VictoriaMetrics, as `graylogic_line`'s
 //! dialects have them.
 
-use crate::kind::ServerKind;
+use crate::server::kind::ServerKind;
 use graylogic_durable::Batch;
 use graylogic_line::{Dialect, Encoder, FieldRef, ParseOptions, Parser, Precision, Timestamp};
 

@@ -2,9 +2,9 @@
 //! when no answer comes.
 
 use crate::error::{Error, Kind};
-use crate::http::{Http, NoAnswer};
-use crate::kind::ServerKind;
-use crate::preflight;
+use crate::server::http::{Http, NoAnswer};
+use crate::server::kind::ServerKind;
+use crate::server::preflight;
 use std::time::Duration;
 
 /// What a future gives that has to run on the client's own runtime.

@@ -1,0 +1,15 @@
+//! A server at the other end: connections and requests, what it is, how it is written to, and what its answers mean for every
+//! line. Must not know lanes, spools and clients.
+
+pub(crate) mod asking;
+pub(crate) mod delivery;
+pub(crate) mod dialect;
+pub(crate) mod http;
+pub(crate) mod kind;
+pub(crate) mod outcome;
+pub(crate) mod preflight;
+pub(crate) mod proxy;
+pub(crate) mod refusal;
+pub(crate) mod retry;
+pub(crate) mod tls;
+pub(crate) mod translate;
