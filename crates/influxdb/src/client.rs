@@ -204,7 +204,8 @@ impl Client {
     /// the client, and then answers [`Error::is_not_connected`].
     #[must_use]
     pub fn manage(&self) -> Manage {
-        Manage::of(&self.works)
+        let works = &self.works;
+        Manage::of(works.store.as_ref(), works.http.as_ref(), &works.config, &works.closing)
     }
 
     /// What the client works with for its target.

@@ -7,6 +7,7 @@ mod yaml;
 
 use crate::error::{Error, Kind};
 use crate::route::Route;
+use crate::secret::Secret;
 use crate::server::kind::ServerKind;
 use graylogic_durable::{Disk, SyncPolicy, WhenFull};
 use reqwest::header::{HeaderName, HeaderValue};
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 pub(crate) use read::as_named;
 pub use settings::TlsVersion;
-pub(crate) use settings::{ConnectionConfig, Secret, SpoolConfig, TlsFiles};
+pub(crate) use settings::{ConnectionConfig, SpoolConfig, TlsFiles};
 
 /// Most lines of a batch.
 const BATCH_SIZE_MAX: u64 = 100_000;

@@ -1,7 +1,5 @@
 //! The client's one error type: opaque, with the questions a caller asks.
 
-use crate::config::as_named;
-use crate::route::MAIN;
 use std::fmt;
 use std::time::Duration;
 
@@ -48,11 +46,9 @@ impl Error {
         Self { kind, retryable: false, message: format!("{doing}: {source}"), source: Some(Box::new(source)) }
     }
 
-    /// The same, of a target with this name.
-    pub(crate) fn of_target(mut self, name: &str) -> Self {
-        if name != MAIN {
-            self.message = format!("target {name:?}: {}", as_named(name, self.message));
-        }
+    /// The same in other words.
+    pub(crate) fn reworded(mut self, words: impl FnOnce(String) -> String) -> Self {
+        self.message = words(self.message);
         self
     }
 

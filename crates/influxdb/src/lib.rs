@@ -112,6 +112,7 @@ mod metrics;
 mod notify;
 mod query;
 mod route;
+mod secret;
 mod sender;
 mod server;
 mod stats;

@@ -15,13 +15,13 @@ mod task;
 use crate::config::{Config, Target};
 use crate::error::{Error, Kind};
 use crate::server::http::{Http, Pending, wait_for};
-use crate::worker::Works;
 use graylogic_line::Timestamp;
 use graylogic_store::{Store, StoreOptions};
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::oneshot;
 
 pub use authorization::{
@@ -71,8 +71,8 @@ use server::{Managed, Server};
 #[derive(Clone)]
 pub struct Manage {
     target: Managed,
-    /// The client that it came from.
-    works: Option<Arc<Works>>,
+    /// Whether the client that it came from is closed.
+    closing: Option<Arc<AtomicBool>>,
 }
 
 /// Both forms of calls: the name of each, its arguments, what it gives, and the core of it.
@@ -183,17 +183,22 @@ impl Manage {
             }
             Target::Remote(url) => Managed::server(Http::new(config, url)?, config.org()),
         };
-        Ok(Self { target, works: None })
+        Ok(Self { target, closing: None })
     }
 
     /// What manages the target of a client.
-    pub(crate) fn of(works: &Arc<Works>) -> Self {
-        let target = match (&works.store, &works.http) {
+    pub(crate) fn of(
+        store: Option<&Store>,
+        http: Option<&Http>,
+        config: &Config,
+        closing: &Arc<AtomicBool>,
+    ) -> Self {
+        let target = match (store, http) {
             (Some(store), _) => Managed::Embedded(store.clone()),
-            (None, Some(http)) => Managed::server(http.clone(), works.config.org()),
+            (None, Some(http)) => Managed::server(http.clone(), config.org()),
             (None, None) => unreachable!("a client has a target"),
         };
-        Self { target, works: Some(works.clone()) }
+        Self { target, closing: Some(closing.clone()) }
     }
 
     /// Runs a call on this thread: at a server's it waits, at the store's it works.
@@ -240,7 +245,7 @@ impl Manage {
     }
 
     fn check_open(&self) -> Result<(), Error> {
-        let closed = self.works.as_ref().is_some_and(|works| works.is_closing());
+        let closed = self.closing.as_ref().is_some_and(|closing| closing.load(Ordering::Acquire));
         if closed { Err(Error::closed()) } else { Ok(()) }
     }
 }

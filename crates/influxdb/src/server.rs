@@ -4,11 +4,13 @@
 pub(crate) mod asking;
 pub(crate) mod delivery;
 pub(crate) mod dialect;
+pub(crate) mod exchange;
 pub(crate) mod http;
 pub(crate) mod kind;
 pub(crate) mod outcome;
 pub(crate) mod preflight;
 pub(crate) mod proxy;
+pub(crate) mod recognise;
 pub(crate) mod refusal;
 pub(crate) mod retry;
 pub(crate) mod tls;

@@ -40,7 +40,7 @@ pub(crate) struct Works {
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// Held while a lane is opened, so that no bucket gets two.
     opening: Mutex<()>,
-    closing: AtomicBool,
+    pub(crate) closing: Arc<AtomicBool>,
     /// All targets of a client tell the same callback.
     pub(crate) notifier: Arc<Notifier>,
     /// The embedded store, when that is the target.
@@ -228,7 +228,7 @@ pub(crate) fn start(
         name: name.to_owned(),
         lanes: Mutex::default(),
         opening: Mutex::default(),
-        closing: AtomicBool::new(false),
+        closing: Arc::default(),
         notifier: notifier.clone(),
         on_disk: store.is_none() && config.spool_folder().is_some(),
         store,

@@ -2,9 +2,10 @@
 //! mistake.
 
 use super::yaml::{Step, line_of};
-use super::{BATCH_SIZE_MAX, Config, FLUSH_INTERVAL_MAX, Further, Secret, Source, Target, TlsVersion};
+use super::{BATCH_SIZE_MAX, Config, FLUSH_INTERVAL_MAX, Further, Source, Target, TlsVersion};
 use crate::error::{Error, Kind};
 use crate::route::{Class, DESTINATIONS_MAX, MAIN, ROUTES_MAX, Route};
+use crate::secret::Secret;
 use crate::server::kind::ServerKind;
 use crate::server::proxy::{ProxyAddress, ProxyChoice};
 use graylogic_durable::{SyncPolicy, WhenFull};
@@ -603,6 +604,16 @@ fn path_shown(path: &[Step<'_>]) -> String {
         Step::Key(key) if in_rule => format!("{} {key}", shown.trim_end_matches(',').to_owned() + ":"),
         Step::Key(key) => format!("{shown}.{key}"),
     })
+}
+
+impl Error {
+    /// The same, of a target with this name.
+    pub(crate) fn of_target(self, name: &str) -> Self {
+        if name == MAIN {
+            return self;
+        }
+        self.reworded(|message| format!("target {name:?}: {}", as_named(name, message)))
+    }
 }
 
 /// A sentence that names keys of the section, for the target whose keys they are.

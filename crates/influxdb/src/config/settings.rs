@@ -3,7 +3,6 @@
 use crate::server::proxy::ProxyChoice;
 use graylogic_durable::{Disk, RealDisk, SyncPolicy, WhenFull};
 use reqwest::header::HeaderMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,21 +95,5 @@ impl Default for SpoolConfig {
             clock: Clock::default(),
             disk: SpoolDisk(Arc::new(RealDisk)),
         }
-    }
-}
-
-/// A token, which no message shows.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Secret(pub(crate) String);
-
-impl Secret {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "(none)" } else { "***" })
     }
 }

@@ -1,9 +1,9 @@
 //! Authorizations of InfluxDB 2: what a token may do. The token itself is read once, when it is made.
 
 use super::server::{Managed, path, text, time};
-use crate::config::Secret;
 use crate::error::Error;
-use crate::server::http::{Method, Request};
+use crate::secret::Secret;
+use crate::server::exchange::{Method, Request};
 use graylogic_line::Timestamp;
 use serde_json::{Map, Value, json};
 use std::fmt;

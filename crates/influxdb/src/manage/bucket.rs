@@ -3,7 +3,7 @@
 use super::influxql;
 use super::server::{Managed, PAGE, Server, of_store, path, seconds, text, time, unsupported};
 use crate::error::{Error, Kind};
-use crate::server::http::{Method, Request};
+use crate::server::exchange::{Method, Request};
 use crate::server::kind::ServerKind;
 use graylogic_line::Timestamp;
 use graylogic_store::{BucketInfo, Store};

@@ -4,7 +4,7 @@ use super::bucket;
 use super::influxql::{self, identifier, literal};
 use super::server::{Managed, Server, is_id, of_store, unsupported};
 use crate::error::{Error, Kind};
-use crate::server::http::{Method, Request};
+use crate::server::exchange::{Method, Request};
 use crate::server::kind::ServerKind;
 use crate::server::outcome::shortened;
 use graylogic_line::Timestamp;

@@ -6,7 +6,7 @@ use super::bucket::{Bucket, BucketUpdate, NewBucket, default_shard_group};
 use super::server::{Server, seconds, unsupported};
 use crate::error::{Error, Kind};
 use crate::server::dialect::database;
-use crate::server::http::{Method, Request};
+use crate::server::exchange::{Method, Request};
 use crate::server::kind::ServerKind;
 use crate::server::outcome::shortened;
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use super::server::{Managed, PAGE, Server, path, text, time};
 use crate::error::Error;
-use crate::server::http::{Method, Request};
+use crate::server::exchange::{Method, Request};
 use graylogic_line::Timestamp;
 use serde_json::{Value, json};
 

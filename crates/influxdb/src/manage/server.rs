@@ -1,13 +1,14 @@
 //! What is managed: the embedded store, or a server with the requests that all calls make. It says what an answer means as
 //! an error; what a success holds is for the files of the things.
 
-use crate::config::Secret;
 use crate::error::{Error, Kind};
 use crate::flux::annotated_csv::instant;
-use crate::server::http::{Answer, Http, Method, NoAnswer, Request};
+use crate::secret::Secret;
+use crate::server::exchange::{Answer, Method, NoAnswer, Request};
+use crate::server::http::Http;
 use crate::server::kind::ServerKind;
 use crate::server::outcome::{Said, shortened};
-use crate::server::preflight;
+use crate::server::recognise;
 use graylogic_line::Timestamp;
 use graylogic_store::Store;
 use serde_json::Value;
@@ -93,7 +94,7 @@ impl Server {
 
     /// What it is. One that does not show it is taken for InfluxDB 2, as it is for writing.
     pub(super) async fn kind(&self, doing: &str) -> Result<ServerKind, Error> {
-        let found = preflight::recognised(&self.http).await.map_err(|why| self.silent(doing, why))?;
+        let found = recognise::recognised(&self.http).await.map_err(|why| self.silent(doing, why))?;
         Ok(found.map_or(ServerKind::InfluxDb2, |f| f.kind))
     }
 

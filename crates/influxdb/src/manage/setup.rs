@@ -4,9 +4,9 @@ use super::authorization::{CreatedAuthorization, Token};
 use super::bucket::Bucket;
 use super::organization::Organization;
 use super::server::{Managed, seconds, text};
-use crate::config::Secret;
 use crate::error::Error;
-use crate::server::http::{Method, Request};
+use crate::secret::Secret;
+use crate::server::exchange::{Method, Request};
 use serde_json::{Value, json};
 use std::time::Duration;
 

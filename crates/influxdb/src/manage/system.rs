@@ -2,7 +2,7 @@
 
 use super::server::{Managed, Server, of_store};
 use crate::error::Error;
-use crate::server::http::Request;
+use crate::server::exchange::Request;
 use crate::server::kind::{Recognised, ServerKind, recognise};
 use crate::server::outcome::{Said, shortened};
 use graylogic_store::State;

@@ -3,7 +3,7 @@
 use super::server::{Managed, PAGE, path, seconds, text, time};
 use crate::error::{Error, Kind};
 use crate::query::{Aggregate, flux_string};
-use crate::server::http::{Method, Request};
+use crate::server::exchange::{Method, Request};
 use graylogic_line::Timestamp;
 use serde_json::{Map, Value, json};
 use std::time::Duration;

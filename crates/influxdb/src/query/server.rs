@@ -4,7 +4,8 @@
 use super::{CheckedQuery, Dialogue, QuerySeries};
 use crate::error::Error;
 use crate::server::asking::{broke_off, kind_within, on_its_runtime, too_late};
-use crate::server::http::{Http, Method, Request};
+use crate::server::exchange::{Method, Request};
+use crate::server::http::Http;
 use crate::server::kind::ServerKind;
 use std::time::{Duration, Instant};
 

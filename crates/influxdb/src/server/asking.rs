@@ -2,9 +2,10 @@
 //! when no answer comes.
 
 use crate::error::{Error, Kind};
-use crate::server::http::{Http, NoAnswer};
+use crate::server::exchange::NoAnswer;
+use crate::server::http::Http;
 use crate::server::kind::ServerKind;
-use crate::server::preflight;
+use crate::server::recognise;
 use std::time::Duration;
 
 /// What a future gives that has to run on the client's own runtime.
@@ -21,7 +22,7 @@ pub(crate) async fn on_its_runtime<T: Send + 'static>(
 /// The kind of the server, asked within this time when nobody knows; one that does not show it is taken for InfluxDB 2. On
 /// the client's own runtime.
 pub(crate) async fn kind_within(http: &Http, time: Duration) -> Result<ServerKind, Error> {
-    let found = tokio::time::timeout(time, preflight::recognised(http)).await.map_err(|_| too_late(time))?;
+    let found = tokio::time::timeout(time, recognise::recognised(http)).await.map_err(|_| too_late(time))?;
     Ok(found.map_err(broke_off)?.map_or(ServerKind::InfluxDb2, |f| f.kind))
 }
 

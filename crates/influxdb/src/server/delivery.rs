@@ -1,14 +1,16 @@
 //! Takes one batch of lines to its end: every line is in the server, or refused for good with the server's words. It
 //! tries for ever, splits what is refused as a whole down to the line, and holds while a setting is wrong.
 
-use crate::config::{Config, Secret};
+use crate::config::Config;
 use crate::error::Error;
 use crate::manage;
+use crate::secret::Secret;
 use crate::server::dialect::{Place, has_older_way};
-use crate::server::http::{Answer, Http, NoAnswer, Request};
+use crate::server::exchange::{Answer, NoAnswer, Request};
+use crate::server::http::Http;
 use crate::server::kind::{Recognised, ServerKind, speaks_against};
 use crate::server::outcome::{self, Outcome};
-use crate::server::preflight::{self, Shown};
+use crate::server::recognise::{self, Shown};
 use crate::server::retry::Backoff;
 use crate::server::translate::{Translated, translate};
 use graylogic_durable::Batch;
@@ -211,7 +213,7 @@ impl Delivery {
             return Ok(kind);
         }
         self.tried = self.http.token();
-        let shown = self.http.wait(preflight::shown(&self.http)).unwrap_or(Err(NoAnswer::Stopped))?;
+        let shown = self.http.wait(recognise::shown(&self.http)).unwrap_or(Err(NoAnswer::Stopped))?;
         self.is_sure = !matches!(shown, Shown::Unknown);
         Ok(match shown {
             Shown::Is(found) => self.learnt(found.kind),

@@ -3,7 +3,7 @@
 //!
 //! Sources: InfluxDB 2.8's and 3.8's handlers, the programs VictoriaMetrics 1.79 and InfluxDB 1.6.
 
-use crate::server::http::{Answer, Method, Request};
+use crate::server::exchange::{Answer, Method, Request};
 use crate::server::kind::ServerKind;
 
 /// Where lines go on a server.

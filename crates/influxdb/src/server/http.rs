@@ -2,9 +2,11 @@
 //! runtime. It knows nothing of lines, outcomes or kinds of server. The HTTP library's threads live in a small runtime of the
 //! client's own.
 
-use crate::config::{Config, ConnectionConfig, Secret, TlsFiles, TlsVersion};
+use crate::config::{Config, ConnectionConfig, TlsFiles, TlsVersion};
 use crate::error::{Error, Kind};
-use crate::server::kind::{Recognised, Scheme, ServerKind, recognise_path, select_path};
+use crate::secret::Secret;
+use crate::server::exchange::{Answer, NoAnswer, Request, Scheme};
+use crate::server::kind::{Recognised, ServerKind, recognise_path, select_path};
 use crate::server::proxy::{self, Proxy};
 use crate::server::tls::{self, Stamps};
 use flate2::Compression;
@@ -24,8 +26,6 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
-
-pub(crate) use reqwest::Method;
 
 /// A connection that is not there by then is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -64,55 +64,6 @@ pub(crate) struct Http {
     configured: Option<ServerKind>,
     recognised: Arc<Mutex<Option<Recognised>>>,
     stop: Stop,
-}
-
-/// A request before it is sent.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Request {
-    pub(crate) method: Method,
-    /// Below the address of the server.
-    pub(crate) path: String,
-    /// In place of path and query: a place on the same server that an answer named.
-    pub(crate) location: Option<String>,
-    pub(crate) query: Vec<(&'static str, String)>,
-    pub(crate) content_type: &'static str,
-    pub(crate) accept: &'static str,
-    pub(crate) body: Vec<u8>,
-    /// Whether a long body is compressed.
-    pub(crate) gzip: bool,
-    /// How the token is shown.
-    pub(crate) scheme: Scheme,
-    /// In place of the usual one; for an answer in pieces it covers all of them.
-    pub(crate) timeout: Option<Duration>,
-}
-
-impl Request {
-    pub(crate) fn get(path: impl Into<String>) -> Self {
-        Self { path: path.into(), ..Self::default() }
-    }
-
-    pub(crate) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), ..Self::default() }
-    }
-
-    /// With a body of JSON.
-    pub(crate) fn json(method: Method, path: impl Into<String>, body: &serde_json::Value) -> Self {
-        Self {
-            content_type: "application/json",
-            body: body.to_string().into_bytes(),
-            ..Self::new(method, path)
-        }
-    }
-
-    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.query.push((name, value.into()));
-        self
-    }
-
-    pub(crate) fn scheme(mut self, scheme: Scheme) -> Self {
-        self.scheme = scheme;
-        self
-    }
 }
 
 /// The HTTP library's client. Made anew when its files changed; requests on their way keep the one they began with.
@@ -234,22 +185,6 @@ impl Drop for Background {
     }
 }
 
-/// What a server answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) content_type: String,
-    pub(crate) retry_after: Option<String>,
-    pub(crate) location: Option<String>,
-    pub(crate) version: Option<String>,
-    pub(crate) build: Option<String>,
-    /// The server's clock.
-    pub(crate) date: Option<String>,
-    /// Whether it shows the header that only VictoriaMetrics has.
-    pub(crate) is_victoria_metrics: bool,
-    pub(crate) body: Vec<u8>,
-}
-
 /// An answer whose body comes in pieces.
 #[derive(Debug)]
 pub(crate) struct Pieces {
@@ -309,17 +244,6 @@ pub(crate) fn wait_for<T>(future: impl Future<Output = T>) -> T {
             Poll::Pending => std::thread::park(),
         }
     }
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum NoAnswer {
-    /// Somebody stopped it.
-    Stopped,
-    /// It may pass, or needs a change that nobody here can name.
-    Failed(String),
-    /// The certificates do not fit, or the token cannot be sent: somebody must change something, most likely this setting.
-    Unusable { reason: String, setting: &'static str },
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

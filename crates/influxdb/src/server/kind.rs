@@ -1,6 +1,6 @@
 //! The kinds of server, and how one is recognised by its answers. Pure: asking is done in `preflight.rs`.
 
-use crate::server::http::Answer;
+use crate::server::exchange::{Answer, Scheme};
 use serde_json::Value;
 use std::fmt;
 
@@ -52,18 +52,6 @@ impl fmt::Display for ServerKind {
             Self::VictoriaMetrics => "VictoriaMetrics",
         })
     }
-}
-
-/// How a token is shown to a server.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    /// `Token`: InfluxDB 2.
-    #[default]
-    Token,
-    /// `Bearer`.
-    Bearer,
-    /// `Basic` for a token that is `user:password`, else `Bearer`.
-    BasicOrBearer,
 }
 
 /// What a server was recognised as.

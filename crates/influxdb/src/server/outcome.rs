@@ -3,7 +3,7 @@
 //!
 //! Sources: InfluxDB 2.8's recorded answers in `fixtures/http/`, the servers' code for 1.8 and 3 Core.
 
-use crate::server::http::Answer;
+use crate::server::exchange::Answer;
 use crate::server::retry::retry_after;
 use graylogic_durable::Batch;
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Which proxy requests go through: the configured one, one that the environment names, or none. It opens no connection,
 //! and no message or `Debug` shows a user name or a password.
 
-use crate::config::Secret;
+use crate::secret::Secret;
 use reqwest::Url;
 use std::fmt;
 use std::net::IpAddr;
