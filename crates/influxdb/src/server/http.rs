@@ -495,9 +495,28 @@ impl Http {
         Ok(prepared)
     }
 
-    /// The answer to a request, up to its body. When certificates are why there is none, and others are on the disk by now,
-    /// it is sent again with those: a server that changed its certificate first is no failure.
+    /// The answer to a request, up to its body.
     async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response, NoAnswer> {
+        let (began, method, url) = (Instant::now(), request.method().clone(), request.url().clone());
+        let answered = self.executed(request).await;
+        // The query may hold names of the user's.
+        let (server, path, time) = (self.base(), url.path(), began.elapsed());
+        match &answered {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                tracing::debug!(server, %method, path, status, ?time, "a request was answered");
+            }
+            Err(NoAnswer::Failed(error) | NoAnswer::Unusable { reason: error, .. }) => {
+                tracing::debug!(server, %method, path, error, ?time, "a request was not answered");
+            }
+            Err(NoAnswer::Stopped) => {}
+        }
+        answered
+    }
+
+    /// The same, untold. When certificates are why there is no answer, and others are on the disk by now, it is sent again
+    /// with those: a server that changed its certificate first is no failure.
+    async fn executed(&self, request: reqwest::Request) -> Result<reqwest::Response, NoAnswer> {
         let (client, version) = self.client(FilesDue::InTime);
         let again = request.try_clone();
         let mut sent = client.execute(request).await;
