@@ -41,7 +41,7 @@
 //! With the address of a server as its target, a client spools readings on the disk (or in memory, `spool: off`) and sends
 //! them in requests of at most `batch_size` lines at most `flush_interval` apart. InfluxDB 1, 2 and 3 and VictoriaMetrics
 //! ([`ServerKind`]) are recognised by their answers, and written to, asked and managed each in its own way; a server of
-//! another kind than the configuration says is not written to. What waits when a server of another kind takes the place of
+//! another kind than the configuration says is not written to, once it shows what it is. What waits when a server of another kind takes the place of
 //! the one before is put into its words.
 //!
 //! A client starts while the server is down, unless `connect_strict` is set. A failure that may pass is tried again for ever,
