@@ -512,11 +512,11 @@ pub(crate) struct Query {
     /// One value for each window: 30s, 15m, 1h, 1d (24 hours).
     #[arg(long, short)]
     pub(crate) window: Option<String>,
-    /// What the value of a window is.
-    #[arg(long, short, value_enum, default_value_t = Aggregate::Mean, requires = "window")]
-    pub(crate) aggregate: Aggregate,
+    /// What the value of a window is, the mean when nothing is said; without windows, that of the readings since --start.
+    #[arg(long, short, value_enum)]
+    pub(crate) aggregate: Option<Aggregate>,
     /// The newest reading of each series.
-    #[arg(long, conflicts_with_all = ["start", "stop", "window"])]
+    #[arg(long, conflicts_with_all = ["start", "stop", "window", "aggregate"])]
     pub(crate) latest: bool,
     /// At most so many rows.
     #[arg(long, default_value_t = 10_000)]

@@ -249,6 +249,16 @@ impl DataSet {
                     .descending()
                     .limit(9),
             ),
+            (
+                "windows filled with a line".into(),
+                cut(power()).window(minutes(5)).aggregate(mean).fill(Fill::Linear),
+            ),
+            (
+                "the range as one window that VictoriaMetrics cannot tell to the nanosecond".into(),
+                power()
+                    .range(Timestamp::from_nanos(self.at(3).as_nanos() + 1), self.at(33))
+                    .aggregate(Aggregate::Max),
+            ),
             ("oldest windows".into(), power().window(minutes(7)).aggregate(Aggregate::Max).limit(2)),
             (
                 "newest windows".into(),
@@ -261,6 +271,10 @@ impl DataSet {
                     .range(Timestamp::from_nanos(0), Timestamp::MAX)
                     .window(minutes(60))
                     .aggregate(Aggregate::Count),
+            ),
+            (
+                "the number of readings of all time".into(),
+                power().range(Timestamp::from_nanos(0), Timestamp::MAX).aggregate(Aggregate::Count),
             ),
             ("many readings".into(), all("many")),
             ("newest of many readings".into(), all("many").descending().limit(12_345)),
@@ -295,6 +309,7 @@ impl DataSet {
         for aggregate in aggregates {
             let of = |query: Query| cut(query).window(minutes(9)).aggregate(aggregate);
             questions.push((format!("{aggregate:?} of floats"), of(power())));
+            questions.push((format!("{aggregate:?} of the range"), cut(power()).aggregate(aggregate)));
             questions.push((format!("{aggregate:?} of integers"), of(all("device").field("level"))));
             if matches!(aggregate, Aggregate::Count | Aggregate::First | Aggregate::Last) {
                 questions.push((format!("{aggregate:?} of all types"), of(all("device"))));

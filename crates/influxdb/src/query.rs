@@ -65,7 +65,9 @@ const RESERVED_KEYS: [&str; 7] = ["time", "_time", "_measurement", "_field", "_v
 /// ```
 ///
 /// # What is asked
-/// - *Readings*: those of the range, when there is neither a window nor [`Query::latest`].
+/// - *Readings*: those of the range, when there is neither an aggregate nor [`Query::latest`].
+/// - *An aggregate without windows*: one value for each series that has readings in the range, named by the start of the
+///   range.
 /// - *Windows*: one value for each window of the range that has readings. Windows are `[start, start + length)`, begin at
 ///   multiples of their length since the epoch plus the offset, and are cut by the range. A window is named by its start;
 ///   the first one, when the range begins inside it, by the start of the range.
@@ -153,6 +155,9 @@ pub enum Fill {
     Previous,
     /// This value, in the type of the series; an error when that type cannot hold it.
     Value(f64),
+    /// The value on the straight line between the windows before and after, rounded where the series is of whole numbers;
+    /// of numbers only. Windows before the first reading and after the last are not in the answer.
+    Linear,
 }
 
 /// A series of an answer.
@@ -248,7 +253,7 @@ impl Query {
         self
     }
 
-    /// One value for each window of this length. Needs an aggregate and a range.
+    /// One value for each window of this length instead of one for the whole range. Needs an aggregate and a range.
     #[must_use]
     pub fn window(mut self, length: Duration) -> Self {
         self.window = Some(length);
@@ -262,7 +267,7 @@ impl Query {
         self
     }
 
-    /// How the readings of a window become one value.
+    /// How the readings of a window become one value; without windows, those of the range.
     #[must_use]
     pub fn aggregate(mut self, aggregate: Aggregate) -> Self {
         self.aggregate = Some(aggregate);
@@ -397,15 +402,7 @@ impl Query {
 
     fn check_windows(&self, range: TimeRange) -> Result<Shape, Error> {
         let Some(length) = self.window else {
-            let without = [
-                ("an aggregate", self.aggregate.is_some()),
-                ("a fill", self.fill.is_some_and(|f| f != Fill::None)),
-                ("an offset", self.offset.is_some()),
-            ];
-            return match without.iter().find(|(_, given)| *given) {
-                Some((what, _)) => Err(self.wrong(&format!("{what} needs windows: give their length"))),
-                None => Ok(Shape::Readings),
-            };
+            return self.check_without_windows(range);
         };
         let Some(aggregate) = self.aggregate else {
             return Err(self.wrong("windows need an aggregate: say how their readings become one value"));
@@ -434,6 +431,19 @@ impl Query {
             return Err(self.wrong(&message));
         }
         Ok(Shape::Windows { windows, aggregate, fill })
+    }
+
+    fn check_without_windows(&self, range: TimeRange) -> Result<Shape, Error> {
+        let needing =
+            [("a fill", self.fill.is_some_and(|f| f != Fill::None)), ("an offset", self.offset.is_some())];
+        if let Some((what, _)) = needing.iter().find(|(_, given)| *given) {
+            return Err(self.wrong(&format!("{what} needs windows: give their length")));
+        }
+        let Some(aggregate) = self.aggregate else { return Ok(Shape::Readings) };
+        let Some(windows) = Windows::of_one(range.start().as_nanos(), range.stop().as_nanos()) else {
+            return Err(self.wrong("an aggregate of more than 292 years: give a shorter range"));
+        };
+        Ok(Shape::Windows { windows, aggregate, fill: Fill::None })
     }
 
     fn wrong(&self, why: &str) -> Error {
@@ -473,6 +483,12 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
+    /// Windows of which one is `[start, stop)`, which is not empty; none when it is longer than a window can be.
+    pub(crate) fn of_one(start: i64, stop: i64) -> Option<Self> {
+        let every = stop.checked_sub(start)?;
+        Some(Self { every, offset: start.rem_euclid(every) })
+    }
+
     /// Start of the window that holds `time`, in i128 because that of the first window of all time is no i64.
     pub(crate) fn start_of(self, time: i64) -> i128 {
         let (every, offset) = (i128::from(self.every), i128::from(self.offset));
@@ -500,6 +516,11 @@ impl CheckedQuery {
         self.range == TimeRange::new(Timestamp::MIN, Timestamp::MAX)
     }
 
+    /// Whether its range is one of these windows, whole.
+    pub(crate) fn is_of_one_window(&self, windows: Windows) -> bool {
+        Windows::of_one(self.start(), self.stop()) == Some(windows)
+    }
+
     /// The aggregate of its windows, when it has some.
     pub(crate) fn aggregate(&self) -> Option<Aggregate> {
         match self.shape {
@@ -520,7 +541,9 @@ impl CheckedQuery {
     /// one counts.
     pub(crate) fn sent_max(&self) -> Option<usize> {
         match self.shape {
-            Shape::Windows { fill: Fill::Previous | Fill::Value(_), .. } | Shape::Latest => None,
+            Shape::Windows { fill: Fill::Previous | Fill::Value(_) | Fill::Linear, .. } | Shape::Latest => {
+                None
+            }
             // More than an answer may have is no limit, and none that every language can say.
             Shape::Windows { fill: Fill::None, .. } | Shape::Readings => {
                 self.limit.filter(|&values| values <= answer::VALUES_MAX)

@@ -55,7 +55,12 @@ fn contradictions_are_sentences() {
         (energy().tag_in("k", [""; 0]), "no value is given for tag \"k\""),
         (energy().tag_in("k", many), "101 tag values and fields are too many"),
         (power().window(seconds(60)), "windows need an aggregate"),
-        (power().aggregate(Aggregate::Mean), "an aggregate needs windows"),
+        (power().aggregate(Aggregate::Mean).fill(Fill::Previous), "a fill needs windows"),
+        (power().aggregate(Aggregate::Mean).offset(seconds(1)), "an offset needs windows"),
+        (
+            power().aggregate(Aggregate::Mean).range(Timestamp::MIN, Timestamp::MAX),
+            "an aggregate of more than 292 years",
+        ),
         (power().fill(Fill::Previous), "a fill needs windows"),
         (power().offset(seconds(1)), "an offset needs windows"),
         (means().window(Duration::ZERO), "give a length of at least 1 ns"),
@@ -166,6 +171,20 @@ fn the_store_answers_in_one_form() {
             windows(600, Aggregate::Min).fill(Fill::Value(-1.5)).range(at(30), at(700)),
             &[&format!("{attic} 30:300.0 600:-1.5")],
         ),
+        (
+            windows(300, Aggregate::Mean).fill(Fill::Linear).range(at(-600), at(1900)),
+            &[&format!("{attic} 0:200.0 300:162.5 600:125.0 900:87.5 1200:50.0")],
+        ),
+        // Rounded, from what was found and not from what was filled.
+        (
+            of("count", Aggregate::Sum).window(seconds(100)).fill(Fill::Linear),
+            &["device_id=light count 0:3i 100:3i 200:3i 300:4i 400:4i 500:4i 600:4i"],
+        ),
+        // Without windows, one value of the range.
+        (hvac().aggregate(Aggregate::Mean), &[&format!("{attic} 0:150.0")]),
+        (hvac().aggregate(Aggregate::Sum).range(at(30), at(1200)), &[&format!("{attic} 30:300.0")]),
+        (hvac().aggregate(Aggregate::Count).limit(1).descending(), &[&format!("{attic} 0:3u")]),
+        (hvac().aggregate(Aggregate::Count).range(at(61), at(1200)), &[]),
         (windows(600, Aggregate::Last).limit(1), &[&format!("{attic} 0:300.0")]),
         (of("count", Aggregate::Sum), &["device_id=light count 0:7i"]),
         (of("count", Aggregate::Mean), &["device_id=light count 0:3.5"]),
@@ -197,6 +216,8 @@ fn the_store_answers_in_one_form() {
     let filled = |field, aggregate, value| of(field, aggregate).fill(Fill::Value(value));
     fails(filled("count", Aggregate::Sum, 0.5), "the fill 0.5 does not fit a series of type Integer");
     fails(filled("count", Aggregate::Count, -1.0), "the fill -1 does not fit a series of type Unsigned");
+    let line = of("state", Aggregate::Last).fill(Fill::Linear);
+    fails(line, "a series of type String has no values between others");
     fails(filled("state", Aggregate::Last, 0.0), "the fill 0 does not fit a series of type String");
     store.close().unwrap();
     let error = power().check().unwrap().ask_store(&store, "b").unwrap_err();
@@ -259,6 +280,11 @@ fn flux_says_what_is_asked() {
                 "{one}\n  {window}, offset: 60000000000ns, fn: mean, createEmpty: false, timeSrc: \"_start\")\n  \
                  |> limit(n: 5)"
             ),
+        ),
+        (
+            power().range(at(0), at(7)).aggregate(Aggregate::Mean),
+            format!("{one}\n  |> aggregateWindow(every: 7000000000ns, offset: 3000000000ns, fn: mean, createEmpty: false, timeSrc: \"_start\")")
+                .replace("2026-03-02T01:00:00Z", "2026-03-02T00:00:07Z"),
         ),
         // What is filled here counts for a limit.
         (
@@ -576,8 +602,11 @@ fn metricsql_says_what_is_asked() {
             "nocache=1".to_owned(),
         ]
     };
-    let cut =
-        means().aggregate(Aggregate::Max).range(at(30), Timestamp::from_nanos((DAY + 2000) * SECOND + 1));
+    let part = |of: Query| {
+        of.aggregate(Aggregate::Max).range(at(30), Timestamp::from_nanos((DAY + 2000) * SECOND + 1))
+    };
+    let cut = part(means());
+    let whole = part(power());
     let last = |part: &str| format!("{part}({power_of}}}[3600000ms]) keep_metric_names");
     let marked = |of: &str, name: &str| format!("label_set({of}, \"__graylogic_part__\", \"{name}\")");
     let latest = format!(
@@ -611,6 +640,8 @@ fn metricsql_says_what_is_asked() {
                 ("/api/v1/query_range", windows("max_over_time", 2_000_000, 200_001, 600_000, 1)),
             ],
         ),
+        // No reading is in the rest of a millisecond.
+        (whole, vec![("/api/v1/query_range", windows("max_over_time", 2_000_000, 1_970_001, 1_970_001, 1))]),
         (
             power().latest(),
             vec![("/api/v1/query", vec![latest, "time=1772413199.999".into(), "nocache=1".into()])],

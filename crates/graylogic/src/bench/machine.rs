@@ -90,6 +90,12 @@ pub(crate) fn cpu_seconds() -> f64 {
     ticks / 100.0
 }
 
+/// Nanoseconds that this thread could have run and did not, because others had the processors.
+pub(crate) fn preempted_nanos() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
 /// Bytes this process has handed to disks.
 pub(crate) fn written_bytes() -> u64 {
     proc_number("/proc/self/io", "write_bytes:")

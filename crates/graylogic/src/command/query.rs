@@ -42,6 +42,11 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
     if let Some(question) = flux::question(&options.flux)? {
         return flux::run(options, question, json);
     }
+    if options.aggregate.is_some() && options.window.is_none() && options.what.start.is_none() {
+        return Err(Failure::new(
+            "--aggregate without windows is of a range: name its --start, or give a --window",
+        ));
+    }
     let range = range(options.what.start.as_deref(), options.what.stop.as_deref())?;
     let config = app::config(&options.what.place)?;
     let rows = match config.target() {
@@ -120,12 +125,15 @@ fn rows(store: &Store, selector: &Selector, range: TimeRange, options: &Query) -
             value: l.value,
         };
         rows.extend(latest.into_iter().map(row));
-    } else if let Some(window) = &options.window {
-        let windows = Windows::every(text::duration(window)?)?;
+    } else if let Some(aggregate) = aggregate(options) {
+        let windows = match &options.window {
+            Some(length) => Windows::every(text::duration(length)?)?,
+            None => Windows::whole(),
+        };
         for found in store.windows(selector, range, &windows)? {
             let series = Rc::new(Series::from(&found.series));
             for w in &found.windows {
-                if let Some(value) = value_of(&w.summary, options.aggregate) {
+                if let Some(value) = value_of(&w.summary, aggregate) {
                     rows.push(Row { series: series.clone(), time: w.start, value });
                 }
             }
@@ -170,7 +178,6 @@ fn rows_of_server(config: Config, range: TimeRange, options: &Query) -> Result<V
 
 /// The typed question that options mean. Servers have no common regular expressions, and no list of all measurements.
 fn question(what: &Which, range: TimeRange, options: &Query) -> Result<graylogic_influxdb::Query, Failure> {
-    use graylogic_influxdb::Aggregate as Of;
     let Some(measurement) = &what.measurement else {
         return Err(Failure::new(
             "query of a server: name the measurement with --measurement, or ask with --flux",
@@ -193,19 +200,18 @@ fn question(what: &Which, range: TimeRange, options: &Query) -> Result<graylogic
         return Ok(query.latest());
     }
     query = query.range(range.start(), range.stop());
-    let Some(window) = &options.window else {
-        return Ok(query.limit(options.limit.saturating_add(1)));
-    };
-    let of = match options.aggregate {
-        Aggregate::Count => Of::Count,
-        Aggregate::Sum => Of::Sum,
-        Aggregate::Mean => Of::Mean,
-        Aggregate::Min => Of::Min,
-        Aggregate::Max => Of::Max,
-        Aggregate::First => Of::First,
-        Aggregate::Last => Of::Last,
-    };
-    Ok(query.window(text::duration(window)?).aggregate(of).limit(options.limit.saturating_add(1)))
+    if let Some(aggregate) = aggregate(options) {
+        query = query.aggregate(aggregate.of_client());
+    }
+    if let Some(length) = &options.window {
+        query = query.window(text::duration(length)?);
+    }
+    Ok(query.limit(options.limit.saturating_add(1)))
+}
+
+/// The aggregate that is asked for; the mean of windows when nothing is said.
+fn aggregate(options: &Query) -> Option<Aggregate> {
+    options.aggregate.or(options.window.as_ref().map(|_| Aggregate::Mean))
 }
 
 fn value_of(summary: &Summary, aggregate: Aggregate) -> Option<Value> {

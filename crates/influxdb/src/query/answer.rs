@@ -1,6 +1,7 @@
 //! An answer on its way: readers add values series by series in whatever order a target sends them; what comes out is
 //! the one form of an answer. Order, cutting, filling and limits are decided here and nowhere else.
 
+use super::store::is_number;
 use super::{CheckedQuery, Fill, QuerySeries, Shape, Windows};
 use crate::error::Error;
 use graylogic_line::Timestamp;
@@ -121,25 +122,35 @@ fn filled(
     values: Vec<(i64, Value)>,
 ) -> Result<Vec<(i64, Value)>, Error> {
     let Some((_, like)) = values.first() else { return Ok(values) };
-    let mut before = match fill {
+    let of = like.field_type();
+    let constant = match fill {
         Fill::None => return Ok(values),
-        Fill::Previous => None,
+        Fill::Linear if !is_number(of) => {
+            return Err(query.failed(&format!(
+                "a series of type {of:?} has no values between others: fill it with the previous one"
+            )));
+        }
+        Fill::Previous | Fill::Linear => None,
         Fill::Value(v) => Some(in_type_of(query, v, like)?),
     };
     let mut all = Vec::with_capacity(values.len());
     let mut values = values.into_iter().peekable();
+    // The last one that is not filled.
+    let mut before: Option<(i64, Value)> = None;
     let (mut start, stop) = (windows.start_of(query.start()), i128::from(query.stop()));
     // As many turns as the range has windows, which the check has bounded.
     while start < stop {
         let named = start.max(i128::from(query.start())) as i64;
-        match values.next_if(|&(time, _)| time == named) {
-            Some((time, value)) => {
-                if fill == Fill::Previous {
-                    before = Some(value.clone());
-                }
-                all.push((time, value));
-            }
-            None => all.extend(before.clone().map(|value| (named, value))),
+        if let Some(found) = values.next_if(|&(time, _)| time == named) {
+            before = Some(found.clone());
+            all.push(found);
+        } else {
+            let value = match (fill, &before) {
+                (Fill::Previous, Some((_, value))) => Some(value.clone()),
+                (Fill::Linear, Some(before)) => values.peek().and_then(|after| between(before, after, named)),
+                _ => constant.clone(),
+            };
+            all.extend(value.map(|value| (named, value)));
         }
         start += i128::from(windows.every);
     }
@@ -149,6 +160,24 @@ fn filled(
         );
     }
     Ok(all)
+}
+
+/// The value at `time` on the straight line between two of a series; the times are in order.
+fn between((from, a): &(i64, Value), (to, b): &(i64, Value), time: i64) -> Option<Value> {
+    let span = |from: i64, to: i64| (i128::from(to) - i128::from(from)) as f64;
+    let share = span(*from, time) / span(*from, *to);
+    let whole = |a: i128, b: i128| {
+        let moved = ((b - a) as f64 * share).round() as i128;
+        (a + moved).clamp(a.min(b), a.max(b))
+    };
+    Some(match (a, b) {
+        // Two halves, because the distance of two floats may be none.
+        (Value::Float(a), Value::Float(b)) if a != b => Value::Float(a * (1.0 - share) + b * share),
+        (Value::Float(a), Value::Float(_)) => Value::Float(*a),
+        (Value::Integer(a), Value::Integer(b)) => Value::Integer(whole((*a).into(), (*b).into()) as i64),
+        (Value::Unsigned(a), Value::Unsigned(b)) => Value::Unsigned(whole((*a).into(), (*b).into()) as u64),
+        _ => return None,
+    })
 }
 
 /// A number in the type of a value.

@@ -20,6 +20,8 @@ const ROWS_PER_LINE: &str = "10000";
 const EARLIEST_MS: i64 = 86_400_000;
 /// What the server can name as a time.
 const LATEST_MS: i64 = 9_223_372_036_000;
+/// The longest window, so that one can be asked for at the beginning of time.
+const LENGTH_MAX_MS: i64 = LATEST_MS / 2;
 /// The label that tells the parts of an answer apart.
 const PART: &str = "__graylogic_part__";
 
@@ -75,8 +77,8 @@ impl MetricsQl {
                 Shape::Readings => left.push_back(Part::Readings),
                 Shape::Latest => left.push_back(Part::Latest),
                 Shape::Windows { windows, .. } => {
-                    let windows = in_ms(query, windows)?;
-                    if count(windows, range) > WINDOWS_PER_ASK {
+                    let windows = in_ms(query, windows, range)?;
+                    if count(windows, range) > WINDOWS_PER_ASK || windows.every > LENGTH_MAX_MS {
                         left.push_back(Part::Bounds);
                     } else {
                         left = parts(windows, range);
@@ -272,11 +274,17 @@ impl MetricsQl {
             return Ok(());
         };
         let (Some(first), Some(last)) = self.bounds else { return Ok(()) };
-        let windows = in_ms(query, windows)?;
         let range = (self.range.0.max(first), self.range.1.min(last.saturating_add(1)));
         if range.0 >= range.1 {
             return Ok(());
         }
+        if query.is_of_one_window(windows) {
+            // Nothing is before the first reading and behind the last.
+            self.left =
+                Windows::of_one(range.0, range.1).map_or_else(VecDeque::new, |whole| parts(whole, range));
+            return Ok(());
+        }
+        let windows = in_ms(query, windows, self.range)?;
         if count(windows, range) / WINDOWS_PER_ASK >= ASKS_MAX {
             return Err(query.failed(
                 "the range has too many windows for VictoriaMetrics: give a shorter one, or longer windows",
@@ -319,14 +327,18 @@ fn nanos(ms: i64) -> i64 {
     ms.saturating_mul(1_000_000)
 }
 
-/// Windows in milliseconds.
-fn in_ms(query: &CheckedQuery, windows: Windows) -> Result<Windows, Error> {
+/// Windows in milliseconds, of a range in milliseconds.
+fn in_ms(query: &CheckedQuery, windows: Windows, (start, stop): (i64, i64)) -> Result<Windows, Error> {
+    // A range as one window may begin and end inside a millisecond: no reading is there.
+    if let (true, Some(whole)) = (query.is_of_one_window(windows), Windows::of_one(start, stop)) {
+        return Ok(whole);
+    }
     let Windows { every, offset } = windows;
     if every % 1_000_000 != 0 || offset % 1_000_000 != 0 {
         let message = "VictoriaMetrics counts milliseconds: give windows and an offset of whole milliseconds";
         return Err(query.unsupported(message));
     }
-    if every / 1_000_000 > LATEST_MS / 2 {
+    if every / 1_000_000 > LENGTH_MAX_MS {
         return Err(
             query.unsupported("windows above 146 years are too long for VictoriaMetrics: give shorter ones")
         );
