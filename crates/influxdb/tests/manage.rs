@@ -753,7 +753,7 @@ fn deleting_may_take_longer_than_a_usual_request() {
                     ),
                 );
             }
-            std::thread::sleep(Duration::from_millis(600));
+            std::thread::sleep(Duration::from_millis(2000));
             match kind {
                 ServerKind::InfluxDb1 => Answer::of(200, r#"{"results":[{"statement_id":0}]}"#),
                 _ => Answer::of(204, ""),

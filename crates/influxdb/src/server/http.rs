@@ -261,7 +261,7 @@ impl Http {
             Error::new(Kind::ConnectionFailed, format!("prepare requests to {base}: {e}"))
         };
         // Never so short that a busy machine misses it.
-        let hurried = |time: Duration| (time / config.hurry()).max(Duration::from_secs(1));
+        let hurried = |time: Duration| time / config.hurry().min(20);
         let connection = config.connection();
         let proxy = proxy::choose(&connection.proxy, &base, |name| std::env::var(name).ok())
             .map_err(|why| Error::new(Kind::InvalidConfig, why))?;

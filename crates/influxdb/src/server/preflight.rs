@@ -278,7 +278,7 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     let mut preflight = Preflight::default();
     let base = http.base();
     // Never so short that a busy machine misses it.
-    let patience = Some((PATIENCE / config.hurry()).max(Duration::from_secs(1)));
+    let patience = Some(PATIENCE / config.hurry().min(10));
     // Whether anybody is there, before anything that needs rights.
     let ping = match http.send(Request { timeout: patience, ..Request::get("ping") }) {
         Ok(ping) => ping,

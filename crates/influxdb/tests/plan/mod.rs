@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub const SOON: Duration = Duration::from_secs(60);
+/// Lines of a request.
+pub const BATCH_LINES: u64 = 20;
 
 pub fn config(server: &Hostile, spool: &Path) -> Config {
     Config::remote(&server.url())
         .unwrap()
         .with_token("secret")
         .with_spool(Some(spool.to_owned()))
-        .with_batches(20, Duration::from_millis(20))
+        .with_batches(BATCH_LINES as usize, Duration::from_millis(20))
         .with_hurry(100)
 }
 
