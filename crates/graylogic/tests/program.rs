@@ -140,6 +140,9 @@ fn questions_by_tag_window_and_time() {
         ask(&["-t", "device_id=~d[1-9]", "--start", "1970-01-01T01:00:00Z"]).as_array().unwrap().len(),
         30
     );
+    let sum = ask(&["-t", "device_id=d0", "-a", "sum", "--start", "1970-01-01T01:00:00Z"]);
+    assert_eq!(sum.as_array().unwrap().len(), 1);
+    assert_eq!((&sum[0]["time"], &sum[0]["value"]), (&"1970-01-01T01:00:00Z".into(), &2670.0.into()));
     assert_eq!(ask(&["-t", "device_id!=d0", "--latest"])[0]["value"], 119.0);
     let csv = run(&["query", "--csv", "--data", data, "--latest"], "");
     assert_eq!(text(&csv.stdout).lines().count(), 3);
@@ -227,11 +230,12 @@ fn imports_are_repeatable() {
 fn mistakes_are_one_sentence_and_the_right_code() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("none");
-    let cases: [(&[&str], i32, &str); 5] = [
+    let cases: [(&[&str], i32, &str); 6] = [
         (&["query", "--data", in_folder(&nowhere)], 1, "there is no store in"),
         (&["status", "--data", in_folder(&nowhere)], 1, "none"),
         (&["write", "--data", in_folder(folder.path()), "/no/such/file"], 1, "/no/such/file"),
         (&["query", "--data", in_folder(&nowhere), "--window", "soon"], 1, "none"),
+        (&["query", "--data", in_folder(&nowhere), "-a", "sum"], 1, "name its --start, or give a --window"),
         (&["writ"], 2, "write"),
     ];
     for (arguments, code, says) in cases {

@@ -48,6 +48,7 @@ const RESERVED_KEYS: [&str; 7] = ["time", "_time", "_measurement", "_field", "_v
 ///
 /// let power = Query::measurement("energy").tag("device_id", "hvac-main").field("power_watts");
 /// let windows = power
+///     .clone()
 ///     .range(minute(0), minute(15))
 ///     .window(Duration::from_secs(300))
 ///     .aggregate(Aggregate::Mean)
@@ -55,6 +56,10 @@ const RESERVED_KEYS: [&str; 7] = ["time", "_time", "_measurement", "_field", "_v
 /// let answer = client.ask(&windows)?;
 /// let means: Vec<_> = answer[0].values.iter().filter_map(|(_, value)| value.as_f64()).collect();
 /// assert_eq!(means, [200.0, 0.0, 50.0]);
+///
+/// // Without windows, one value of the whole range.
+/// let peak = client.ask(&power.range(minute(0), minute(15)).aggregate(Aggregate::Max))?;
+/// assert_eq!(peak[0].values[0].1.as_f64(), Some(300.0));
 ///
 /// let newest = client.ask(&Query::measurement("energy").latest())?;
 /// assert_eq!(newest[0].values[0].0, minute(10));

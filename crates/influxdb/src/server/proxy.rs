@@ -97,7 +97,9 @@ pub(crate) fn choose(
         names.into_iter().find_map(value)
     };
     let host = server.host_str().unwrap_or_default();
-    if is_this_machine(host) || set(NO).is_some_and(|(_, list)| is_excepted(host, &list)) {
+    if is_this_machine(host)
+        || set(NO).is_some_and(|(_, list)| is_excepted(host, server.port_or_known_default(), &list))
+    {
         return Ok(None);
     }
     let of_scheme = if server.scheme() == "https" {
@@ -122,10 +124,15 @@ fn is_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || ip(host).is_some_and(|ip| ip.is_loopback())
 }
 
-/// Whether a list, as `NO_PROXY` has it, names a host: `*`, a domain with all below it, an address, or a network.
-fn is_excepted(host: &str, list: &str) -> bool {
+/// Whether a list, as `NO_PROXY` has it, names a host: `*`, a domain with all below it, an address, or a network; with a
+/// port behind it, that one only.
+fn is_excepted(host: &str, port: Option<u16>, list: &str) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     let names = |entry: &str| {
+        let (entry, only) = without_port(entry);
+        if only.is_some() && only != port {
+            return false;
+        }
         if entry == "*" {
             return true;
         }
@@ -140,6 +147,15 @@ fn is_excepted(host: &str, list: &str) -> bool {
         }
     };
     list.split([',', ' ']).map(str::trim).filter(|entry| !entry.is_empty()).any(names)
+}
+
+/// An entry of a list and its port. Colons of an address are none before a port, unless it stands in brackets.
+fn without_port(entry: &str) -> (&str, Option<u16>) {
+    let parts = entry.rsplit_once(':').filter(|(name, _)| name.ends_with(']') || !name.contains(':'));
+    match parts.map(|(name, port)| (name, port.parse())) {
+        Some((name, Ok(port))) => (name, Some(port)),
+        _ => (entry, None),
+    }
 }
 
 fn is_in(host: IpAddr, network: Option<IpAddr>, bits: Option<u32>) -> bool {
@@ -234,6 +250,17 @@ mod tests {
             ("[fd00::1]", "fd00::1", true),
             ("[fe00::1]", "fd00::/8", false),
             ("[fe00::1]", "::/0", true),
+            ("influx.house", "influx.house:8086", true),
+            ("influx.house", "influx.house:8087", false),
+            ("influx.house", "influx.house:none", false),
+            ("influx.house", "*:8086", true),
+            ("10.1.2.3", "10.1.2.3:8086", true),
+            ("10.1.2.3", "10.1.2.3:80", false),
+            ("[fd00::1]", "[fd00::1]:8086", true),
+            ("[fd00::1]", "[fd00::1]:80", false),
+            ("[fd00::1]", "[fd00::1]", true),
+            // An address that ends like a port.
+            ("[fd00::8086]", "fd00::8086", true),
         ] {
             let expected = if excepted { None } else { by("a:1", "HTTP_PROXY") };
             check(
