@@ -4,6 +4,7 @@
 pub(crate) mod asking;
 pub(crate) mod delivery;
 pub(crate) mod dialect;
+mod dropped;
 pub(crate) mod exchange;
 pub(crate) mod http;
 pub(crate) mod kind;

@@ -94,6 +94,8 @@ enum Step {
     /// After all the others of its batch.
     Later(Piece),
     Split(Piece),
+    /// These of its lines by themselves, then the others.
+    Apart(Piece, Vec<usize>),
     Stopped,
 }
 
@@ -184,6 +186,11 @@ impl Delivery {
                 Step::Again(piece) => pieces.push(piece),
                 Step::Later(piece) => pieces.insert(0, piece),
                 Step::Split(piece) => split(piece, &mut pieces),
+                Step::Apart(mut piece, apart) => {
+                    piece.places.retain(|p| apart.binary_search(p).is_err());
+                    pieces.push(Piece { faults: 0, ..piece });
+                    pieces.push(Piece { places: apart, faults: 0, since: 0 });
+                }
                 Step::Stopped => return Err(Stopped),
             }
         }
@@ -312,6 +319,13 @@ impl Delivery {
                 piece.places.retain(|p| named.binary_search_by_key(p, |n| n.0).is_err());
                 delivered.refused.extend(named);
                 Step::Again(piece)
+            }
+            Outcome::Dropped(named) => {
+                delivered.refused.extend(named);
+                Step::Done
+            }
+            Outcome::Partial { suspects, .. } if (1..piece.places.len()).contains(&suspects.len()) => {
+                Step::Apart(piece, suspects)
             }
             Outcome::Partial { reason, .. } | Outcome::Unnamed(reason) => {
                 refuse_or_split(piece, reason, delivered)

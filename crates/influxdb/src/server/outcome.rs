@@ -3,6 +3,7 @@
 //!
 //! Sources: InfluxDB 2.8's recorded answers in `fixtures/http/`, the servers' code for 1.8 and 3 Core.
 
+use crate::server::dropped::{Dropped, dropped};
 use crate::server::exchange::Answer;
 use crate::server::retry::retry_after;
 use graylogic_durable::Batch;
@@ -22,8 +23,11 @@ pub(crate) enum Outcome {
     Retry { reason: String, after: Option<Duration>, server_fault: bool },
     /// Nothing was taken, because of these lines: places in the request, and the reasons.
     Refused(Vec<(usize, String)>),
-    /// Everything was taken but these lines; when none is named, some that the answer does not name.
-    Partial { named: Vec<(usize, String)>, reason: String },
+    /// Everything was taken but these lines.
+    Dropped(Vec<(usize, String)>),
+    /// Everything was taken but these lines and perhaps others; when none is named, some that the answer does not name, and
+    /// the suspects probably among them.
+    Partial { named: Vec<(usize, String)>, suspects: Vec<usize>, reason: String },
     /// Nothing was taken, because of lines that the answer does not name.
     Unnamed(String),
     /// The request is too long.
@@ -46,7 +50,16 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
     let held = |setting| Outcome::Held { reason: reason(), setting };
     let named = || named(&said, batch, places);
     if said.message.contains("partial write") && answer.status >= 300 {
-        return Outcome::Partial { named: named(), reason: reason() };
+        let named = named();
+        let found = if named.is_empty() { dropped(&said.message, batch, places) } else { Dropped::Unknown };
+        let suspects = match found {
+            Dropped::These(found) => {
+                return Outcome::Dropped(found.into_iter().map(|place| (place, reason())).collect());
+            }
+            Dropped::Perhaps(suspects) => suspects,
+            Dropped::Unknown => Vec::new(),
+        };
+        return Outcome::Partial { named, suspects, reason: reason() };
     }
     let permanent = ["unable to parse", "field type conflict"].iter().any(|p| said.message.contains(p));
     let after = || answer.retry_after.as_deref().and_then(|t| retry_after(t, now_unix));
@@ -312,7 +325,9 @@ mod tests {
 
     fn places(outcome: &Outcome) -> Vec<usize> {
         match outcome {
-            Outcome::Refused(named) | Outcome::Partial { named, .. } => named.iter().map(|n| n.0).collect(),
+            Outcome::Refused(named) | Outcome::Dropped(named) | Outcome::Partial { named, .. } => {
+                named.iter().map(|n| n.0).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -351,7 +366,7 @@ mod tests {
         let lines = ["m f=1 1"];
         let conflict = r#"{"code":"x","message":"failure writing points to database: partial write: field type conflict: input field \"f\" on measurement \"m\" is type string, already exists as type float dropped=1"}"#;
         for status in [400, 422, 500] {
-            assert!(matches!(check(status, conflict, &lines), Outcome::Partial { .. }), "{status}");
+            assert_eq!(places(&check(status, conflict, &lines)), [0], "{status}");
         }
         let setting = |status, body: &str| match check(status, body, &lines) {
             Outcome::Held { setting, .. } => setting,
@@ -468,10 +483,11 @@ mod tests {
                     && *named == lines.iter().enumerate().filter_map(of_line).collect::<Vec<_>>()
             }
             // The server stored the rest, and names no line.
-            (Fate::Settled(lines), Outcome::Partial { named, reason }) => {
+            (Fate::Settled(lines), Outcome::Dropped(named)) => {
+                let expected = lines.iter().enumerate().filter(|(_, words)| words.is_some());
                 step.status == 422
-                    && named.is_empty()
-                    && lines.iter().flatten().all(|w| reason.contains(&shortened(w)))
+                    && named.iter().map(|n| n.0).eq(expected.map(|(i, _)| i))
+                    && lines.iter().flatten().all(|w| named.iter().all(|n| n.1.contains(&shortened(w))))
             }
             (Fate::Again, Outcome::Retry { reason, .. }) => reason.contains(&step.message),
             (Fate::Plain, Outcome::NotGzip) => true,

@@ -407,7 +407,11 @@ fn judge(
         if kind == ServerKind::InfluxDb1 || kind == ServerKind::InfluxDb3 { "database" } else { "bucket" };
     match outcome::read(answer, &Batch::default(), &[], false, 0) {
         // An empty body is no line protocol for some: then everything before it was right.
-        Outcome::Delivered | Outcome::Unnamed(_) | Outcome::Refused(_) | Outcome::Partial { .. } => {
+        Outcome::Delivered
+        | Outcome::Unnamed(_)
+        | Outcome::Refused(_)
+        | Outcome::Dropped(_)
+        | Outcome::Partial { .. } => {
             preflight.good("token", token);
             if kind == ServerKind::InfluxDb2 {
                 preflight.good("organisation", format!("{org:?} is there"));
