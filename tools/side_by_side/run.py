@@ -213,6 +213,7 @@ def judge(client, name, lives, server):
     written, failed, delayed, refused = set(), set(), set(), set()
     counted, errors, begin, log_lines = 0, 0, 0, 0
     for life in lives:
+        kept = 0
         accepted, begin, rejected = judge_written(life, begin)
         written |= accepted
         refused |= rejected
@@ -226,22 +227,29 @@ def judge(client, name, lives, server):
                 counted += int(rest)
             elif word == "e":
                 errors += 1
+            elif word == "k":
+                kept = int(rest)
         log_lines += len(life.log.read_text(errors="replace").splitlines())
+    counted_all = counted
     stored = {(time - BASE) // STEP for _, time in server.stored}
     lost = written - stored
     unnamed = lost - failed
-    silent = max(0, len(unnamed) - counted)
+    counted = min(counted, len(unnamed))
+    kept = min(kept, len(unnamed) - counted)
+    silent = len(unnamed) - counted - kept
     results = [life.result() for life in lives]
     numbers = lambda key: [r[key] for r in results if r.get(key) is not None]
     return {
         "scenario": name, "client": client, "version": results[-1].get("version"),
-        "written": len(written), "stored": len(stored & written), "lost": len(lost), "lost_in_silence": silent,
+        "written": len(written), "stored": len(stored & written), "not_stored": len(lost), "lost_in_silence": silent,
         # Of those: named by a callback that said they would be tried again, and by none afterwards.
         "lost_told_as_delayed": len(unnamed & delayed),
         # Errors told without saying which points, or how many.
         "errors_without_points": errors,
-        "told": len(lost & failed) + len(unnamed) - silent + len(refused), "refused_by_call": len(refused),
-        "told_but_stored": len(failed & stored) + max(0, counted - len(unnamed)),
+        # Neither stored nor lost: on the disk, for the next start, as the last close said.
+        "kept": kept,
+        "told": len(lost & failed) + counted + len(refused), "refused_by_call": len(refused),
+        "told_but_stored": len(failed & stored) + counted_all - counted,
         "twice": sum(server.stored.values()) - len(server.stored),
         "stored_but_refused": len(stored - written),
         "longest_ms": max(numbers("longest_ms"), default=None), "p999_ms": max(numbers("p999_ms"), default=None),
@@ -258,6 +266,7 @@ def cell(r):
     if r["lost_in_silence"] and r["errors_without_points"]:
         silent += f" (and {r['errors_without_points']} errors without points)"
     late = ", killed" if r["killed_after_stop_seconds"] else ""
+    late += f", {r['kept']} kept" if r["kept"] else ""
     return f"{'**' + silent + '**' if r['lost_in_silence'] else silent} / {r['told']} / {r['twice']}{late}"
 
 

@@ -98,6 +98,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     note(&journal, format!("c {result}"))?;
     let before = Instant::now();
     let report = client.close(Duration::from_secs(10))?;
+    note(&journal, format!("k {}", report.spooled))?;
     result["close_ms"] = json!(before.elapsed().as_secs_f64() * 1000.0);
     result["close_says"] = json!(format!("{report:?}"));
     writeln!(std::io::stdout(), "{result}")?;

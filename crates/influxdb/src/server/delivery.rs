@@ -7,7 +7,7 @@ use crate::manage;
 use crate::secret::Secret;
 use crate::server::dialect::{Place, has_older_way};
 use crate::server::exchange::{Answer, NoAnswer, Request};
-use crate::server::http::Http;
+use crate::server::http::{Http, Rested};
 use crate::server::kind::{Recognised, ServerKind, speaks_against};
 use crate::server::outcome::{self, Outcome};
 use crate::server::recognise::{self, Shown};
@@ -389,7 +389,7 @@ impl Delivery {
         self.troubled = true;
         let after = self.backoff.next(asked);
         events(Event::Retrying { reason, after });
-        if self.http.rest(after) { Step::Stopped } else { Step::Again(piece) }
+        if self.http.rest(after) == Rested::Stopped { Step::Stopped } else { Step::Again(piece) }
     }
 
     /// Waits for somebody to change a setting; a new token is tried at once, and a bucket is made where that is allowed.
@@ -418,10 +418,11 @@ impl Delivery {
         events(Event::Held { reason, setting });
         while !left.is_zero() {
             let pause = left.min(TOKEN_EVERY);
-            if self.http.rest(pause) {
-                return Step::Stopped;
+            match self.http.rest(pause) {
+                Rested::Stopped => return Step::Stopped,
+                Rested::CutShort => left = Duration::ZERO,
+                Rested::Whole => left -= pause,
             }
-            left -= pause;
             if let Some(token) = self.config.token_now() {
                 self.http.set_token(token);
             }
