@@ -186,10 +186,6 @@ impl Stop {
         self.0.stopped.give();
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.0.stopped.is_given()
-    }
-
     /// The client is closing: what pauses is tried once more now. The server may be back long since, and what is in memory
     /// only has no other time.
     pub(crate) fn close(&self) {
