@@ -607,14 +607,18 @@ impl Http {
         (current.client.clone(), current.version)
     }
 
-    /// Waits, unless somebody stops. The close of the client cuts a pause short; one that begins afterwards is whole.
-    pub(crate) fn rest(&self, time: Duration) -> Rested {
+    /// Whether the client is closing.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.stop.0.closing.is_given()
+    }
+
+    /// Waits, unless somebody stops. The close of the client cuts a pause short, unless the last try already began in it.
+    pub(crate) fn rest(&self, time: Duration, tried_in_close: bool) -> Rested {
         let closing = &self.stop.0.closing;
-        let already = closing.is_given();
         let rest = async move {
             // Made inside of the runtime, which a timer needs.
             tokio::select! {
-                () = closing.given(), if !already => Rested::CutShort,
+                () = closing.given(), if !tried_in_close => Rested::CutShort,
                 () = tokio::time::sleep(time) => Rested::Whole,
             }
         };
