@@ -65,10 +65,13 @@ impl Works {
         lock(&self.lanes).clone()
     }
 
-    /// Takes no more lines, on any lane.
+    /// Takes no more lines, on any lane, and tries at once what waits for a server.
     pub(crate) fn close_lanes(&self) {
         self.closing.store(true, Ordering::Release);
         self.lanes().iter().for_each(|lane| lane.queue.close());
+        if let Some(http) = &self.http {
+            http.stop().close();
+        }
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -539,6 +539,29 @@ fn f09_a_close_that_may_not_wait_keeps_everything_in_the_spool() {
 }
 
 #[test]
+fn f09_a_close_tries_at_once_what_waits_for_a_server_that_is_back() {
+    let asks_for_time = answer("503 Service Unavailable", "Retry-After: 500\r\n", "");
+    let unauthorized = message("401 Unauthorized", "unauthorized access");
+    // The pause after the second refusal of a token is 5 s, longer than the close may take.
+    for (outage, times, deadline) in [(asks_for_time, 1, SOON), (unauthorized, 2, Duration::from_secs(4))] {
+        for spooled in SPOOLED {
+            let server = Hostile::new(|_| None);
+            let folder = tempfile::tempdir().unwrap();
+            server.will(std::iter::repeat_n(Do::Answer(outage.clone()), times));
+            let config = config(&server, folder.path()).with_hurry(1);
+            let config = config.with_spool(spooled.then(|| folder.path().to_owned()));
+            let client = Client::connect(&config).unwrap();
+            write(&client, 0..500);
+            let pauses = || server.script.lock().unwrap().is_empty() && client.stats().trouble.is_some();
+            assert!(comes(pauses), "{outage}");
+            let report = client.close(deadline).unwrap();
+            assert_eq!((report.delivered, report.spooled, report.dropped), (500, 0, 0), "{outage}");
+            exactly(&server.stored(), &Plan::of(0..500));
+        }
+    }
+}
+
+#[test]
 fn f09_closing_while_the_server_is_down_counts_each_line_that_is_in_memory_only() {
     for outage in outages() {
         for close_twice in [false, true] {

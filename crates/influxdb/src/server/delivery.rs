@@ -7,7 +7,7 @@ use crate::manage;
 use crate::secret::Secret;
 use crate::server::dialect::{Place, has_older_way};
 use crate::server::exchange::{Answer, NoAnswer, Request};
-use crate::server::http::Http;
+use crate::server::http::{Http, Rested};
 use crate::server::kind::{Recognised, ServerKind, speaks_against};
 use crate::server::outcome::{self, Outcome};
 use crate::server::recognise::{self, Shown};
@@ -74,6 +74,8 @@ pub(crate) struct Delivery {
     answers: u64,
     suspected: bool,
     troubled: bool,
+    /// The client was closing already when the last try began.
+    tried_in_close: bool,
     /// The bucket was made, and no answer has shown yet that it is there.
     created: bool,
 }
@@ -118,6 +120,7 @@ impl Delivery {
             answers: 0,
             suspected: false,
             troubled: false,
+            tried_in_close: false,
             created: false,
         }
     }
@@ -137,6 +140,7 @@ impl Delivery {
             if piece.places.is_empty() {
                 continue;
             }
+            self.tried_in_close = self.http.is_closing();
             let kind = match self.recognised() {
                 Ok(kind) => kind,
                 Err(why) => {
@@ -403,7 +407,10 @@ impl Delivery {
         self.troubled = true;
         let after = self.backoff.next(asked);
         events(Event::Retrying { reason, after });
-        if self.http.rest(after) { Step::Stopped } else { Step::Again(piece) }
+        match self.http.rest(after, self.tried_in_close) {
+            Rested::Stopped => Step::Stopped,
+            Rested::Whole | Rested::CutShort => Step::Again(piece),
+        }
     }
 
     /// Waits for somebody to change a setting; a new token is tried at once, and a bucket is made where that is allowed.
@@ -432,10 +439,11 @@ impl Delivery {
         events(Event::Held { reason, setting });
         while !left.is_zero() {
             let pause = left.min(TOKEN_EVERY);
-            if self.http.rest(pause) {
-                return Step::Stopped;
+            match self.http.rest(pause, self.tried_in_close) {
+                Rested::Stopped => return Step::Stopped,
+                Rested::CutShort => left = Duration::ZERO,
+                Rested::Whole => left -= pause,
             }
-            left -= pause;
             if let Some(token) = self.config.token_now() {
                 self.http.set_token(token);
             }

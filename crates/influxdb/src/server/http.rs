@@ -142,35 +142,71 @@ impl Resolve for AlwaysAt {
     }
 }
 
-/// Ends waiting requests at once, for ever.
+/// Ends waiting requests at once, for ever; and, before that, the pauses between tries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop(Arc<StopState>);
 
 #[derive(Debug, Default)]
 struct StopState {
-    stopped: AtomicBool,
+    stopped: Signal,
+    /// The client is closing.
+    closing: Signal,
+}
+
+/// Something that happens once.
+#[derive(Debug, Default)]
+struct Signal {
+    given: AtomicBool,
     notify: Notify,
+}
+
+impl Signal {
+    fn give(&self) {
+        self.given.store(true, Ordering::Release);
+        self.notify.notify_waiters();
+    }
+
+    fn is_given(&self) -> bool {
+        self.given.load(Ordering::Acquire)
+    }
+
+    /// Ends when it is given.
+    async fn given(&self) {
+        let mut notified = std::pin::pin!(self.notify.notified());
+        // Registered before it is looked: none is missed.
+        notified.as_mut().enable();
+        if !self.is_given() {
+            notified.await;
+        }
+    }
 }
 
 impl Stop {
     pub(crate) fn stop(&self) {
-        self.0.stopped.store(true, Ordering::Release);
-        self.0.notify.notify_waiters();
+        self.0.stopped.give();
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.0.stopped.load(Ordering::Acquire)
+    /// The client is closing: what pauses is tried once more now. The server may be back long since, and what is in memory
+    /// only has no other time.
+    pub(crate) fn close(&self) {
+        self.0.closing.give();
     }
 
     /// Ends when somebody stops.
     async fn stopped(&self) {
-        let mut notified = std::pin::pin!(self.0.notify.notified());
-        // Registered before it is looked: no stop is missed.
-        notified.as_mut().enable();
-        if !self.is_stopped() {
-            notified.await;
-        }
+        self.0.stopped.given().await;
     }
+}
+
+/// How a pause ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rested {
+    /// It was as long as it should be.
+    Whole,
+    /// The client began to close.
+    CutShort,
+    /// Somebody stopped.
+    Stopped,
 }
 
 /// A runtime that does not wait for its tasks when it goes, and may go anywhere, also inside another runtime.
@@ -571,10 +607,22 @@ impl Http {
         (current.client.clone(), current.version)
     }
 
-    /// Waits, unless somebody stops; tells whether somebody did.
-    pub(crate) fn rest(&self, time: Duration) -> bool {
-        // Made inside of the runtime, which a timer needs.
-        self.wait(async move { tokio::time::sleep(time).await }).is_err()
+    /// Whether the client is closing.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.stop.0.closing.is_given()
+    }
+
+    /// Waits, unless somebody stops. The close of the client cuts a pause short, unless the last try already began in it.
+    pub(crate) fn rest(&self, time: Duration, tried_in_close: bool) -> Rested {
+        let closing = &self.stop.0.closing;
+        let rest = async move {
+            // Made inside of the runtime, which a timer needs.
+            tokio::select! {
+                () = closing.given(), if !tried_in_close => Rested::CutShort,
+                () = tokio::time::sleep(time) => Rested::Whole,
+            }
+        };
+        self.wait(rest).unwrap_or(Rested::Stopped)
     }
 
     /// Runs to the end, or until somebody stops.
