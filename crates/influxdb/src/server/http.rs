@@ -571,6 +571,21 @@ impl Http {
         (current.client.clone(), current.version)
     }
 
+    /// Whether the disk has other certificates than requests were made with, which the next one tries; `tried` remembers
+    /// those, so that each are tried once.
+    pub(crate) fn has_new_files(&self, tried: &mut Option<Stamps>) -> bool {
+        if self.recipe.tls == TlsFiles::default() {
+            return false;
+        }
+        let files = Stamps::of(&self.recipe.tls);
+        if files == lock(&self.current).files || tried.as_ref() == Some(&files) {
+            return false;
+        }
+        *tried = Some(files);
+        self.untrusted.store(true, Ordering::Relaxed);
+        true
+    }
+
     /// Waits, unless somebody stops; tells whether somebody did.
     pub(crate) fn rest(&self, time: Duration) -> bool {
         // Made inside of the runtime, which a timer needs.
@@ -729,7 +744,8 @@ fn address(key: &str, url: &str) -> Result<Url, Error> {
     let shown = url.split(['?', '#']).next().unwrap_or_default();
     let bad =
         |shown: &str, why: &str| Error::new(Kind::InvalidConfig, format!("influxdb.{key} {shown}{why}"));
-    let mut base = Url::parse(url).map_err(|e| bad(&format!("{shown:?}: "), &e.to_string()))?;
+    let not_one = |e| format!("{e}; write http://HOST:PORT or https://HOST:PORT");
+    let mut base = Url::parse(url).map_err(|e| bad(&format!("{shown:?}: "), &not_one(e)))?;
     if !base.username().is_empty() || base.password().is_some() {
         return Err(bad("", "has a user name or password in it; take them out, and give influxdb.token"));
     }
@@ -846,6 +862,14 @@ mod tests {
         lock(&http.current).looked -= FILES_EVERY;
         put(&pem());
         check(FilesDue::InTime, 4, false);
+        // Who waits for them tries each once, and no sooner than they changed, whether they can be used or not.
+        let mut tried = None;
+        for (text, version, is_warned) in [(pem(), 5, false), (String::new(), 5, true), (pem(), 6, false)] {
+            assert!(!http.has_new_files(&mut tried));
+            put(&text);
+            assert!(http.has_new_files(&mut tried) && !http.has_new_files(&mut tried));
+            check(FilesDue::InTime, version, is_warned);
+        }
     }
 
     #[test]

@@ -419,7 +419,10 @@ fn judge(
         Outcome::Held { reason, setting: "token" } if answer.status == 401 => preflight.ends(
             "token",
             Some("token"),
-            format!("{base} does not know the token: {reason}; give a valid one, check influxdb.token"),
+            format!(
+                "{base} does not know the token: {reason}; give a valid one, check influxdb.token{}",
+                oddity(&http.token().0)
+            ),
         ),
         Outcome::Held { reason, setting: "token" } => preflight.ends(
             "write",
@@ -448,11 +451,12 @@ fn judge(
                 format!("{base} has no {container} {bucket:?}: {reason}; create it, or check influxdb.bucket"),
             )
         }
-        Outcome::Held { reason, setting } => preflight.ends(
-            "write",
-            Some(setting),
-            format!("{base} does not take writes: {reason}; check influxdb.{setting}"),
-        ),
+        Outcome::Held { reason, setting } => {
+            let names_it = reason.contains(&format!("influxdb.{setting}"));
+            let remedy = if names_it { String::new() } else { format!("; check influxdb.{setting}") };
+            let says = format!("{base} does not take writes: {reason}{remedy}");
+            preflight.ends("write", Some(setting), says)
+        }
         Outcome::Retry { reason, .. } | Outcome::TooLarge(reason) => {
             preflight.ends("write", None, format!("{base} does not take writes: {reason}"))
         }
@@ -464,10 +468,46 @@ fn judge(
     }
 }
 
+/// What looks like a mistake in a token that a server does not know; the token is not shown.
+fn oddity(token: &str) -> &'static str {
+    let has_scheme = token.split_once(' ').is_some_and(|(word, _)| {
+        ["token", "bearer", "basic"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme))
+    });
+    let is_quoted = ['"', '\''].iter().any(|quote| token.starts_with(*quote) && token.ends_with(*quote));
+    match token {
+        "" => ": there is none",
+        _ if has_scheme => ": it begins with the word that requests put before it, which must be left out",
+        _ if is_quoted => ": there are quotes in it, at both ends, which must be left out",
+        token if token.trim() != token => ": there is white space at an end of it, which must be left out",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mistakes_in_a_token_are_named_and_not_the_token() {
+        for (token, says) in [
+            ("", ": there is none"),
+            ("Token abc", "the word that requests put before it"),
+            ("bearer abc", "the word that requests put before it"),
+            ("\"abc\"", "quotes"),
+            ("'abc'", "quotes"),
+            (" abc", "white space"),
+            ("abc", ""),
+            ("token", ""),
+            ("user:pass word", ""),
+        ] {
+            let odd = oddity(token);
+            assert!(
+                odd.contains(says) && odd.is_empty() == says.is_empty() && !odd.contains("abc"),
+                "{token}: {odd}"
+            );
+        }
+    }
 
     #[test]
     fn every_target_is_looked_at_and_named() {

@@ -182,7 +182,27 @@ pub(crate) fn mismatch(
 ) -> Option<(&'static str, String)> {
     let error = tls_error(error)?;
     let (setting, remedy) = remedy(error, connection)?;
-    Some((setting, format!("{error}; {remedy}")))
+    Some((setting, format!("{}; {remedy}", said(error))))
+}
+
+/// What the TLS library says, with times as people tell them.
+fn said(error: &rustls::Error) -> String {
+    use CertificateError::{ExpiredContext, NotValidYetContext};
+    let apart = |a: u64, b: u64| match a.saturating_sub(b) / 3600 {
+        hours @ 0..48 => format!("{hours} h"),
+        hours => format!("{} days", hours / 24),
+    };
+    match error {
+        rustls::Error::InvalidCertificate(ExpiredContext { time, not_after }) => {
+            let ago = apart(time.as_secs(), not_after.as_secs());
+            format!("the server's certificate expired {ago} ago by this machine's clock")
+        }
+        rustls::Error::InvalidCertificate(NotValidYetContext { time, not_before }) => {
+            let until = apart(not_before.as_secs(), time.as_secs());
+            format!("the server's certificate is valid only in {until} by this machine's clock")
+        }
+        error => error.to_string(),
+    }
 }
 
 fn remedy(error: &rustls::Error, connection: &ConnectionConfig) -> Option<(&'static str, &'static str)> {
@@ -262,4 +282,29 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
         };
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::UnixTime;
+    use std::time::Duration;
+
+    #[test]
+    fn times_of_certificates_are_told_as_people_tell_them() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let check = |bad, expected: &str| {
+            let error = rustls::Error::InvalidCertificate(bad);
+            let (setting, says) = mismatch(&error, &ConnectionConfig::default()).unwrap_or_default();
+            assert_eq!((setting, says.split(';').next()), ("url", Some(expected)));
+        };
+        let expired =
+            |time, not_after| CertificateError::ExpiredContext { time: at(time), not_after: at(not_after) };
+        let ago = |time: &str| format!("the server's certificate expired {time} ago by this machine's clock");
+        check(expired(1_795_688_635, 1_706_745_600), &ago("1029 days"));
+        check(expired(90_000, 0), &ago("25 h"));
+        check(expired(5, 0), &ago("0 h"));
+        let early = CertificateError::NotValidYetContext { time: at(0), not_before: at(864_000) };
+        check(early, "the server's certificate is valid only in 10 days by this machine's clock");
+    }
 }
