@@ -217,7 +217,8 @@ impl Delivery {
             return Ok(kind);
         }
         self.tried = self.http.token();
-        let shown = self.http.wait(recognise::shown(&self.http)).unwrap_or(Err(NoAnswer::Stopped))?;
+        let asking = recognise::shown(&self.http, self.last_kind.is_none());
+        let shown = self.http.wait(asking).unwrap_or(Err(NoAnswer::Stopped))?;
         self.is_sure = !matches!(shown, Shown::Unknown);
         Ok(match shown {
             Shown::Is(found) => self.learnt(found.kind),

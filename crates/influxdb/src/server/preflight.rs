@@ -10,7 +10,7 @@ use crate::server::exchange::{Answer, NoAnswer, Request};
 use crate::server::http::Http;
 use crate::server::kind::{Recognised, ServerKind, recognise};
 use crate::server::outcome::{self, Outcome};
-use crate::server::recognise::differs;
+use crate::server::recognise::{self, differs};
 use crate::server::retry::http_date;
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
@@ -296,7 +296,11 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     if base.starts_with("https:") {
         preflight.good("TLS", "the certificates fit");
     }
-    let found = recognise(&ping);
+    let mut found = recognise(&ping);
+    if found.is_none() && http.configured().is_none() {
+        // Who does not answer this does not answer what follows.
+        found = http.wait(recognise::by_write(http)).ok().and_then(|behind| behind.ok().flatten());
+    }
     preflight.server.clone_from(&found);
     let kind = match (http.configured(), &found) {
         (Some(configured), Some(found)) if configured != found.kind => {
