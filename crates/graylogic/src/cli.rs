@@ -172,6 +172,9 @@ pub(crate) struct Which {
 pub(crate) struct Delete {
     #[command(flatten)]
     pub(crate) what: Which,
+    /// Remove all readings of the bucket, when no measurement, tag, field or time says which.
+    #[arg(long, conflicts_with_all = ["measurement", "tag", "field", "start", "stop"])]
+    pub(crate) everything: bool,
 }
 
 #[derive(Args, Debug)]
