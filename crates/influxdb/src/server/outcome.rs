@@ -239,6 +239,15 @@ impl Said {
     }
 }
 
+/// What a page in place of an answer to a question says, with the remedy when it is known.
+pub(crate) fn page_words(status: u16, page: &str) -> String {
+    let said = Said { message: String::new(), numbered: Vec::new(), is_page: true, title: title(page) };
+    match said.page_means() {
+        ("url", _) => said.reason(status),
+        (_, why) => format!("{}: {why}", said.reason(status)),
+    }
+}
+
 /// What a page calls itself, in one line of bounded length.
 fn title(page: &str) -> String {
     let low = page.to_ascii_lowercase();
