@@ -642,6 +642,13 @@ impl Http {
             format!("{base} did not answer in time")
         } else if error.is_connect() {
             format!("connect to {base}: {causes}")
+        } else if base.starts_with("https:") && causes == "connection closed" {
+            // So HTTP/2 tells of a server that left right after the handshake, when its alert came too late to be read.
+            let certificate = match self.recipe.tls.certificate {
+                None => "wants a certificate of this client, name it in influxdb.certificate_file",
+                Some(_) => "refuses this client's certificate, name another in influxdb.certificate_file",
+            };
+            format!("{base} broke off: {causes}; if it {certificate}")
         } else {
             format!("{base} broke off: {causes}")
         })

@@ -55,7 +55,7 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
         200..300 if said.is_page => by_page(&said, answer.status),
         200..300 => Outcome::Delivered,
         // Nor did whoever wrote a page read the lines.
-        400 | 422 if said.is_page => by_page(&said, answer.status),
+        400 | 403 | 422 if said.is_page => by_page(&said, answer.status),
         400 if said.message.starts_with(SPEAKS_TLS) || is_nowhere(&said.message) => held("url"),
         307 | 308 if answer.location.is_some() => {
             Outcome::Redirect(answer.location.clone().unwrap_or_default())
@@ -251,10 +251,12 @@ pub(crate) fn page_words(status: u16, page: &str) -> String {
 /// What a page calls itself, in one line of bounded length.
 fn title(page: &str) -> String {
     let low = page.to_ascii_lowercase();
-    let found = low.find("<title>").map(|at| at + "<title>".len()).and_then(|from| {
-        let length = low[from..].find("</title>")?;
+    let inside = |name: &str| {
+        let from = low.find(&format!("<{name}>"))? + name.len() + "<>".len();
+        let length = low[from..].find(&format!("</{name}>"))?;
         Some(page[from..from + length].split_whitespace().collect::<Vec<_>>().join(" "))
-    });
+    };
+    let found = inside("title").or_else(|| inside("h1"));
     let printed = |c: &char| !c.is_control();
     found.unwrap_or_default().chars().filter(printed).take(TITLE_CHARS_MAX).collect()
 }
@@ -474,6 +476,10 @@ mod tests {
         let page = "the server answered 502 with a web page, \"502 Bad Gateway\"";
         assert_eq!(said(502, &nginx("502\u{7} Bad\n Gateway")), ("", page.to_owned()));
         assert_eq!(said(502, "<html><title>é").1, "the server answered 502 with a web page");
+        // As HAProxy 2.6 writes it; who keeps out all writes has not read the token.
+        let haproxy = "<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>\n";
+        let page = "the server answered 403 with a web page, \"403 Forbidden\": it is no InfluxDB";
+        assert_eq!(said(403, haproxy), ("url", page.to_owned()));
         assert_eq!(setting(400, "Client sent an HTTP request to an HTTPS server.\n"), "url");
         // VictoriaMetrics says with 400 that nothing is there, and what stands before it that it leads nowhere.
         for text in [

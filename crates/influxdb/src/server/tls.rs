@@ -180,7 +180,14 @@ pub(crate) fn mismatch(
     error: &(dyn std::error::Error + 'static),
     connection: &ConnectionConfig,
 ) -> Option<(&'static str, String)> {
-    let error = tls_error(error)?;
+    let heard;
+    let error = match tls_error(error) {
+        Some(error) => error,
+        None => {
+            heard = alert(error)?;
+            &heard
+        }
+    };
     let (setting, remedy) = remedy(error, connection)?;
     Some((setting, format!("{}; {remedy}", said(error))))
 }
@@ -267,6 +274,31 @@ fn remedy(error: &rustls::Error, connection: &ConnectionConfig) -> Option<(&'sta
     })
 }
 
+/// Alerts about this client's certificate. With TLS 1.3 they come after the handshake, when a request may be on its way.
+const LATE_ALERTS: [AlertDescription; 10] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::HandshakeFailure,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::DecryptError,
+];
+
+/// An alert among the causes by its words: HTTP/2 passes on nothing else of an error of the connection.
+fn alert(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    let mut innermost = error;
+    while let Some(next) = innermost.source() {
+        innermost = next;
+    }
+    let words = innermost.to_string();
+    let mut alerts = LATE_ALERTS.iter().map(|alert| rustls::Error::AlertReceived(*alert));
+    alerts.find(|alert| words.ends_with(&alert.to_string()))
+}
+
 /// What the TLS library said, wherever it is among the causes.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
@@ -289,6 +321,23 @@ mod tests {
     use super::*;
     use rustls::pki_types::UnixTime;
     use std::time::Duration;
+
+    #[test]
+    fn an_alert_that_comes_as_words_names_its_setting() {
+        let check = |words: &str, expected: Option<&str>| {
+            let error = io::Error::other(words.to_owned());
+            let found = mismatch(&error, &ConnectionConfig::default());
+            assert_eq!(found.as_ref().map(|f| f.0), expected, "{words}");
+            assert!(found.is_none_or(|(_, says)| says.contains("influxdb.certificate_file")));
+        };
+        for alert in LATE_ALERTS {
+            check(&rustls::Error::AlertReceived(alert).to_string(), Some("certificate_file"));
+        }
+        check("connection error: received fatal alert: CertificateRevoked", Some("certificate_file"));
+        // They may pass.
+        check("received fatal alert: InternalError", None);
+        check("connection closed", None);
+    }
 
     #[test]
     fn times_of_certificates_are_told_as_people_tell_them() {
