@@ -98,6 +98,27 @@ impl Config {
         (!token.0.is_empty()).then_some(token)
     }
 
+    /// Variables of the environment that look as if they were ours and are not, each with the one that may be meant.
+    pub(crate) fn strange_variables(&self) -> Vec<(String, String)> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        self.strange_among(names)
+    }
+
+    fn strange_among(&self, names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+        let of = |further: &Further| KEYS.map(|key| variable_of(&further.name, key));
+        let known: Vec<String> =
+            KEYS.iter().map(|key| variable(key)).chain(self.further.iter().flat_map(of)).collect();
+        let mut strange: Vec<(String, String)> = names
+            .filter(|name| name.starts_with(ENVIRONMENT) && !known.contains(name))
+            .map(|name| {
+                let meant = known.iter().min_by_key(|known| distance(&name, known)).cloned();
+                (name, meant.unwrap_or_default())
+            })
+            .collect();
+        strange.sort();
+        strange
+    }
+
     /// How another token gets here while the client runs, in words.
     pub(crate) fn token_way(&self) -> String {
         let Source { file, target } = &self.source;
@@ -888,6 +909,22 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_that_are_not_ours_are_found() {
+        let office = Config::remote("http://127.0.0.1:9").unwrap_or_default();
+        let config = Config::default().with_further_target("head-office", office);
+        let names =
+            ["HOME", "URL", "URRL", "TARGETS_HEAD_OFFICE_TOKEN", "TARGETS_HEAD_OFICE_TOKEN", "ROUTES"];
+        let names = names.map(|n| if n == "HOME" { n.to_owned() } else { format!("{ENVIRONMENT}{n}") });
+        let found = config.strange_among(names.into_iter());
+        let found: Vec<_> = found
+            .iter()
+            .map(|(strange, meant)| (&strange[ENVIRONMENT.len()..], &meant[ENVIRONMENT.len()..]))
+            .collect();
+        assert_eq!(found[1..], [("TARGETS_HEAD_OFICE_TOKEN", "TARGETS_HEAD_OFFICE_TOKEN"), ("URRL", "URL")]);
+        assert_eq!((found.len(), found[0].0), (3, "ROUTES"));
+    }
 
     #[test]
     fn keys_in_sentences_are_those_of_their_target() {

@@ -40,7 +40,8 @@ pub struct Preflight {
 pub struct Check {
     /// The name of the target; that of the section `influxdb` itself is `main`.
     pub target: String,
-    /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `store` for the embedded one.
+    /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `store` for the embedded one;
+    /// `environment` for variables that are mistyped.
     pub name: &'static str,
     /// How it is.
     pub verdict: Verdict,
@@ -161,6 +162,11 @@ pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
         let looked = looked.map_err(|e| e.of_target(&name))?;
         if name == MAIN {
             all.server = looked.server;
+            for (strange, meant) in config.strange_variables() {
+                let says =
+                    format!("{strange} changes nothing, since no key has this name; did you mean {meant}?");
+                all.add("environment", Verdict::Warning, says);
+            }
         }
         all.checks.extend(looked.checks.into_iter().map(|check| Check {
             says: as_named(&name, check.says),
