@@ -61,10 +61,10 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Place {
     /// Folder of the store; without it the configuration's, or ./graylogic-data.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub(crate) data: Option<PathBuf>,
     /// Configuration file, section `influxdb`.
-    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "data")]
     pub(crate) config: Option<PathBuf>,
     /// Bucket; without it the configuration's, or telemetry.
     #[arg(long, value_name = "NAME")]
@@ -172,6 +172,9 @@ pub(crate) struct Which {
 pub(crate) struct Delete {
     #[command(flatten)]
     pub(crate) what: Which,
+    /// Remove all readings of the bucket, when no measurement, tag, field or time says which.
+    #[arg(long, conflicts_with_all = ["measurement", "tag", "field", "start", "stop"])]
+    pub(crate) everything: bool,
 }
 
 #[derive(Args, Debug)]
@@ -200,7 +203,7 @@ pub(crate) enum BucketCommand {
         /// Its name.
         name: String,
         /// How long it keeps readings: 90d, 12h; for ever without it.
-        #[arg(long, value_name = "LENGTH")]
+        #[arg(long, value_name = "LENGTH", visible_alias = "retention")]
         keep: Option<String>,
     },
     /// Say how long a bucket keeps readings.

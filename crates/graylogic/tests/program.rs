@@ -176,6 +176,9 @@ fn readings_are_deleted_compacted_verified_and_saved() {
     let verified = run(&["verify", "--data", data], "");
     assert!(verified.status.success());
     assert!(text(&verified.stdout).contains("10,720 readings"), "{}", text(&verified.stdout));
+    // The folder is named before the command or behind it, as everywhere.
+    let listed = json(&run(&["bucket", "list", "--json", "--data", data], ""));
+    assert_eq!(listed["buckets"].as_array().unwrap().len(), 1);
     let buckets = json(&run(&["bucket", "--json", "--data", data, "create", "short", "--keep", "90d"], ""));
     assert_eq!(buckets["buckets"][1]["retention_s"], 90 * 86_400);
     assert!(

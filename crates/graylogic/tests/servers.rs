@@ -17,8 +17,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longer than anything takes that is waited for.
@@ -223,6 +224,21 @@ fn readings_are_deleted_by_equal_and_not_equal() {
         assert!(code == 1 && out.is_empty() && err.contains(says), "{more:?}: {out}{err}");
         assert!(server.seen().iter().all(|seen| seen.path == "/ping"), "nothing was deleted");
     }
+    let server = Scripted::new(|seen| match seen.path.as_str() {
+        "/ping" => ping(ServerKind::InfluxDb2),
+        _ => Answer::of(204, ""),
+    });
+    // An argument that was forgotten empties no bucket.
+    let (code, out, err) = said(&server, "my-org", &["delete"], "");
+    assert!(
+        code == 1 && out.is_empty() && err.contains("or --everything for all of the bucket's"),
+        "{out}{err}"
+    );
+    assert!(server.seen().is_empty());
+    let (code, ..) = said(&server, "my-org", &["delete", "--everything", "-t", "a=b"], "");
+    assert!(code == 2 && server.seen().is_empty());
+    let (code, out, _) = said(&server, "my-org", &["delete", "--everything"], "");
+    assert_eq!((code, out.contains("deleted from bucket"), server.seen().len()), (0, true, 2));
     let server = Scripted::new(|seen| match seen.path.as_str() {
         "/ping" => ping(ServerKind::InfluxDb2),
         _ => Answer::of(204, ""),
@@ -843,4 +859,31 @@ fn a_typed_question_is_put_to_a_server() {
         let (code, out, err) = asks(more);
         assert!(code == 1 && out.is_empty() && err.contains(says), "{more:?}: {err}");
     }
+}
+
+#[test]
+fn what_an_earlier_write_left_for_another_bucket_goes_with_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_there = Arc::new(AtomicBool::new(false));
+    let found = is_there.clone();
+    let server = Scripted::new(move |seen| match (seen.path.as_str(), seen.value("bucket")) {
+        ("/ping", _) => ping(ServerKind::InfluxDb2),
+        (_, Some("attic")) if !found.load(Ordering::Relaxed) => {
+            Answer::of(404, r#"{"code":"not found","message":"bucket \"attic\" not found"}"#)
+        }
+        _ => Answer::of(204, ""),
+    });
+    let write = |arguments: &[&str]| {
+        let mut child =
+            graylogic(&server.url(), "o", folder.path()).arg("write").args(arguments).spawn().unwrap();
+        give(&mut child, "m f=1 1\n");
+        let output = child.wait_with_output().unwrap();
+        text(&output.stdout).to_owned()
+    };
+    let kept = "1 lines wait in the spool ./graylogic-spool: the next write takes them to the server\n";
+    assert_eq!(write(&["--bucket", "attic"]), format!("0 lines delivered, 0 refused\n{kept}"));
+    // Nobody waits for a bucket that is still not there.
+    assert_eq!(write(&[]), format!("1 lines delivered, 0 refused\n{kept}"));
+    is_there.store(true, Ordering::Relaxed);
+    assert_eq!(write(&[]), "2 lines delivered, 0 refused\n");
 }

@@ -47,7 +47,9 @@
 //! A client starts while the server is down, unless `connect_strict` is set. A failure that may pass is tried again for ever,
 //! with pauses up to a minute; a wrong token, organisation, bucket or address holds the lane until it is mended, and a new
 //! token in the configuration file is picked up; lines that the server will never take are kept as dead letters, and
-//! exactly those. A line may reach the server twice after a crash in between, which InfluxDB counts once.
+//! exactly those. A line may reach the server twice, after a crash or a lost answer, which InfluxDB counts once.
+//! VictoriaMetrics does when it runs with `-dedup.minScrapeInterval=1ms`; else its counts and sums are too large. What it
+//! acknowledged within the last seconds goes with it when it is killed.
 //! [`Client::preflight`] finds out beforehand what is wrong with a configuration: each fault is a sentence that names the
 //! setting. [`Client::bucket`] writes to other buckets; `create_buckets` makes those that a server has not.
 //!

@@ -420,3 +420,100 @@ fn the_example_of_targets_and_rules_in_the_shipped_file_is_right() {
         Some(std::path::Path::new("./graylogic-spool.head_office"))
     );
 }
+
+#[test]
+fn keys_that_stand_outside_of_the_section_are_not_passed_over() {
+    let check = |yaml: &str, expected: &str| assert_eq!(read(yaml).unwrap_err(), expected, "{yaml}");
+    let outside = |line: usize, key: &str| {
+        format!(
+            "configuration, line {line}: {key} is outside of the section influxdb; write it below `influxdb:`, indented by two \
+             spaces"
+        )
+    };
+    check("influxdb:\nurl: http://127.0.0.1:8086\n", &outside(2, "url"));
+    check("influxdb:\nkind: influxdb2\n", &outside(2, "kind"));
+    check("url: http://127.0.0.1:8086\ntoken: t\n", &outside(1, "url"));
+    // Spaces that are none for YAML.
+    check("influxdb:\n\u{a0}\u{a0}bucket: house\n", &outside(2, "bucket"));
+    check(
+        "mqtt:\n  host: x\ninflux:\n  url: http://127.0.0.1:8086\n",
+        "configuration, line 3: influx is no section of this program; did you mean influxdb?",
+    );
+    check(
+        "InfluxDB:\n  bucket: x\n",
+        "configuration, line 1: InfluxDB is no section of this program; did you mean influxdb?",
+    );
+    // What is beside a section that is there, or in other programs' files, is not ours.
+    for yaml in [
+        "url: x\ninfluxdb:\n  bucket: house\n",
+        "kind: Deployment\n",
+        "mqtt:\n  url: x\n",
+        "influxdb:\nmqtt:\n  url: x\n",
+    ] {
+        assert!(read(yaml).is_ok(), "{yaml}");
+    }
+}
+
+#[test]
+fn what_is_no_yaml_is_told_with_the_remedy_and_no_word_to_programmers() {
+    let check = |yaml: &str, expected: &str| {
+        assert_eq!(read(yaml).unwrap_err(), format!("configuration is not YAML: {expected}"), "{yaml}");
+    };
+    check(
+        "influxdb:\n\turl: x\n",
+        "line 2, column 2: tabs disallowed within this context (block indentation); indent with spaces, not with tabs",
+    );
+    check(
+        "influxdb:\n  url: x\n   bucket: y\n",
+        "line 3, column 10: mapping values are not allowed in this context; indent the keys of a section alike, and put a text \
+         with a colon in quotes",
+    );
+    check(
+        "influxdb:\n  url: x\n  url: y\n",
+        "line 3, column 3: duplicate mapping key: url; it is there twice: leave one out",
+    );
+    check(
+        "influxdb:\n  bucket: a\n---\ninfluxdb:\n  bucket: b\n",
+        "line 4, column 1: multiple YAML documents detected; take out what follows the line ---",
+    );
+    check("influxdb:\n  token: \"abc\n", "line 2, column 10: unclosed quote; close the quote");
+    check(
+        "influxdb:\n  token: @abc\n",
+        "line 2, column 10: unexpected character: `@'; put the text in quotes",
+    );
+}
+
+#[test]
+fn variables_that_nobody_puts_a_value_in_for_are_told() {
+    let check = |value: &str, shown: &str| {
+        assert_eq!(
+            read(&format!("influxdb:\n  token: '{value}'\n")).unwrap_err(),
+            format!(
+                "configuration, line 2: influxdb.token is {shown}, in whose place nothing is put; set GRAYLOGIC_INFLUXDB_TOKEN in \
+                 the environment"
+            )
+        );
+    };
+    check("${INFLUX_TOKEN}", "${INFLUX_TOKEN}");
+    check("$TOKEN", "$TOKEN");
+    // The default behind it may be a secret.
+    check("${TOKEN:-abc}", "${TOKEN");
+    for token in ["$2a$10$abc", "abc$TOKEN", "$", "${}", "a"] {
+        assert!(read(&format!("influxdb:\n  token: '{token}'\n")).is_ok(), "{token}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let latin = folder.path().join("latin.yaml");
+    std::fs::write(&latin, b"influxdb:\n  bucket: k\xfcche\n").unwrap();
+    for (path, remedy) in [
+        (latin, "; save it as text in UTF-8"),
+        (folder.path().to_owned(), "; name the file in it"),
+        (folder.path().join("none.yaml"), "; check its name"),
+    ] {
+        let error = Config::from_file(&path).unwrap_err().to_string();
+        assert!(error.contains(&path.display().to_string()) && error.ends_with(remedy), "{error}");
+    }
+}

@@ -150,11 +150,18 @@ fn lenient(down: &'static str) -> (Hostile, Arc<AtomicBool>, Arc<Mutex<Vec<Strin
         if asked.load(Relaxed) {
             return Some((answer(down, "", ""), Vec::new()));
         }
-        seen.lock().unwrap().push(request.target.clone());
+        if !asks_what_it_is(request) {
+            seen.lock().unwrap().push(request.target.clone());
+        }
         None
     });
     *server.ping.lock().unwrap() = Some(answer(down, "", ""));
     (server, is_down, targets)
+}
+
+/// A write of nothing to no bucket, which shows what is behind somebody who keeps pings for himself.
+fn asks_what_it_is(request: &hostile::Request) -> bool {
+    request.target == "/api/v2/write" && request.lines.is_empty()
 }
 
 fn wait_until(done: impl Fn() -> bool) {
@@ -228,7 +235,9 @@ fn an_answer_to_a_write_shows_that_another_server_is_there() {
         let targets: Arc<Mutex<Vec<String>>> = Arc::default();
         let seen = targets.clone();
         let server = Hostile::judging(move |request| {
-            seen.lock().unwrap().push(request.target.clone());
+            if !asks_what_it_is(request) {
+                seen.lock().unwrap().push(request.target.clone());
+            }
             Some((answer("204 No Content", headers, ""), request.lines.clone()))
         });
         *server.ping.lock().unwrap() = Some(ping);
@@ -242,7 +251,9 @@ fn an_answer_to_a_write_shows_that_another_server_is_there() {
     };
     let vm = "X-Influxdb-Version: 1.8.0\r\nX-Server-Hostname: vm\r\n";
     // A proxy keeps pings for itself.
-    check(answer("404 Not Found", "", ""), vm, InfluxDb2, VictoriaMetrics);
+    check(answer("404 Not Found", "", ""), vm, VictoriaMetrics, VictoriaMetrics);
+    check(answer("502 Bad Gateway", "", ""), vm, VictoriaMetrics, VictoriaMetrics);
+    check(answer("404 Not Found", "", ""), "X-Influxdb-Version: 3.8.0\r\n", InfluxDb3, InfluxDb3);
     // The server was another one until now.
     check(ping(InfluxDb2), vm, InfluxDb2, VictoriaMetrics);
     check(ping(InfluxDb1), "X-Influxdb-Version: v2.8.0\r\n", InfluxDb1, InfluxDb2);
@@ -548,4 +559,22 @@ fn nobody_there_and_a_clock_that_is_off_are_told() {
     let clock = preflight.checks().iter().find(|c| c.name == "clock").unwrap();
     assert_eq!(clock.verdict, Verdict::Warning);
     assert!(clock.says.contains("ahead of that of the server"), "{preflight}");
+}
+
+#[test]
+fn an_influxdb_1_behind_who_keeps_pings_for_himself_is_written_to_in_its_own_way() {
+    let server = Hostile::judging(|request| {
+        let is_its = request.target == way(ServerKind::InfluxDb1).0;
+        (!is_its).then(|| {
+            (answer("404 Not Found", "X-Influxdb-Version: 1.6.7\r\n", "404 page not found"), Vec::new())
+        })
+    });
+    *server.ping.lock().unwrap() = Some(answer("404 Not Found", "", ""));
+    let preflight = Client::preflight(&config(&server, None)).unwrap();
+    assert_eq!((preflight.fault(), preflight.server_kind()), (None, Some(ServerKind::InfluxDb1)));
+    let client = Client::connect(&config(&server, None)).unwrap();
+    client.write_phm_metric("pump", "hours", 1.0).unwrap();
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!(server.stored().len(), 1);
+    client.close(SOON).unwrap();
 }

@@ -1139,7 +1139,7 @@ fn what_a_target_has_not_is_an_error_that_says_so() {
     ];
     let flag = "keeps no buckets, and its retention is its flag -retentionPeriod";
     check(&manage(&vm, "o"), "VictoriaMetrics", &buckets, flag);
-    let series = "deletes whole series only, whatever their times: from Timestamp::MIN to Timestamp::MAX";
+    let series = "deletes whole series only, whatever their times: give no beginning and no end";
     check(
         &manage(&vm, "o"),
         "VictoriaMetrics",
@@ -1181,7 +1181,7 @@ fn victoria_metrics_deletes_whole_series() {
     assert_eq!(last.value("match[]"), Some(r#"{db="house",__name__="energy_watts",room\-1="a\"b"}"#));
     // A measurement alone would mean others that begin so.
     let error = m.delete("house", &all, &Predicate::new().measurement("energy")).unwrap_err();
-    assert!(error.is_unsupported() && error.to_string().contains("only both together"), "{error}");
+    assert!(error.is_unsupported() && error.to_string().contains("give both, or neither"), "{error}");
     let health = m.health().unwrap();
     assert_eq!((health.status, health.message.as_str(), health.version), (HealthStatus::Pass, "OK", None));
     assert!(m.ready().unwrap());

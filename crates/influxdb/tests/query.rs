@@ -359,6 +359,18 @@ fn an_answer_that_takes_too_long_is_given_up() {
     let rows = numbers(server.client().query(query).unwrap());
     assert_eq!(rows[..3], [Ok(1.0), Ok(2.0), Ok(3.0)]);
     assert!(rows[3].as_ref().unwrap_err().contains("in time") && rows.len() == 4, "{rows:?}");
+    // A typed one says how long that was.
+    let server = Server::new(|_, stream| {
+        let _gone = write!(stream, "{HEAD}\r\n");
+        let _ends_when_given_up = stream.read(&mut [0]);
+    });
+    let query = graylogic_influxdb::Query::measurement("m").latest().timeout(Duration::from_millis(300));
+    let error = server.client().ask(&query).unwrap_err();
+    assert!(error.is_query_failed() && error.is_retryable(), "{error}");
+    assert!(
+        error.to_string().ends_with("everything within 300ms; give it more time, or ask for less"),
+        "{error}"
+    );
 }
 
 #[test]

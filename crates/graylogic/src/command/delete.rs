@@ -11,6 +11,12 @@ use std::process::ExitCode;
 
 pub(crate) fn run(options: &Delete, json: bool) -> Result<ExitCode, Failure> {
     let what = &options.what;
+    if names_nothing(what) && !options.everything {
+        return Err(Failure::new(
+            "delete: say which readings with --measurement, --tag, --field, --start or --stop, or --everything for all of the \
+             bucket's",
+        ));
+    }
     let range = query::range(what.start.as_deref(), what.stop.as_deref())?;
     let config = app::config(&what.place)?;
     if !matches!(config.target(), Target::Embedded(_)) {
@@ -35,6 +41,15 @@ pub(crate) fn run(options: &Delete, json: bool) -> Result<ExitCode, Failure> {
         answer(format_args!("deleted from {series} series"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether all readings of the bucket are meant, which one who forgot an argument does not mean.
+fn names_nothing(what: &Which) -> bool {
+    what.measurement.is_none()
+        && what.field.is_none()
+        && what.tag.is_empty()
+        && what.start.is_none()
+        && what.stop.is_none()
 }
 
 /// What is deleted on a server, which looks no further than at equal and not equal.

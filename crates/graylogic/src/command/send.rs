@@ -7,13 +7,13 @@ use crate::cli::Write;
 use crate::failure::{Failure, SOME_REFUSED};
 use crate::output::{answer, answer_json, remark};
 use crate::text;
-use graylogic_influxdb::{Client, Config, Level, WriteErrorKind};
+use graylogic_influxdb::{Client, Config, Health, Level, WriteErrorKind};
 use graylogic_line::{ParseOptions, Parser, Timestamp};
 use serde_json::{Value, json};
 use std::io::{self, BufRead, Write as _};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A spool that takes no line is asked again after this time.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -47,11 +47,13 @@ pub(crate) fn run(
     input: impl BufRead,
     json: bool,
 ) -> Result<ExitCode, Failure> {
+    // What earlier calls left for other buckets goes at once as well, however little it is.
+    let config = &config.clone().with_batches(config.batch_size(), Duration::ZERO);
     let client = Client::connect(config)?;
     let recovered = client.stats().recovered;
     if recovered > 0 {
         remark(format_args!(
-            "{} lines of earlier calls wait for the server and go first",
+            "{} lines of earlier calls wait for the server and go with these",
             text::count(recovered)
         ));
     }
@@ -92,6 +94,7 @@ pub(crate) fn run(
         }
         waiting = left;
     }
+    wait_for_earlier(&client);
     let report = client.close(Duration::ZERO)?;
     done?;
     let refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,6 +123,22 @@ pub(crate) fn run(
         }
     }
     Ok(if refusals.count + report.dropped > 0 { ExitCode::from(SOME_REFUSED) } else { ExitCode::SUCCESS })
+}
+
+/// Waits for what earlier calls left, which no flush is about, where the server takes it and as long as it takes any.
+fn wait_for_earlier(client: &Client) {
+    let waiting = || -> u64 {
+        let lanes = client.buckets();
+        lanes.iter().filter(|(_, lane)| lane.health == Health::Ok).map(|(_, lane)| lane.waiting).sum()
+    };
+    let (mut left, mut since) = (waiting(), Instant::now());
+    while left > 0 && since.elapsed() < CLOSE_DEADLINE {
+        std::thread::sleep(PAUSE);
+        let now = waiting();
+        if now != left {
+            (left, since) = (now, Instant::now());
+        }
+    }
 }
 
 /// Gives the lines of a batch to the client, which may have to wait for room in the spool.

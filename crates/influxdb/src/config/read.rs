@@ -1,7 +1,7 @@
 //! The configuration from YAML, with the environment over it: keys, variables, and a sentence with the remedy for each
 //! mistake.
 
-use super::yaml::{Step, line_of};
+use super::yaml::{Step, line_of, mistake};
 use super::{BATCH_SIZE_MAX, Config, FLUSH_INTERVAL_MAX, Further, Source, Target, TlsVersion};
 use crate::error::{Error, Kind};
 use crate::route::{Class, DESTINATIONS_MAX, MAIN, ROUTES_MAX, Route};
@@ -12,9 +12,14 @@ use graylogic_durable::{SyncPolicy, WhenFull};
 use reqwest::header::HeaderMap;
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The section of a file that is ours.
+const SECTION: &str = "influxdb";
+/// Keys that mean us wherever they stand.
+const KEYS_TELLING: [&str; 6] = ["url", "token", "org", "bucket", "batch_size", "flush_interval"];
 /// Longest time between syncs of the spool.
 const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
 /// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
@@ -59,8 +64,15 @@ impl Config {
     /// [`Error::is_invalid_config`]; the message names the file, the key and the remedy.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
-        let reading = |e| {
-            Error::because(Kind::InvalidConfig, format_args!("read the configuration {}", path.display()), e)
+        let reading = |e: io::Error| {
+            let remedy = match e.kind() {
+                io::ErrorKind::InvalidData => "save it as text in UTF-8",
+                io::ErrorKind::IsADirectory => "name the file in it",
+                io::ErrorKind::PermissionDenied => "let this program's user read it",
+                _ => "check its name",
+            };
+            let message = format!("read the configuration {}: {e}; {remedy}", path.display());
+            Error::new(Kind::InvalidConfig, message)
         };
         let text = std::fs::read_to_string(path).map_err(reading)?;
         let mut config = Self::from_yaml_named(&text, &path.display().to_string(), environment)?;
@@ -84,6 +96,40 @@ impl Config {
             (None, Some(name)) => Secret(environment(&variable_of(name, "token"))?),
         };
         (!token.0.is_empty()).then_some(token)
+    }
+
+    /// Variables of the environment that look as if they were ours and are not, each with the one that may be meant.
+    pub(crate) fn strange_variables(&self) -> Vec<(String, String)> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        self.strange_among(names)
+    }
+
+    fn strange_among(&self, names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+        let of = |further: &Further| KEYS.map(|key| variable_of(&further.name, key));
+        let known: Vec<String> =
+            KEYS.iter().map(|key| variable(key)).chain(self.further.iter().flat_map(of)).collect();
+        let mut strange: Vec<(String, String)> = names
+            .filter(|name| name.starts_with(ENVIRONMENT) && !known.contains(name))
+            .map(|name| {
+                let meant = known.iter().min_by_key(|known| distance(&name, known)).cloned();
+                (name, meant.unwrap_or_default())
+            })
+            .collect();
+        strange.sort();
+        strange
+    }
+
+    /// How another token gets here while the client runs, in words.
+    pub(crate) fn token_way(&self) -> String {
+        let Source { file, target } = &self.source;
+        let variable = target.as_ref().map_or_else(|| variable("token"), |name| variable_of(name, "token"));
+        match file {
+            _ if environment(&variable).is_some() => {
+                format!("set another in {variable} of the environment, and start again")
+            }
+            Some(path) => format!("another one in {} is taken without a restart", path.display()),
+            None => "give another, and connect again".to_owned(),
+        }
     }
 
     /// The configuration in a text, with `GRAYLOGIC_INFLUXDB_*` of the environment over it.
@@ -118,13 +164,16 @@ impl Config {
             Value::Null
         } else {
             serde_saphyr::from_str(text)
-                .map_err(|e| invalid(format!("{name} is not YAML: {}", first_line(&e.to_string()))))?
+                .map_err(|e| invalid(format!("{name} is not YAML: {}", mistake(&e.to_string()))))?
         };
         let mut section = match document {
             Value::Null => Map::new(),
-            Value::Object(mut sections) => match sections.remove("influxdb") {
-                None | Some(Value::Null) => Map::new(),
+            Value::Object(mut sections) => match sections.remove(SECTION) {
                 Some(Value::Object(section)) => section,
+                none @ (None | Some(Value::Null)) => match page.astray(&sections, none.is_some()) {
+                    Some(error) => return Err(error),
+                    None => Map::new(),
+                },
                 Some(other) => {
                     return Err(invalid(format!(
                         "{name}: influxdb is {}, not a section with keys",
@@ -169,6 +218,12 @@ impl Config {
                 let further: &[&str] = if target.is_none() { &[TARGETS, ROUTES] } else { &[] };
                 let known = nearest(key, KEYS.iter().chain(further));
                 return Err(page.wrong(&path(key), &format!("is no key; did you mean {known}?")));
+            }
+            let variable = target.map_or_else(|| variable(key), |name| variable_of(name, key));
+            if let Some(place) = placeholder(value) {
+                let why =
+                    format!("is {place}, in whose place nothing is put; set {variable} in the environment");
+                return Err(page.wrong(&path(key), &why));
             }
             self.set(key, value).map_err(|why| page.wrong(&path(key), &why))?;
         }
@@ -444,7 +499,7 @@ impl Config {
             "headers" => {
                 let Value::Object(given) = value else {
                     return Err(
-                        "is no section with names and values, or no lines \"NAME: VALUE\", each name once"
+                        "is no section with names and values, as {X-Site: \"house 7\"}, or no lines \"NAME: VALUE\", each name once"
                             .into(),
                     );
                 };
@@ -466,7 +521,11 @@ impl Config {
                     folder => Some(folder.into()),
                 };
             }
-            "spool_sync" => self.spool.sync = sync_policy(&text()?)?,
+            "spool_sync" => {
+                let word = value.as_str().map_or_else(|| shown(value), |word| format!("{word:?}"));
+                self.spool.sync = sync_policy(value.as_str().unwrap_or_default())
+                    .map_err(|why| format!("is {word}; {why}"))?;
+            }
             "spool_megabytes_max" => {
                 self.spool.bytes_max = Some(number(1 << 20, "megabytes")? * 1_000_000);
             }
@@ -498,10 +557,38 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
+    /// Keys that were meant for the section, in a text where there is nothing in it: without a word the store would be used
+    /// in place of the server that they name.
+    fn astray(&self, sections: &Map<String, Value>, is_there: bool) -> Option<Error> {
+        let means_us = |key: &str| {
+            let letters: String = key.chars().filter(char::is_ascii_alphabetic).collect();
+            letters.to_lowercase().starts_with("influx")
+        };
+        // In other programs' files other keys of ours may be somebody else's.
+        let ours = |key: &str| if is_there { KEYS.contains(&key) } else { KEYS_TELLING.contains(&key) };
+        let found = sections.iter().filter_map(|(key, value)| {
+            let why = match value {
+                Value::Object(_) if !is_there && means_us(key) => {
+                    format!("{key} is no section of this program; did you mean {SECTION}?")
+                }
+                Value::Object(_) => return None,
+                _ if ours(key.trim()) => format!(
+                    "{} is outside of the section {SECTION}; write it below `{SECTION}:`, indented by two spaces",
+                    key.trim()
+                ),
+                _ => return None,
+            };
+            Some((line_of(self.text, &[Step::Key(key)]), why))
+        });
+        let (line, why) = found.min_by_key(|(line, _)| *line)?;
+        let line = line.map_or_else(String::new, |line| format!(", line {line}"));
+        Some(Error::new(Kind::InvalidConfig, format!("{}{line}: {why}", self.name)))
+    }
+
     /// Something in the section is wrong.
     fn wrong(&self, path: &[Step<'_>], why: &str) -> Error {
         let from_top: Vec<Step<'_>> =
-            std::iter::once(Step::Key("influxdb")).chain(path.iter().copied()).collect();
+            std::iter::once(Step::Key(SECTION)).chain(path.iter().copied()).collect();
         let line = line_of(self.text, &from_top).map_or_else(String::new, |line| format!(", line {line}"));
         Error::new(Kind::InvalidConfig, format!("{}{line}: {} {why}", self.name, path_shown(path)))
     }
@@ -681,6 +768,18 @@ fn share_a_variable(a: &str, b: &str) -> bool {
     KEYS.into_iter().any(|key| behind(key) == Some(true))
 }
 
+/// A text that is the name of a variable, as shells and other programs' files have it, and nothing else.
+fn placeholder(value: &Value) -> Option<&str> {
+    let text = value.as_str()?.trim();
+    let inner = text.strip_prefix('$')?;
+    let inner = inner.strip_prefix('{').map_or(Some(inner), |rest| rest.strip_suffix('}'))?;
+    let name = inner.split(':').next().unwrap_or_default();
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let is_name = name.bytes().all(fits) && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    // Who wrote a default behind it wrote a value, which may be a secret.
+    is_name.then(|| &text[..text.find(':').unwrap_or(text.len())])
+}
+
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -715,7 +814,7 @@ fn from_text(key: &str, text: &str) -> Value {
 }
 
 /// "each", or a time in seconds or milliseconds.
-fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
+fn sync_policy(text: &str) -> Result<SyncPolicy, &'static str> {
     if text == "each" {
         return Ok(SyncPolicy::EachAppend);
     }
@@ -723,7 +822,7 @@ fn sync_policy(text: &str) -> Result<SyncPolicy, String> {
     let time = number("ms").map(Duration::from_millis).or_else(|| number("s").map(Duration::from_secs));
     match time {
         Some(time) if !time.is_zero() && time <= SPOOL_SYNC_MAX => Ok(SyncPolicy::Every(time)),
-        _ => Err(format!("is {text:?}; write each, or a time from 1ms to 60s")),
+        _ => Err("write each, or a time from 1ms to 60s"),
     }
 }
 
@@ -787,10 +886,6 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
-}
-
 /// The known key that needs the fewest changes to become this one.
 fn nearest<'a>(key: &str, known: impl IntoIterator<Item = &'a &'static str>) -> &'static str {
     known.into_iter().copied().min_by_key(|known| distance(key, known)).unwrap_or("bucket")
@@ -814,6 +909,22 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_that_are_not_ours_are_found() {
+        let office = Config::remote("http://127.0.0.1:9").unwrap_or_default();
+        let config = Config::default().with_further_target("head-office", office);
+        let names =
+            ["HOME", "URL", "URRL", "TARGETS_HEAD_OFFICE_TOKEN", "TARGETS_HEAD_OFICE_TOKEN", "ROUTES"];
+        let names = names.map(|n| if n == "HOME" { n.to_owned() } else { format!("{ENVIRONMENT}{n}") });
+        let found = config.strange_among(names.into_iter());
+        let found: Vec<_> = found
+            .iter()
+            .map(|(strange, meant)| (&strange[ENVIRONMENT.len()..], &meant[ENVIRONMENT.len()..]))
+            .collect();
+        assert_eq!(found[1..], [("TARGETS_HEAD_OFICE_TOKEN", "TARGETS_HEAD_OFFICE_TOKEN"), ("URRL", "URL")]);
+        assert_eq!((found.len(), found[0].0), (3, "ROUTES"));
+    }
 
     #[test]
     fn keys_in_sentences_are_those_of_their_target() {

@@ -1,5 +1,5 @@
-//! Where a key stands in a YAML text, for messages. It follows the block style by its indentation; of what is written in
-//! another style it finds the line where that begins. It knows no keys.
+//! Where a key stands in a YAML text, and what is wrong with one that is none, for messages. It follows the block style by
+//! its indentation; of what is written in another style it finds the line where that begins. It knows no keys.
 
 /// A step from a section to what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,8 @@ struct Line<'a> {
 /// there.
 pub(crate) fn line_of(text: &str, path: &[Step<'_>]) -> Option<usize> {
     let all = text.lines().enumerate().map(|(i, line)| {
-        let says = line.trim_start();
+        // Spaces of other kinds are a part of a key, for YAML.
+        let says = line.trim_start_matches([' ', '\t']);
         Line { number: i + 1, indent: line.len() - says.len(), says }
     });
     let mut lines: Vec<Line<'_>> = all.filter(|l| !l.says.is_empty() && !l.says.starts_with('#')).collect();
@@ -32,6 +33,33 @@ pub(crate) fn line_of(text: &str, path: &[Step<'_>]) -> Option<usize> {
         lines = inside;
     }
     found
+}
+
+/// What a parser says of a text, and what to do about it.
+const MISTAKES: [(&str, &str); 8] = [
+    ("tabs disallowed", "indent with spaces, not with tabs"),
+    (
+        "mapping values are not allowed",
+        "indent the keys of a section alike, and put a text with a colon in quotes",
+    ),
+    ("duplicate mapping key: ", "it is there twice: leave one out"),
+    ("multiple YAML documents", "take out what follows the line ---"),
+    ("unclosed quote", "close the quote"),
+    ("unexpected character", "put the text in quotes"),
+    ("did not find expected <document start>", "write KEY: VALUE in each line"),
+    ("simple key expect", "write KEY: VALUE, with a space behind the colon"),
+];
+
+/// A sentence for what a parser says, without what it says to programmers.
+pub(crate) fn mistake(words: &str) -> String {
+    let line = words.lines().next().unwrap_or_default();
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    let line = line.replacen(" column ", ", column ", 1);
+    let known = MISTAKES.iter().find(|(says, _)| line.contains(says));
+    // Behind these words it speaks of its own options.
+    let end = [", set DuplicateKeyPolicy", "; use from_str"].iter().filter_map(|own| line.find(own)).min();
+    let line = &line[..end.unwrap_or(line.len())];
+    known.map_or_else(|| line.to_owned(), |(_, remedy)| format!("{line}; {remedy}"))
 }
 
 /// The line of a step and the lines below it.

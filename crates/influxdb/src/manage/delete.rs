@@ -241,11 +241,11 @@ async fn victoria_metrics(
         return Err(unsupported(doing, kind, lacks));
     }
     if range.start > Timestamp::MIN || range.end < Timestamp::MAX {
-        let lacks = "deletes whole series only, whatever their times: from Timestamp::MIN to Timestamp::MAX";
+        let lacks = "deletes whole series only, whatever their times: give no beginning and no end";
         return Err(unsupported(doing, kind, lacks));
     }
     if predicate.measurement.is_some() != predicate.field.is_some() {
-        let lacks = "joins measurement and field to one name, so that only both together name series";
+        let lacks = "joins measurement and field to one name: give both, or neither";
         return Err(unsupported(doing, kind, lacks));
     }
     let request = Request::new(Method::POST, "api/v1/admin/tsdb/delete_series");

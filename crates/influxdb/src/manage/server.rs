@@ -233,10 +233,10 @@ impl Server {
         let said = Said::of(answer);
         let base = self.http.base();
         if said.is_page {
-            let status = answer.status;
-            let message = format!(
-                "{doing}: {base} answered {status} with a web page: it is no InfluxDB; check influxdb.url"
-            );
+            let (setting, why) = said.page_means();
+            let page = said.page(answer.status);
+            let remedy = if setting == "url" { "; check influxdb.url" } else { "" };
+            let message = format!("{doing}: {base} answered {page}: {why}{remedy}");
             return Error::new(Kind::Refused, message);
         }
         let reason = shortened(&self.hidden(&said.message));

@@ -27,6 +27,11 @@ impl CheckedQuery {
             ServerKind::VictoriaMetrics => Dialogue::metricsql(self, Some(bucket)),
         }?;
         let questions = http.for_questions();
+        // Whatever broke off when the time was over did so because of that.
+        let broke_off = move |why| match began.elapsed() >= patience {
+            true => too_late(patience),
+            false => broke_off(why),
+        };
         while let Some(ask) = dialogue.next_ask() {
             let left = patience.saturating_sub(began.elapsed());
             if left.is_zero() {

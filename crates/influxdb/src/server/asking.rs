@@ -28,7 +28,9 @@ pub(crate) async fn kind_within(http: &Http, time: Duration) -> Result<ServerKin
 
 /// A question whose time is over.
 pub(crate) fn too_late(time: Duration) -> Error {
-    let message = format!("ask the server: it did not answer everything within {time:?}");
+    let message = format!(
+        "ask the server: it did not answer everything within {time:?}; give it more time, or ask for less"
+    );
     Error::new(Kind::QueryFailed, message).retryable(true)
 }
 

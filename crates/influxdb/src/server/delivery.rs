@@ -12,6 +12,7 @@ use crate::server::kind::{Recognised, ServerKind, speaks_against};
 use crate::server::outcome::{self, Outcome};
 use crate::server::recognise::{self, Shown};
 use crate::server::retry::Backoff;
+use crate::server::tls::Stamps;
 use crate::server::translate::{Translated, translate};
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
@@ -22,7 +23,7 @@ const POISON_AFTER: u32 = 5;
 /// And so often when another line was found to be the fault before and nothing was taken since: then it is rather the
 /// server, whatever it says of its health.
 const POISON_ALONE_AFTER: u32 = 60;
-/// While a setting is wrong, a new token is looked for this often.
+/// While a setting is wrong, a new token and new certificates are looked for this often.
 const TOKEN_EVERY: Duration = Duration::from_secs(1);
 
 /// What happens on the way.
@@ -70,6 +71,8 @@ pub(crate) struct Delivery {
     location: Option<String>,
     /// The token of the last request. Another lane may have found a new one since: they share it.
     tried: Secret,
+    /// The files of certificates that were tried because they were new.
+    files_tried: Option<Stamps>,
     /// Answers that were no trouble; and whether a line was found to be the fault and there was none since.
     answers: u64,
     suspected: bool,
@@ -117,6 +120,7 @@ impl Delivery {
             bytes_max: usize::MAX,
             location: None,
             tried: Secret::default(),
+            files_tried: None,
             answers: 0,
             suspected: false,
             troubled: false,
@@ -224,7 +228,8 @@ impl Delivery {
             return Ok(kind);
         }
         self.tried = self.http.token();
-        let shown = self.http.wait(recognise::shown(&self.http)).unwrap_or(Err(NoAnswer::Stopped))?;
+        let asking = recognise::shown(&self.http, self.last_kind.is_none());
+        let shown = self.http.wait(asking).unwrap_or(Err(NoAnswer::Stopped))?;
         self.is_sure = !matches!(shown, Shown::Unknown);
         Ok(match shown {
             Shown::Is(found) => self.learnt(found.kind),
@@ -413,7 +418,8 @@ impl Delivery {
         }
     }
 
-    /// Waits for somebody to change a setting; a new token is tried at once, and a bucket is made where that is allowed.
+    /// Waits for somebody to change a setting; a new token and new certificates are tried at once, and a bucket is made where
+    /// that is allowed.
     fn hold(
         &mut self,
         mut reason: String,
@@ -436,6 +442,7 @@ impl Delivery {
         }
         self.forget();
         let mut left = self.backoff.held();
+        let reason = format!("{reason}{}", self.remedy(&reason, setting));
         events(Event::Held { reason, setting });
         while !left.is_zero() {
             let pause = left.min(TOKEN_EVERY);
@@ -447,7 +454,7 @@ impl Delivery {
             if let Some(token) = self.config.token_now() {
                 self.http.set_token(token);
             }
-            if self.http.token() != self.tried {
+            if self.http.token() != self.tried || self.http.has_new_files(&mut self.files_tried) {
                 self.backoff.reset();
                 break;
             }
@@ -457,6 +464,16 @@ impl Delivery {
 }
 
 impl Delivery {
+    /// What somebody can do about a setting, unless the reason says it already.
+    fn remedy(&self, reason: &str, setting: &str) -> String {
+        match setting {
+            _ if reason.contains(&format!("influxdb.{setting}")) => String::new(),
+            "token" => format!("; check influxdb.token: {}", self.config.token_way()),
+            "bucket" => "; make it, or check influxdb.bucket".to_owned(),
+            setting => format!("; check influxdb.{setting}"),
+        }
+    }
+
     /// Makes the bucket; `None` where the server makes its own, and when somebody stopped it.
     fn create_bucket(&self) -> Option<Result<(), Error>> {
         if !matches!(self.kind, Some(ServerKind::InfluxDb1 | ServerKind::InfluxDb2)) {

@@ -607,6 +607,21 @@ impl Http {
         (current.client.clone(), current.version)
     }
 
+    /// Whether the disk has other certificates than requests were made with, which the next one tries; `tried` remembers
+    /// those, so that each are tried once.
+    pub(crate) fn has_new_files(&self, tried: &mut Option<Stamps>) -> bool {
+        if self.recipe.tls == TlsFiles::default() {
+            return false;
+        }
+        let files = Stamps::of(&self.recipe.tls);
+        if files == lock(&self.current).files || tried.as_ref() == Some(&files) {
+            return false;
+        }
+        *tried = Some(files);
+        self.untrusted.store(true, Ordering::Relaxed);
+        true
+    }
+
     /// Whether the client is closing.
     pub(crate) fn is_closing(&self) -> bool {
         self.stop.0.closing.is_given()
@@ -675,6 +690,13 @@ impl Http {
             format!("{base} did not answer in time")
         } else if error.is_connect() {
             format!("connect to {base}: {causes}")
+        } else if base.starts_with("https:") && causes == "connection closed" {
+            // So HTTP/2 tells of a server that left right after the handshake, when its alert came too late to be read.
+            let certificate = match self.recipe.tls.certificate {
+                None => "wants a certificate of this client, name it in influxdb.certificate_file",
+                Some(_) => "refuses this client's certificate, name another in influxdb.certificate_file",
+            };
+            format!("{base} broke off: {causes}; if it {certificate}")
         } else {
             format!("{base} broke off: {causes}")
         })
@@ -777,7 +799,8 @@ fn address(key: &str, url: &str) -> Result<Url, Error> {
     let shown = url.split(['?', '#']).next().unwrap_or_default();
     let bad =
         |shown: &str, why: &str| Error::new(Kind::InvalidConfig, format!("influxdb.{key} {shown}{why}"));
-    let mut base = Url::parse(url).map_err(|e| bad(&format!("{shown:?}: "), &e.to_string()))?;
+    let not_one = |e| format!("{e}; write http://HOST:PORT or https://HOST:PORT");
+    let mut base = Url::parse(url).map_err(|e| bad(&format!("{shown:?}: "), &not_one(e)))?;
     if !base.username().is_empty() || base.password().is_some() {
         return Err(bad("", "has a user name or password in it; take them out, and give influxdb.token"));
     }
@@ -894,6 +917,14 @@ mod tests {
         lock(&http.current).looked -= FILES_EVERY;
         put(&pem());
         check(FilesDue::InTime, 4, false);
+        // Who waits for them tries each once, and no sooner than they changed, whether they can be used or not.
+        let mut tried = None;
+        for (text, version, is_warned) in [(pem(), 5, false), (String::new(), 5, true), (pem(), 6, false)] {
+            assert!(!http.has_new_files(&mut tried));
+            put(&text);
+            assert!(http.has_new_files(&mut tried) && !http.has_new_files(&mut tried));
+            check(FilesDue::InTime, version, is_warned);
+        }
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub(crate) fn speaks_against(kind: ServerKind, write: &Answer) -> Option<Recogni
         _ if write.is_victoria_metrics => (ServerKind::VictoriaMetrics, ""),
         Some("2") => (ServerKind::InfluxDb2, version),
         Some("3") => (ServerKind::InfluxDb3, version),
+        // Of the others none has no such place.
+        Some("1") if write.status == 404 && kind == ServerKind::InfluxDb2 => (ServerKind::InfluxDb1, version),
         _ => return None,
     };
     (found != kind).then(|| Recognised { kind: found, version: version.to_owned() })

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// Longer reasons are cut.
 const REASON_BYTES_MAX: usize = 500;
 
+/// No more of what a page calls itself.
+const TITLE_CHARS_MAX: usize = 100;
+
 /// What became of the lines of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -43,10 +46,7 @@ pub(crate) enum Outcome {
 /// Reads the answer to a write of these lines, given as places in the batch.
 pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool, now_unix: i64) -> Outcome {
     let said = Said::of(answer);
-    let reason = || match said.message.is_empty() {
-        true => format!("the server answered {}", answer.status),
-        false => format!("the server answered {}: {}", answer.status, shortened(&said.message)),
-    };
+    let reason = || said.reason(answer.status);
     let held = |setting| Outcome::Held { reason: reason(), setting };
     let named = || named(&said, batch, places);
     if said.message.contains("partial write") && answer.status >= 300 {
@@ -65,16 +65,10 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
     let after = || answer.retry_after.as_deref().and_then(|t| retry_after(t, now_unix));
     match answer.status {
         // A page is what a proxy answers, or some other program at this address.
-        200..300 if said.is_page => Outcome::Held {
-            reason: format!("the server answered {} with a web page: it is no InfluxDB", answer.status),
-            setting: "url",
-        },
+        200..300 if said.is_page => by_page(&said, answer.status),
         200..300 => Outcome::Delivered,
         // Nor did whoever wrote a page read the lines.
-        400 | 422 if said.is_page => Outcome::Held {
-            reason: format!("the server answered {} with a web page: it is no InfluxDB", answer.status),
-            setting: "url",
-        },
+        400 | 403 | 422 if said.is_page => by_page(&said, answer.status),
         400 if said.message.starts_with(SPEAKS_TLS) || is_nowhere(&said.message) => held("url"),
         307 | 308 if answer.location.is_some() => {
             Outcome::Redirect(answer.location.clone().unwrap_or_default())
@@ -115,6 +109,12 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
         },
         _ => held("url"),
     }
+}
+
+/// What to do about a page in place of a server's words.
+fn by_page(said: &Said, status: u16) -> Outcome {
+    let (setting, why) = said.page_means();
+    Outcome::Held { reason: format!("the server answered {}: {why}", said.page(status)), setting }
 }
 
 fn refused(named: Vec<(usize, String)>, reason: String) -> Outcome {
@@ -185,9 +185,51 @@ pub(crate) struct Said {
     /// Lines by their number in the request, from 1, with their text and the reason: InfluxDB 3.
     numbered: Vec<(usize, String, String)>,
     pub(crate) is_page: bool,
+    /// What a page calls itself; empty when it does not, or is none.
+    title: String,
 }
 
+/// What a page of nginx calls itself when TLS is the trouble, which it tells only after the handshake; the setting that
+/// mends it, and how.
+const TLS_PAGES: [(&str, &str, &str); 3] = [
+    (
+        "No required SSL certificate was sent",
+        "certificate_file",
+        "it wants a certificate of this client: name it in influxdb.certificate_file and key_file",
+    ),
+    (
+        "The SSL certificate error",
+        "certificate_file",
+        "it refuses this client's certificate, which has expired, was revoked, or is of an authority that it does not know: \
+         name another in influxdb.certificate_file",
+    ),
+    ("The plain HTTP request was sent to HTTPS port", "url", "it speaks TLS here: write https://"),
+];
+
 impl Said {
+    /// The status and what was said, for messages.
+    pub(crate) fn reason(&self, status: u16) -> String {
+        match self.message.is_empty() {
+            true if self.is_page => format!("the server answered {}", self.page(status)),
+            true => format!("the server answered {status}"),
+            false => format!("the server answered {status}: {}", shortened(&self.message)),
+        }
+    }
+
+    /// The status and the page, for messages.
+    pub(crate) fn page(&self, status: u16) -> String {
+        match self.title.is_empty() {
+            true => format!("{status} with a web page"),
+            false => format!("{status} with a web page, {:?}", self.title),
+        }
+    }
+
+    /// The setting to look at when a page is all that a server answers, and why.
+    pub(crate) fn page_means(&self) -> (&'static str, &'static str) {
+        let known = TLS_PAGES.iter().find(|(title, ..)| self.title.contains(title));
+        known.map_or(("url", "it is no InfluxDB"), |(_, setting, why)| (setting, why))
+    }
+
     pub(crate) fn of(answer: &Answer) -> Self {
         let text = String::from_utf8_lossy(&answer.body);
         let start = text.trim_start().chars().take(14).collect::<String>().to_lowercase();
@@ -205,8 +247,31 @@ impl Said {
             let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
             Some((number, text("original_line"), text("error_message")))
         };
-        Self { message, numbered: data.iter().filter_map(entry).collect(), is_page }
+        let title = if is_page { title(&text) } else { String::new() };
+        Self { message, numbered: data.iter().filter_map(entry).collect(), is_page, title }
     }
+}
+
+/// What a page in place of an answer to a question says, with the remedy when it is known.
+pub(crate) fn page_words(status: u16, page: &str) -> String {
+    let said = Said { message: String::new(), numbered: Vec::new(), is_page: true, title: title(page) };
+    match said.page_means() {
+        ("url", _) => said.reason(status),
+        (_, why) => format!("{}: {why}", said.reason(status)),
+    }
+}
+
+/// What a page calls itself, in one line of bounded length.
+fn title(page: &str) -> String {
+    let low = page.to_ascii_lowercase();
+    let inside = |name: &str| {
+        let from = low.find(&format!("<{name}>"))? + name.len() + "<>".len();
+        let length = low[from..].find(&format!("</{name}>"))?;
+        Some(page[from..from + length].split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let found = inside("title").or_else(|| inside("h1"));
+    let printed = |c: &char| !c.is_control();
+    found.unwrap_or_default().chars().filter(printed).take(TITLE_CHARS_MAX).collect()
 }
 
 /// The lines that an answer names, in the order of their places, each with its reason.
@@ -398,6 +463,38 @@ mod tests {
         for status in [400, 422] {
             assert_eq!(setting(status, "<html>The plain HTTP request was sent to HTTPS port"), "url");
         }
+        // As nginx 1.22 writes it.
+        let nginx = |title: &str| {
+            format!(
+                "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>400 Bad Request</h1></center>"
+            )
+        };
+        let said = |status, body: &str| match check(status, body, &lines) {
+            Outcome::Held { reason, setting } => (setting, reason),
+            Outcome::Retry { reason, .. } => ("", reason),
+            other => panic!("{other:?}"),
+        };
+        for (title, expected, says) in [
+            (
+                "400 No required SSL certificate was sent",
+                "certificate_file",
+                "wants a certificate of this client",
+            ),
+            ("400 The SSL certificate error", "certificate_file", "refuses this client's certificate"),
+            ("400 The plain HTTP request was sent to HTTPS port", "url", "write https://"),
+            ("400 Bad Request", "url", "it is no InfluxDB"),
+        ] {
+            let (setting, reason) = said(400, &nginx(title));
+            assert_eq!(setting, expected, "{title}");
+            assert!(reason.contains(says) && reason.contains(title), "{reason}");
+        }
+        let page = "the server answered 502 with a web page, \"502 Bad Gateway\"";
+        assert_eq!(said(502, &nginx("502\u{7} Bad\n Gateway")), ("", page.to_owned()));
+        assert_eq!(said(502, "<html><title>é").1, "the server answered 502 with a web page");
+        // As HAProxy 2.6 writes it; who keeps out all writes has not read the token.
+        let haproxy = "<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>\n";
+        let page = "the server answered 403 with a web page, \"403 Forbidden\": it is no InfluxDB";
+        assert_eq!(said(403, haproxy), ("url", page.to_owned()));
         assert_eq!(setting(400, "Client sent an HTTP request to an HTTPS server.\n"), "url");
         // VictoriaMetrics says with 400 that nothing is there, and what stands before it that it leads nowhere.
         for text in [

@@ -10,7 +10,7 @@ use crate::server::exchange::{Answer, NoAnswer, Request};
 use crate::server::http::Http;
 use crate::server::kind::{Recognised, ServerKind, recognise};
 use crate::server::outcome::{self, Outcome};
-use crate::server::recognise::differs;
+use crate::server::recognise::{self, differs};
 use crate::server::retry::http_date;
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
@@ -40,7 +40,8 @@ pub struct Preflight {
 pub struct Check {
     /// The name of the target; that of the section `influxdb` itself is `main`.
     pub target: String,
-    /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `store` for the embedded one.
+    /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `store` for the embedded one;
+    /// `environment` for variables that are mistyped.
     pub name: &'static str,
     /// How it is.
     pub verdict: Verdict,
@@ -161,6 +162,11 @@ pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
         let looked = looked.map_err(|e| e.of_target(&name))?;
         if name == MAIN {
             all.server = looked.server;
+            for (strange, meant) in config.strange_variables() {
+                let says =
+                    format!("{strange} changes nothing, since no key has this name; did you mean {meant}?");
+                all.add("environment", Verdict::Warning, says);
+            }
         }
         all.checks.extend(looked.checks.into_iter().map(|check| Check {
             says: as_named(&name, check.says),
@@ -296,7 +302,11 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     if base.starts_with("https:") {
         preflight.good("TLS", "the certificates fit");
     }
-    let found = recognise(&ping);
+    let mut found = recognise(&ping);
+    if found.is_none() && http.configured().is_none() {
+        // Who does not answer this does not answer what follows.
+        found = http.wait(recognise::by_write(http)).ok().and_then(|behind| behind.ok().flatten());
+    }
     preflight.server.clone_from(&found);
     let kind = match (http.configured(), &found) {
         (Some(configured), Some(found)) if configured != found.kind => {
@@ -423,7 +433,10 @@ fn judge(
         Outcome::Held { reason, setting: "token" } if answer.status == 401 => preflight.ends(
             "token",
             Some("token"),
-            format!("{base} does not know the token: {reason}; give a valid one, check influxdb.token"),
+            format!(
+                "{base} does not know the token: {reason}; give a valid one, check influxdb.token{}",
+                oddity(&http.token().0)
+            ),
         ),
         Outcome::Held { reason, setting: "token" } => preflight.ends(
             "write",
@@ -452,11 +465,12 @@ fn judge(
                 format!("{base} has no {container} {bucket:?}: {reason}; create it, or check influxdb.bucket"),
             )
         }
-        Outcome::Held { reason, setting } => preflight.ends(
-            "write",
-            Some(setting),
-            format!("{base} does not take writes: {reason}; check influxdb.{setting}"),
-        ),
+        Outcome::Held { reason, setting } => {
+            let names_it = reason.contains(&format!("influxdb.{setting}"));
+            let remedy = if names_it { String::new() } else { format!("; check influxdb.{setting}") };
+            let says = format!("{base} does not take writes: {reason}{remedy}");
+            preflight.ends("write", Some(setting), says)
+        }
         Outcome::Retry { reason, .. } | Outcome::TooLarge(reason) => {
             preflight.ends("write", None, format!("{base} does not take writes: {reason}"))
         }
@@ -468,10 +482,46 @@ fn judge(
     }
 }
 
+/// What looks like a mistake in a token that a server does not know; the token is not shown.
+fn oddity(token: &str) -> &'static str {
+    let has_scheme = token.split_once(' ').is_some_and(|(word, _)| {
+        ["token", "bearer", "basic"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme))
+    });
+    let is_quoted = ['"', '\''].iter().any(|quote| token.starts_with(*quote) && token.ends_with(*quote));
+    match token {
+        "" => ": there is none",
+        _ if has_scheme => ": it begins with the word that requests put before it, which must be left out",
+        _ if is_quoted => ": there are quotes in it, at both ends, which must be left out",
+        token if token.trim() != token => ": there is white space at an end of it, which must be left out",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mistakes_in_a_token_are_named_and_not_the_token() {
+        for (token, says) in [
+            ("", ": there is none"),
+            ("Token abc", "the word that requests put before it"),
+            ("bearer abc", "the word that requests put before it"),
+            ("\"abc\"", "quotes"),
+            ("'abc'", "quotes"),
+            (" abc", "white space"),
+            ("abc", ""),
+            ("token", ""),
+            ("user:pass word", ""),
+        ] {
+            let odd = oddity(token);
+            assert!(
+                odd.contains(says) && odd.is_empty() == says.is_empty() && !odd.contains("abc"),
+                "{token}: {odd}"
+            );
+        }
+    }
 
     #[test]
     fn every_target_is_looked_at_and_named() {

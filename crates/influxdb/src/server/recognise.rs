@@ -1,9 +1,10 @@
 //! Asks a server what it is, when nobody knows: once, until somebody has reason to forget it. What its answer says is in
 //! `kind.rs`.
 
-use crate::server::exchange::{NoAnswer, Request};
+use crate::server::exchange::{Answer, Method, NoAnswer, Request};
 use crate::server::http::Http;
-use crate::server::kind::{Recognised, ServerKind, recognise};
+use crate::server::kind::{Recognised, ServerKind, recognise, speaks_against};
+use crate::server::outcome::Said;
 
 /// What is known of a server once it was asked.
 pub(crate) enum Shown {
@@ -16,14 +17,15 @@ pub(crate) enum Shown {
 
 /// What the server is: asked once, until somebody has reason to forget it. `None` when it does not show.
 pub(crate) async fn recognised(http: &Http) -> Result<Option<Recognised>, NoAnswer> {
-    Ok(match shown(http).await? {
+    Ok(match shown(http, true).await? {
         Shown::Is(found) => Some(found),
         Shown::Hidden | Shown::Unknown => None,
     })
 }
 
-/// The same, and why it does not show.
-pub(crate) async fn shown(http: &Http) -> Result<Shown, NoAnswer> {
+/// The same, and why it does not show. One that is new to who asks is asked twice: lines that went to it in another kind's
+/// way could be misplaced without a word.
+pub(crate) async fn shown(http: &Http, is_new: bool) -> Result<Shown, NoAnswer> {
     if let Some(known) = http.recognised() {
         return Ok(Shown::Is(known));
     }
@@ -50,14 +52,27 @@ pub(crate) async fn shown(http: &Http) -> Result<Shown, NoAnswer> {
         }
         (_, Some(found)) => found,
         (Some(kind), None) => Recognised { kind, version: String::new() },
-        (None, None) if matches!(ping.status, 401 | 403 | 407 | 408 | 425 | 429 | 500..) => {
-            return Ok(Shown::Unknown);
-        }
-        (None, None) => return Ok(Shown::Hidden),
+        (None, None) => match if is_new { by_write(http).await? } else { None } {
+            Some(found) => found,
+            None if says_nothing(&ping) => return Ok(Shown::Unknown),
+            None => return Ok(Shown::Hidden),
+        },
     };
     tracing::debug!(server = http.base(), %found, "the server was recognised");
     http.set_recognised(Some(found.clone()));
     Ok(Shown::Is(found))
+}
+
+fn says_nothing(ping: &Answer) -> bool {
+    // A page is of somebody who wants another certificate, say, before it passes on anything.
+    matches!(ping.status, 401 | 403 | 407 | 408 | 425 | 429 | 500..) || Said::of(ping).is_page
+}
+
+/// What a server behind somebody who keeps pings for himself shows when it is asked to write nothing to no bucket.
+pub(crate) async fn by_write(http: &Http) -> Result<Option<Recognised>, NoAnswer> {
+    let patience = Some(2 * http.connect_timeout());
+    let asking = Request { timeout: patience, ..Request::new(Method::POST, "api/v2/write") };
+    Ok(speaks_against(ServerKind::InfluxDb2, &http.fetch(asking).await?))
 }
 
 /// A server of another kind than the configuration says may take readings in a way that spoils them.

@@ -1,5 +1,6 @@
 //! What a server says when it refuses a request: its code and its message, whichever way it puts them. Pure.
 
+use crate::server::outcome::page_words;
 use serde_json::Value;
 
 /// Longer messages are cut.
@@ -18,7 +19,7 @@ pub(crate) fn server_error(status: u16, body: &[u8]) -> (String, String) {
         let is_page = text.starts_with('<');
         match text {
             "" => format!("the server answered {status} and said nothing"),
-            _ if is_page => format!("the server answered {status} with a web page"),
+            _ if is_page => page_words(status, text),
             text => text.to_owned(),
         }
     });
@@ -62,7 +63,7 @@ mod tests {
 
     #[test]
     fn every_way_to_refuse_gives_a_code_and_a_message() {
-        let cases: [(u16, &str, &str, &str); 10] = [
+        let cases: [(u16, &str, &str, &str); 12] = [
             (404, r#"{"code":"not found","message":"bucket not found"}"#, "not found", "bucket not found"),
             (422, "{\n\t\"code\": \"conflict\",\n\t\"message\": \"x\"\n}", "conflict", "x"),
             (401, r#"{"error":"authorization failed"}"#, "unauthorized", "authorization failed"),
@@ -70,6 +71,19 @@ mod tests {
             (502, "Bad Gateway\n", "internal error", "Bad Gateway"),
             (503, "", "unavailable", "the server answered 503 and said nothing"),
             (404, "<html><p>no</p></html>", "not found", "the server answered 404 with a web page"),
+            (
+                502,
+                "<html><head><title>502 Bad Gateway</title>",
+                "internal error",
+                "the server answered 502 with a web page, \"502 Bad Gateway\"",
+            ),
+            (
+                400,
+                "<html><title>400 No required SSL certificate was sent</title>",
+                "invalid",
+                "the server answered 400 with a web page, \"400 No required SSL certificate was sent\": it wants a certificate of \
+                 this client: name it in influxdb.certificate_file and key_file",
+            ),
             (500, r#"{"code":"internal error","message":""}"#, "internal error", ""),
             (400, r#"["no"]"#, "invalid", r#"["no"]"#),
             (418, "\u{fffd}", "unknown", "\u{fffd}"),

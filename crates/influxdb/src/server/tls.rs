@@ -180,9 +180,36 @@ pub(crate) fn mismatch(
     error: &(dyn std::error::Error + 'static),
     connection: &ConnectionConfig,
 ) -> Option<(&'static str, String)> {
-    let error = tls_error(error)?;
+    let heard;
+    let error = match tls_error(error) {
+        Some(error) => error,
+        None => {
+            heard = alert(error)?;
+            &heard
+        }
+    };
     let (setting, remedy) = remedy(error, connection)?;
-    Some((setting, format!("{error}; {remedy}")))
+    Some((setting, format!("{}; {remedy}", said(error))))
+}
+
+/// What the TLS library says, with times as people tell them.
+fn said(error: &rustls::Error) -> String {
+    use CertificateError::{ExpiredContext, NotValidYetContext};
+    let apart = |a: u64, b: u64| match a.saturating_sub(b) / 3600 {
+        hours @ 0..48 => format!("{hours} h"),
+        hours => format!("{} days", hours / 24),
+    };
+    match error {
+        rustls::Error::InvalidCertificate(ExpiredContext { time, not_after }) => {
+            let ago = apart(time.as_secs(), not_after.as_secs());
+            format!("the server's certificate expired {ago} ago by this machine's clock")
+        }
+        rustls::Error::InvalidCertificate(NotValidYetContext { time, not_before }) => {
+            let until = apart(not_before.as_secs(), time.as_secs());
+            format!("the server's certificate is valid only in {until} by this machine's clock")
+        }
+        error => error.to_string(),
+    }
 }
 
 fn remedy(error: &rustls::Error, connection: &ConnectionConfig) -> Option<(&'static str, &'static str)> {
@@ -247,6 +274,31 @@ fn remedy(error: &rustls::Error, connection: &ConnectionConfig) -> Option<(&'sta
     })
 }
 
+/// Alerts about this client's certificate. With TLS 1.3 they come after the handshake, when a request may be on its way.
+const LATE_ALERTS: [AlertDescription; 10] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::HandshakeFailure,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::DecryptError,
+];
+
+/// An alert among the causes by its words: HTTP/2 passes on nothing else of an error of the connection.
+fn alert(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    let mut innermost = error;
+    while let Some(next) = innermost.source() {
+        innermost = next;
+    }
+    let words = innermost.to_string();
+    let mut alerts = LATE_ALERTS.iter().map(|alert| rustls::Error::AlertReceived(*alert));
+    alerts.find(|alert| words.ends_with(&alert.to_string()))
+}
+
 /// What the TLS library said, wherever it is among the causes.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
@@ -262,4 +314,46 @@ fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rus
         };
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::UnixTime;
+    use std::time::Duration;
+
+    #[test]
+    fn an_alert_that_comes_as_words_names_its_setting() {
+        let check = |words: &str, expected: Option<&str>| {
+            let error = io::Error::other(words.to_owned());
+            let found = mismatch(&error, &ConnectionConfig::default());
+            assert_eq!(found.as_ref().map(|f| f.0), expected, "{words}");
+            assert!(found.is_none_or(|(_, says)| says.contains("influxdb.certificate_file")));
+        };
+        for alert in LATE_ALERTS {
+            check(&rustls::Error::AlertReceived(alert).to_string(), Some("certificate_file"));
+        }
+        check("connection error: received fatal alert: CertificateRevoked", Some("certificate_file"));
+        // They may pass.
+        check("received fatal alert: InternalError", None);
+        check("connection closed", None);
+    }
+
+    #[test]
+    fn times_of_certificates_are_told_as_people_tell_them() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let check = |bad, expected: &str| {
+            let error = rustls::Error::InvalidCertificate(bad);
+            let (setting, says) = mismatch(&error, &ConnectionConfig::default()).unwrap_or_default();
+            assert_eq!((setting, says.split(';').next()), ("url", Some(expected)));
+        };
+        let expired =
+            |time, not_after| CertificateError::ExpiredContext { time: at(time), not_after: at(not_after) };
+        let ago = |time: &str| format!("the server's certificate expired {time} ago by this machine's clock");
+        check(expired(1_795_688_635, 1_706_745_600), &ago("1029 days"));
+        check(expired(90_000, 0), &ago("25 h"));
+        check(expired(5, 0), &ago("0 h"));
+        let early = CertificateError::NotValidYetContext { time: at(0), not_before: at(864_000) };
+        check(early, "the server's certificate is valid only in 10 days by this machine's clock");
+    }
 }
