@@ -182,7 +182,7 @@ fn held(promises: &Path, programs: &Programs, folder: &Path) -> Result<(), Strin
     life.wait(|said| said.safe == READINGS_HELD && !said.health.is_empty())?;
     let held = life.end_because_told()?;
     first.end()?;
-    let sentence = r#"Held("bucket") the server answered 404: database not found: "house""#;
+    let sentence = r#"Held("bucket") the server answered 404: database not found: "house"; make it, or check influxdb.bucket"#;
     if held.health != [sentence] {
         return Err(format!("campaign spool: the client said {:?} in place of {sentence}", held.health));
     }
