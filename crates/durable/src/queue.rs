@@ -21,6 +21,10 @@ const GATHER: Duration = Duration::from_millis(10);
 const EAGER_BYTES: usize = 256 << 10;
 /// What a buffer begins with: enough for some hundred lines.
 const BUFFER_BYTES: usize = 64 << 10;
+/// No buffer grows beyond this: it would be copied, by a caller, in a call that takes the longer the more waits.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+/// With so much in it a buffer is a piece, though nobody may be there to append it; there is room for another line.
+const PIECE_BYTES: usize = BUFFER_BYTES_MAX - (16 << 10);
 /// A burst does not hold more memory than this for ever.
 const SPARE_BYTES_MAX: usize = 4 << 20;
 /// Who asks for figures waits at most this long for a lane that is just appending, and not at all for one that did not answer
@@ -466,6 +470,10 @@ impl Queue {
             state.first_waits_since = Some(Instant::now());
         }
         let eager = before < EAGER_BYTES && bytes >= EAGER_BYTES;
+        if bytes >= PIECE_BYTES {
+            // More will come: this one has room for it from the start.
+            state.close_piece(Lines::with_capacity(BUFFER_BYTES_MAX));
+        }
         drop(state);
         if first || eager {
             self.shared.gathered.notify_one();
@@ -744,6 +752,15 @@ impl State {
         (self.in_memory() + self.end).saturating_sub(self.acknowledged + ahead)
     }
 
+    /// Makes a piece of what has gathered; `next` is the buffer of what comes.
+    fn close_piece(&mut self, next: Lines) {
+        let lines = std::mem::replace(&mut self.open, next);
+        self.pieces_bytes += lines.bytes.len();
+        let first = self.accepted - lines.ends.len() as u64;
+        self.pieces.push_back(Piece { first, lines: Arc::new(lines), settled: 0, busy: false });
+        self.first_waits_since = None;
+    }
+
     fn in_memory(&self) -> u64 {
         let settled: usize = self.pieces.iter().map(|p| p.settled).sum();
         self.accepted - self.spooled - settled as u64
@@ -929,18 +946,13 @@ impl Shared {
             state = wait_timeout(&self.gathered, state, left);
         }
         // While the disk refuses, pieces are made larger, so that there are few of them.
-        let enough = state.pieces.len() < 2 || state.open.bytes.len() >= 1 << 20;
-        if !state.open.ends.is_empty() && enough {
+        if !state.open.ends.is_empty() && state.pieces.len() < 2 {
             let mut spare = std::mem::take(&mut state.spare);
             if spare.bytes.capacity() < BUFFER_BYTES {
                 // Here, where nobody waits for it.
                 spare = Lines::with_capacity(BUFFER_BYTES);
             }
-            let lines = std::mem::replace(&mut state.open, spare);
-            state.pieces_bytes += lines.bytes.len();
-            let first = state.accepted - lines.ends.len() as u64;
-            state.pieces.push_back(Piece { first, lines: Arc::new(lines), settled: 0, busy: false });
-            state.first_waits_since = None;
+            state.close_piece(spare);
         }
         true
     }

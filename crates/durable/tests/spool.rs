@@ -686,6 +686,37 @@ fn queue_on(disk: impl Disk + 'static, options: QueueOptions, lane: LaneOptions)
 }
 
 #[test]
+fn what_waits_for_a_disk_that_hangs_is_copied_by_no_caller() {
+    let sim = SimDisk::new();
+    let disk = Gated::new(&sim);
+    let queue = queue_on(disk.clone(), QueueOptions::default(), LaneOptions::default().keep_free(1));
+    accept(&queue, 0..1);
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    disk.shut(true);
+    let mut lines = 1;
+    let mut room_max = 0;
+    while queue.stats().memory_bytes < 8 << 20 {
+        for i in lines..lines + 1000 {
+            let write = |out: &mut Vec<u8>| {
+                out.extend_from_slice(&line(i));
+                room_max = room_max.max(out.capacity());
+                Ok::<(), Infallible>(())
+            };
+            queue.accept(write).unwrap();
+        }
+        lines += 1000;
+    }
+    // A buffer that grows is copied, which takes the longer the more it holds.
+    assert!(room_max <= 1 << 20, "a caller copied a buffer of {room_max} bytes");
+    disk.shut(false);
+    let carried = sender(&queue, want(5000));
+    queue.close();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+    assert!(carried.join().unwrap() == (0..lines).map(line).collect::<Vec<_>>());
+    conserved(&queue.stats());
+}
+
+#[test]
 fn lines_delivered_from_memory_while_the_disk_tries_again_are_told_when_it_refuses() {
     let sim = SimDisk::new();
     let disk = Gated::new(&sim);
