@@ -16,7 +16,7 @@ pub use dialogue::Dialogue;
 pub(crate) use flux::string as flux_string;
 
 use crate::error::{Error, Kind};
-use graylogic_line::Timestamp;
+use graylogic_line::{FieldType, Timestamp};
 use graylogic_store::{TimeRange, Value};
 use std::time::Duration;
 
@@ -574,6 +574,11 @@ impl CheckedQuery {
     pub(crate) fn failed(&self, why: &str) -> Error {
         Error::new(Kind::QueryFailed, format!("query {:?}: {why}", abbreviated(&self.measurement)))
     }
+}
+
+/// Whether values of this type can be added up.
+pub(crate) fn is_number(of: FieldType) -> bool {
+    matches!(of, FieldType::Float | FieldType::Integer | FieldType::Unsigned)
 }
 
 /// The beginning of a name or text, for a message.

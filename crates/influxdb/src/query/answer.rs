@@ -1,8 +1,7 @@
 //! An answer on its way: readers add values series by series in whatever order a target sends them; what comes out is
 //! the one form of an answer. Order, cutting, filling and limits are decided here and nowhere else.
 
-use super::store::is_number;
-use super::{CheckedQuery, Fill, QuerySeries, Shape, Windows};
+use super::{CheckedQuery, Fill, QuerySeries, Shape, Windows, is_number};
 use crate::error::Error;
 use graylogic_line::Timestamp;
 use graylogic_store::Value;

@@ -4,8 +4,7 @@
 
 use super::answer::Answer;
 use super::ask::{Ask, FORM, form, type_of, value_of};
-use super::store::is_number;
-use super::{CheckedQuery, Shape, abbreviated};
+use super::{CheckedQuery, Shape, abbreviated, is_number};
 use crate::error::Error;
 use crate::server::dialect::database;
 use graylogic_line::FieldType;

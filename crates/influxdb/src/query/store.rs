@@ -1,9 +1,8 @@
 //! A question put to the embedded store.
 
 use super::answer::Answer;
-use super::{Aggregate, CheckedQuery, QuerySeries, Shape, TagTest};
+use super::{Aggregate, CheckedQuery, QuerySeries, Shape, TagTest, is_number};
 use crate::error::{Error, Kind};
-use graylogic_line::FieldType;
 use graylogic_store::{Matcher, Selector, SeriesInfo, Store, Summary, Value, Windows};
 use std::time::Duration;
 
@@ -107,11 +106,6 @@ impl CheckedQuery {
         let doing = format!("query {:?}", super::abbreviated(&self.measurement));
         Error::because(Kind::QueryFailed, doing, error).retryable(retryable)
     }
-}
-
-/// Whether values of this type can be added up.
-pub(crate) fn is_number(of: FieldType) -> bool {
-    matches!(of, FieldType::Float | FieldType::Integer | FieldType::Unsigned)
 }
 
 fn value_of(summary: &Summary, aggregate: Aggregate) -> Option<Value> {
