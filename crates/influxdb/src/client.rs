@@ -10,7 +10,7 @@ use crate::lane::Lane;
 use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
-use crate::server::http::Http;
+use crate::server::http::{Haste, Http};
 use crate::server::preflight::{self, Preflight};
 use crate::stats::Stats;
 use crate::worker::{Works, start, start_notifier};
@@ -455,7 +455,9 @@ impl Client {
 
     /// Returns when everything accepted before the call is so safe, for all targets and buckets.
     ///
-    /// With the embedded store [`Level::Durable`] and [`Level::Delivered`] are the same: in the store, and synced.
+    /// With the embedded store [`Level::Durable`] and [`Level::Delivered`] are the same: in the store, and synced. While
+    /// somebody waits for [`Level::Delivered`], a server that did not take readings is tried every two seconds at least, unless
+    /// it asked for more time itself.
     ///
     /// # Errors
     /// [`Error::is_timed_out`] when the deadline passes first: nothing is lost, what waits is still tried.
@@ -465,6 +467,11 @@ impl Client {
             return Err(Error::closed());
         }
         let lanes = self.lanes();
+        let servers = self.handle.targets.iter().filter_map(|works| works.http.as_ref());
+        let _while_this_waits: Vec<Haste> = match level {
+            Level::Delivered => servers.map(|http| http.stop().haste()).collect(),
+            _ => Vec::new(),
+        };
         // All lanes hurry at once, however long the first takes.
         let wanted: Vec<u64> = lanes.iter().map(|lane| lane.queue.hurry(level)).collect();
         let until = after(deadline);

@@ -377,6 +377,30 @@ fn f07_a_server_that_was_not_there_gets_everything_when_it_is() {
 }
 
 #[test]
+fn f07_who_waits_for_delivery_does_not_wait_for_a_long_pause() {
+    let unauthorized = message("401 Unauthorized", "unauthorized access");
+    let server = Hostile::new(|_| None);
+    let folder = tempfile::tempdir().unwrap();
+    server.will(std::iter::repeat_n(Do::Answer(unauthorized), 2));
+    let client = Client::connect(&config(&server, folder.path()).with_hurry(1)).unwrap();
+    write(&client, 0..50);
+    // The pause after the second refusal is 5 s.
+    assert!(comes(|| server.script.lock().unwrap().is_empty() && client.stats().trouble.is_some()));
+    client.flush(Level::Delivered, Duration::from_secs(4)).unwrap();
+    // What the server asks for is not shortened.
+    server.will(vec![Do::Answer(answer("503 Service Unavailable", "Retry-After: 500\r\n", "")); 9]);
+    write(&client, 50..60);
+    assert!(comes(|| client.stats().next_try.is_some_and(|after| after > Duration::from_secs(400))));
+    let tries = server.seen.lock().unwrap().requests;
+    let error = client.flush(Level::Delivered, Duration::from_secs(3)).unwrap_err();
+    assert!(error.is_timed_out(), "{error}");
+    assert_eq!(server.seen.lock().unwrap().requests, tries);
+    server.is_mended();
+    client.close(SOON).unwrap();
+    exactly(&server.stored(), &Plan::of(0..60));
+}
+
+#[test]
 fn f08_a_write_after_close_is_a_typed_error_and_nothing_is_swallowed() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for is_up in [true, false] {

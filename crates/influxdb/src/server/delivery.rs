@@ -16,7 +16,7 @@ use crate::server::tls::Stamps;
 use crate::server::translate::{Translated, translate};
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The same lines, refused so often with a fault of the server that is healthy otherwise, are the fault.
 const POISON_AFTER: u32 = 5;
@@ -412,7 +412,9 @@ impl Delivery {
         self.troubled = true;
         let after = self.backoff.next(asked);
         events(Event::Retrying { reason, after });
-        match self.http.rest(after, self.tried_in_close) {
+        // What the server asked for is not ours to shorten.
+        let hastens = asked.is_none().then(Instant::now);
+        match self.http.rest(after, self.tried_in_close, hastens) {
             Rested::Stopped => Step::Stopped,
             Rested::Whole | Rested::CutShort => Step::Again(piece),
         }
@@ -444,9 +446,10 @@ impl Delivery {
         let mut left = self.backoff.held();
         let reason = format!("{reason}{}", self.remedy(&reason, setting));
         events(Event::Held { reason, setting });
+        let since = Instant::now();
         while !left.is_zero() {
             let pause = left.min(TOKEN_EVERY);
-            match self.http.rest(pause, self.tried_in_close) {
+            match self.http.rest(pause, self.tried_in_close, Some(since)) {
                 Rested::Stopped => return Step::Stopped,
                 Rested::CutShort => left = Duration::ZERO,
                 Rested::Whole => left -= pause,

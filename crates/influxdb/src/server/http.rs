@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 /// A connection that is not there by then is not there.
@@ -87,6 +87,7 @@ struct Recipe {
     /// Where requests go, when they name the server otherwise.
     host: Option<String>,
     connect_timeout: Duration,
+    haste: Duration,
     request_timeout: Duration,
     files_every: Duration,
     alive_every: Duration,
@@ -142,6 +143,9 @@ impl Resolve for AlwaysAt {
     }
 }
 
+/// While somebody waits for lines to be delivered, no pause that is ours alone is longer.
+const HASTE: Duration = Duration::from_secs(2);
+
 /// Ends waiting requests at once, for ever; and, before that, the pauses between tries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop(Arc<StopState>);
@@ -151,6 +155,17 @@ struct StopState {
     stopped: Signal,
     /// The client is closing.
     closing: Signal,
+    /// How many wait for lines to be delivered.
+    in_haste: watch::Sender<usize>,
+}
+
+/// Somebody waits for lines to be delivered, until it is dropped.
+pub(crate) struct Haste(Stop);
+
+impl Drop for Haste {
+    fn drop(&mut self) {
+        self.0.0.in_haste.send_modify(|waiting| *waiting -= 1);
+    }
 }
 
 /// Something that happens once.
@@ -192,6 +207,12 @@ impl Stop {
         self.0.closing.give();
     }
 
+    /// Somebody waits for lines to be delivered: pauses are short until what this returns is dropped.
+    pub(crate) fn haste(&self) -> Haste {
+        self.0.in_haste.send_modify(|waiting| *waiting += 1);
+        Haste(self.clone())
+    }
+
     /// Ends when somebody stops.
     async fn stopped(&self) {
         self.0.stopped.given().await;
@@ -203,7 +224,7 @@ impl Stop {
 pub(crate) enum Rested {
     /// It was as long as it should be.
     Whole,
-    /// The client began to close.
+    /// The client began to close, or somebody waits.
     CutShort,
     /// Somebody stopped.
     Stopped,
@@ -314,6 +335,7 @@ impl Http {
             request_timeout: hurried(REQUEST_TIMEOUT),
             files_every: FILES_EVERY / config.hurry(),
             alive_every: hurried(ALIVE_EVERY),
+            haste: HASTE / config.hurry(),
         };
         // Looked at before they are read: what changes in between is seen later.
         let files = Stamps::of(&recipe.tls);
@@ -627,13 +649,23 @@ impl Http {
         self.stop.0.closing.is_given()
     }
 
-    /// Waits, unless somebody stops. The close of the client cuts a pause short, unless the last try already began in it.
-    pub(crate) fn rest(&self, time: Duration, tried_in_close: bool) -> Rested {
+    /// Waits, unless somebody stops. The close of the client cuts a pause short, unless the last try already began in it; and who
+    /// waits for lines does, when `hastens` says since when they have been waiting for a try.
+    pub(crate) fn rest(&self, time: Duration, tried_in_close: bool, hastens: Option<Instant>) -> Rested {
         let closing = &self.stop.0.closing;
-        let rest = async move {
+        let mut waiting = self.stop.0.in_haste.subscribe();
+        let haste = self.recipe.haste;
+        let hastened = async {
+            let Some(since) = hastens else { return std::future::pending().await };
+            // Its sender lives as long as this does.
+            let _somebody_waits = waiting.wait_for(|waiting| *waiting > 0).await.is_ok();
+            tokio::time::sleep(haste.saturating_sub(since.elapsed())).await;
+        };
+        let rest = async {
             // Made inside of the runtime, which a timer needs.
             tokio::select! {
                 () = closing.given(), if !tried_in_close => Rested::CutShort,
+                () = hastened => Rested::CutShort,
                 () = tokio::time::sleep(time) => Rested::Whole,
             }
         };
@@ -793,6 +825,9 @@ async fn body(mut response: reqwest::Response, answer: &mut Answer) -> Result<()
     Ok(())
 }
 
+/// Paths that addresses in other programs' files end with.
+const OWN_PATHS: [&str; 5] = ["/api/v2", "/api/v2/write", "/api/v2/query", "/api/v3", "/api/v3/write_lp"];
+
 /// An address that paths are put behind.
 fn address(key: &str, url: &str) -> Result<Url, Error> {
     // What follows the path may be a token.
@@ -803,6 +838,11 @@ fn address(key: &str, url: &str) -> Result<Url, Error> {
     let mut base = Url::parse(url).map_err(|e| bad(&format!("{shown:?}: "), &not_one(e)))?;
     if !base.username().is_empty() || base.password().is_some() {
         return Err(bad("", "has a user name or password in it; take them out, and give influxdb.token"));
+    }
+    let path = base.path().trim_end_matches('/');
+    if let Some(own) = OWN_PATHS.iter().find(|own| path.ends_with(*own)) {
+        let why = format!("ends with {own}, which this client adds by itself; leave it out");
+        return Err(bad(&format!("{shown:?} "), &why));
     }
     base.set_query(None);
     base.set_fragment(None);
@@ -871,6 +911,30 @@ mod tests {
             authorization("a\nb", Scheme::Token),
             Err(NoAnswer::Unusable { setting: "token", .. })
         ));
+    }
+
+    #[test]
+    fn an_address_is_what_paths_are_put_behind() {
+        let check = |url: &str, expected: Result<&str, &str>| match (address("url", url), expected) {
+            (Ok(base), Ok(expected)) => assert_eq!(base.as_str(), expected, "{url}"),
+            (Err(error), Err(words)) => {
+                let says = error.to_string();
+                assert!(says.contains("influxdb.url") && says.contains(words), "{url}: {says}");
+                assert!(!says.contains("hunter2"), "{says}");
+            }
+            (found, expected) => panic!("{url}: {found:?} in place of {expected:?}"),
+        };
+        check("http://a:8086", Ok("http://a:8086/"));
+        check("https://a/proxy?token=hunter2#x", Ok("https://a/proxy/"));
+        check("http://a/insert/0/influx", Ok("http://a/insert/0/influx/"));
+        check("http://a/api/v2x", Ok("http://a/api/v2x/"));
+        check(
+            "http://a:8086/api/v2/write?token=hunter2",
+            Err("ends with /api/v2/write, which this client adds"),
+        );
+        check("http://a/api/v2/", Err("leave it out"));
+        check("http://me:hunter2@a", Err("give influxdb.token"));
+        check("http://:8086", Err("write http://HOST:PORT"));
     }
 
     #[test]
