@@ -45,6 +45,18 @@ pub(crate) struct Delivered {
     pub(crate) altered: Vec<(usize, String)>,
 }
 
+impl Delivered {
+    /// Each line once, in the order of the places; one that was refused was not altered.
+    fn in_order(mut self) -> Self {
+        for named in [&mut self.refused, &mut self.altered] {
+            named.sort_by_key(|r| r.0);
+            named.dedup_by_key(|r| r.0);
+        }
+        self.altered.retain(|a| self.refused.binary_search_by_key(&a.0, |r| r.0).is_err());
+        self
+    }
+}
+
 /// Somebody stopped it: nobody knows of the lines that were on their way.
 #[derive(Debug)]
 pub(crate) struct Stopped;
@@ -148,10 +160,7 @@ impl Delivery {
             let kind = match self.recognised() {
                 Ok(kind) => kind,
                 Err(why) => {
-                    match self.after_silence(why, piece, events) {
-                        Step::Again(piece) => pieces.push(piece),
-                        _ => return Err(Stopped),
-                    }
+                    put_back(self.after_silence(why, piece, events), &mut pieces)?;
                     continue;
                 }
             };
@@ -188,31 +197,18 @@ impl Delivery {
                 }
                 Err(why) => self.after_silence(why, piece, events),
             };
-            match step {
-                // What of them was refused is taken out below.
-                Step::Done => delivered.altered.extend(altered),
-                Step::Again(piece) => pieces.push(piece),
-                Step::Later(piece) => pieces.insert(0, piece),
-                Step::Split(piece) => split(piece, &mut pieces),
-                Step::Apart(mut piece, apart) => {
-                    piece.places.retain(|p| apart.binary_search(p).is_err());
-                    pieces.push(Piece { faults: 0, ..piece });
-                    pieces.push(Piece { places: apart, faults: 0, since: 0 });
-                }
-                Step::Stopped => return Err(Stopped),
+            if matches!(step, Step::Done) {
+                // What of them was refused is taken out at the end.
+                delivered.altered.extend(altered);
             }
+            put_back(step, &mut pieces)?;
         }
         if let Some((_, Some(words))) = translated {
             unheld.sort_unstable();
             let left = words.refused.into_iter().filter(|r| unheld.binary_search(&r.0).is_ok());
             delivered.refused.extend(left);
         }
-        for named in [&mut delivered.refused, &mut delivered.altered] {
-            named.sort_by_key(|r| r.0);
-            named.dedup_by_key(|r| r.0);
-        }
-        delivered.altered.retain(|a| delivered.refused.binary_search_by_key(&a.0, |r| r.0).is_err());
-        Ok(delivered)
+        Ok(delivered.in_order())
     }
 
     /// The kind of the server, which is asked when nobody knows. One that does not show it is taken for InfluxDB 2, whose
@@ -317,27 +313,25 @@ impl Delivery {
                 }
                 Step::Done
             }
-            Outcome::Refused(named) => {
-                piece.places.retain(|p| named.binary_search_by_key(p, |n| n.0).is_err());
-                delivered.refused.extend(named);
-                Step::Again(piece)
-            }
-            // What the answer names is not all there may be: of a shard, of a list that was cut. Sending the rest again
-            // changes nothing in the server, and tells.
-            Outcome::Partial { named, .. } if !named.is_empty() => {
-                piece.places.retain(|p| named.binary_search_by_key(p, |n| n.0).is_err());
-                delivered.refused.extend(named);
-                Step::Again(piece)
-            }
             Outcome::Dropped(named) => {
                 delivered.refused.extend(named);
                 Step::Done
             }
-            Outcome::Partial { suspects, .. } if (1..piece.places.len()).contains(&suspects.len()) => {
+            Outcome::Partial { named, suspects, .. }
+                if named.is_empty() && (1..piece.places.len()).contains(&suspects.len()) =>
+            {
                 Step::Apart(piece, suspects)
             }
-            Outcome::Partial { reason, .. } | Outcome::Unnamed(reason) => {
+            Outcome::Partial { named, reason, .. } if named.is_empty() => {
                 refuse_or_split(piece, reason, delivered)
+            }
+            Outcome::Unnamed(reason) => refuse_or_split(piece, reason, delivered),
+            // What the answer names is not all there may be: of a shard, of a list that was cut. Sending the rest again
+            // changes nothing in the server, and tells.
+            Outcome::Refused(named) | Outcome::Partial { named, .. } => {
+                piece.places.retain(|p| named.binary_search_by_key(p, |n| n.0).is_err());
+                delivered.refused.extend(named);
+                Step::Again(piece)
             }
             Outcome::TooLarge(reason) => {
                 self.bytes_max = self.bytes_max.min(length.saturating_sub(1)).min(length / 2 + 1).max(1);
@@ -353,31 +347,46 @@ impl Delivery {
             }
             Outcome::Held { reason, setting } => self.hold(reason, setting, piece, events),
             Outcome::Redirect(location) => self.redirected(&location, piece, events),
-            Outcome::Retry { reason, after, server_fault } => {
-                if piece.faults == 0 {
-                    piece.since = self.answers;
-                }
-                piece.faults = if server_fault { piece.faults + 1 } else { 0 };
-                if piece.faults < POISON_AFTER || !self.is_healthy() {
-                    return self.retry(reason, after, piece, events);
-                }
-                let alone = piece.places.len() == 1;
-                let proven = self.answers > piece.since || piece.faults >= POISON_ALONE_AFTER;
-                if alone && self.suspected && !proven {
-                    return match self.retry(reason, after, piece, events) {
-                        Step::Again(piece) => Step::Later(piece),
-                        step => step,
-                    };
-                }
-                self.suspected |= alone;
-                // The server is well: its parts need not wait as for one that is not.
-                self.backoff.reset();
-                let reason =
-                    format!("{reason}, {} times, though the server says that it is well", piece.faults);
+            Outcome::Retry { reason, after, server_fault: false } => {
                 piece.faults = 0;
-                refuse_or_split(piece, reason, delivered)
+                self.retry(reason, after, piece, events)
+            }
+            Outcome::Retry { reason, after, server_fault: true } => {
+                self.after_fault(reason, after, piece, delivered, events)
             }
         }
+    }
+
+    /// The server broke on the lines. When it does so again and again, and says that it is well, they are the fault.
+    fn after_fault(
+        &mut self,
+        reason: String,
+        after: Option<Duration>,
+        mut piece: Piece,
+        delivered: &mut Delivered,
+        events: &mut dyn FnMut(Event),
+    ) -> Step {
+        if piece.faults == 0 {
+            piece.since = self.answers;
+        }
+        piece.faults += 1;
+        if piece.faults < POISON_AFTER || !self.is_healthy() {
+            return self.retry(reason, after, piece, events);
+        }
+        let alone = piece.places.len() == 1;
+        let proven = self.answers > piece.since || piece.faults >= POISON_ALONE_AFTER;
+        if alone && self.suspected && !proven {
+            return match self.retry(reason, after, piece, events) {
+                Step::Again(piece) => Step::Later(piece),
+                step => step,
+            };
+        }
+        self.suspected |= alone;
+        // The server is well: its parts need not wait as for one that is not.
+        self.backoff.reset();
+        let reason = format!("{reason}, {} times, though the server says that it is well", piece.faults);
+        piece.faults = 0;
+        refuse_or_split(piece, reason, delivered)
     }
 
     /// Whether the server says that it is well.
@@ -493,6 +502,23 @@ fn refuse_or_split(piece: Piece, reason: String, delivered: &mut Delivered) -> S
         return Step::Done;
     }
     Step::Split(piece)
+}
+
+/// Where what is left of a piece goes among those that are still to be sent, the next one last.
+fn put_back(step: Step, pieces: &mut Vec<Piece>) -> Result<(), Stopped> {
+    match step {
+        Step::Done => {}
+        Step::Again(piece) => pieces.push(piece),
+        Step::Later(piece) => pieces.insert(0, piece),
+        Step::Split(piece) => split(piece, pieces),
+        Step::Apart(mut piece, apart) => {
+            piece.places.retain(|p| apart.binary_search(p).is_err());
+            pieces.push(Piece { faults: 0, ..piece });
+            pieces.push(Piece { places: apart, faults: 0, since: 0 });
+        }
+        Step::Stopped => return Err(Stopped),
+    }
+    Ok(())
 }
 
 /// The first half goes out first.

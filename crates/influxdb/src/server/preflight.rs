@@ -345,7 +345,17 @@ fn ask(config: &Config, http: &Http) -> Preflight {
         sent = send(Request { location: Some(location), ..place.write(kind, Vec::new(), false) });
     }
     match sent {
-        Ok(answer) => judge(preflight, &answer, kind, &place, http),
+        Ok(answer) => {
+            let mut preflight = judge(preflight, &answer, kind, &place, http);
+            let is_asked = kind == ServerKind::VictoriaMetrics && preflight.fault().is_none();
+            if is_asked && send(Request::get("flags")).is_ok_and(|flags| keeps_copies(&flags)) {
+                let says = "a write of nothing went through; but what is sent twice, as after a connection that broke off, counts \
+                            twice there: start VictoriaMetrics with -dedup.minScrapeInterval=1ms";
+                preflight.checks.retain(|check| check.name != "write");
+                preflight.add("write", Verdict::Warning, says);
+            }
+            preflight
+        }
         Err(NoAnswer::Stopped) => preflight.ends("write", None, "the client is closed"),
         Err(NoAnswer::Failed(why)) => preflight.ends("write", None, why),
         Err(NoAnswer::Unusable { reason, setting }) => {
@@ -353,6 +363,16 @@ fn ask(config: &Config, http: &Http) -> Preflight {
             preflight.ends(check, Some(setting), reason)
         }
     }
+}
+
+/// Whether the flags that a VictoriaMetrics was started with, which it lists, leave it with two readings of a series for one
+/// time. One that only passes readings on has no such flag.
+fn keeps_copies(flags: &Answer) -> bool {
+    let text = String::from_utf8_lossy(&flags.body);
+    let is_list =
+        text.lines().all(|line| line.is_empty() || line.starts_with('-')) && !text.trim().is_empty();
+    let has = |flag: &str| text.lines().any(|line| line.starts_with(flag));
+    flags.status == 200 && is_list && !has("-dedup.minScrapeInterval=") && !has("-remoteWrite.url=")
 }
 
 /// What is being checked when a request cannot be made because of a setting.
@@ -521,6 +541,21 @@ mod tests {
                 "{token}: {odd}"
             );
         }
+    }
+
+    #[test]
+    fn a_victoria_metrics_that_counts_copies_is_known_by_its_flags() {
+        let check = |status, body: &str, expected| {
+            let flags = Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() };
+            assert_eq!(keeps_copies(&flags), expected, "{status} {body:?}");
+        };
+        check(200, "-httpListenAddr=\"127.0.0.1:8428\"\n-retentionPeriod=\"1y\"\n", true);
+        check(200, "-dedup.minScrapeInterval=\"1ms\"\n-httpListenAddr=\":8428\"\n", false);
+        check(200, "-remoteWrite.url=\"secret\"\n", false);
+        // Somebody else, who says nothing of it.
+        check(200, "", false);
+        check(200, "<html>-httpListenAddr", false);
+        check(404, "-httpListenAddr=\":8428\"\n", false);
     }
 
     #[test]
