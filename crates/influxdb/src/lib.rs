@@ -98,7 +98,8 @@
 //! - Flux on the embedded store, InfluxDB 3 and VictoriaMetrics: use a typed question;
 //! - texts in VictoriaMetrics: a line goes without them, which is told ([`WriteErrorKind::Altered`]), and a line that has
 //!   nothing else is refused; times there are whole milliseconds after 1970, and all values floats;
-//! - tags that match a regular expression, in typed questions; rules that change readings, or drop them;
+//! - tags that match a regular expression, windows of calendar days, and windows without a value, in typed questions; rules
+//!   that change readings, or drop them;
 //! - several requests of one bucket at a time; proxies with SOCKS or `https://`; unix sockets;
 //! - InfluxDB 3 and clusters of VictoriaMetrics were tested against servers that answer as their sources say, not against the
 //!   programs; InfluxDB 2 against recordings of 2.8.
