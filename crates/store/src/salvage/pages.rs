@@ -108,7 +108,7 @@ impl Pages {
             self.doubt = Some("its write-ahead log has a damaged header".into());
         } else if bad > 0 {
             self.doubt = Some(format!("{bad} pages in its write-ahead log are damaged"));
-        } else if (length - WAL_HEADER_BYTES) % step != 0 {
+        } else if !(length - WAL_HEADER_BYTES).is_multiple_of(step) {
             self.doubt = Some("its write-ahead log is cut".into());
         } else if last.is_none() {
             self.doubt = Some("its write-ahead log has no whole transaction".into());
