@@ -1193,6 +1193,7 @@ impl Shared {
         lane.count_damaged(damaged);
         outbox.join(lane, &mut state);
         self.progressed(state);
+        lane.note_damage(damage);
     }
 
     fn settle(&self, outbox: &mut Outbox, taken: &Taken, refused: &[(usize, String)]) -> Result<(), Error> {
