@@ -42,6 +42,7 @@
 //! working `fdatasync`, what a line means and where it goes.
 
 mod cursor;
+mod damage_notes;
 mod dead;
 mod disk;
 mod error;
@@ -56,6 +57,7 @@ mod queue;
 mod sim;
 mod spool;
 
+pub use damage_notes::{DamageNotes, Note};
 pub use dead::{DeadLetter, DeadLine};
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use error::Error;

@@ -3,6 +3,7 @@
 
 use crate::bytes::Malformed;
 use crate::chunk;
+use crate::chunk_frame::{self, ChunkFrame};
 use crate::error::{Error, Kind};
 use crate::record::{Definition, type_code, type_of_code};
 use crate::rollup::{self, Hours};
@@ -185,6 +186,7 @@ pub(crate) struct NewChunk {
 #[derive(Clone, Debug)]
 pub(crate) struct ChunkMeta {
     pub(crate) id: i64,
+    pub(crate) series: u32,
     pub(crate) t0: i64,
     pub(crate) t1: i64,
     pub(crate) sequence: u64,
@@ -491,8 +493,13 @@ impl StoreFile {
                 let next = std::cell::Cell::new(first + commit.chunks.len() as i64);
                 let mut packs = Packs::new(&transaction, &next);
                 let mut hour_packs = Packs::new(&transaction, &next);
+                let mut framed = Vec::new();
                 for (c, id) in commit.chunks.iter().zip(first..) {
-                    let place = packs.add(id, c.level, &c.bytes)?;
+                    let (series, sequence, level) = (c.series, c.sequence, c.level);
+                    framed.clear();
+                    let frame = ChunkFrame { store: 0, chunk: id, series, sequence, level };
+                    chunk_frame::put(&mut framed, &frame, &c.bytes);
+                    let place = packs.add(id, c.level, &framed)?;
                     let hours =
                         if c.hours.is_empty() { None } else { Some(hour_packs.add(id, c.level, &c.hours)?) };
                     let s = &c.summary;
@@ -756,7 +763,7 @@ impl Snapshot<'_> {
         times: impl Fn(&T) -> &Vec<i64>,
     ) -> Result<Option<T>, Error> {
         self.bytes_at(meta.id, meta.place, &self.pack, |bytes| {
-            let found = decode(bytes).ok()?;
+            let found = decode(chunk_frame::body_of(bytes, meta.id, meta.series)?).ok()?;
             let times = times(&found);
             let whole = times.len() as u64 == meta.summary.count
                 && times.first() == Some(&meta.t0)
@@ -1181,7 +1188,8 @@ impl Damaged {
                 let mut statement = self.connection.prepare_cached(sql).ok()?;
                 let bytes: Vec<u8> =
                     statement.query_row([place.pack, place.offset, place.length], |r| r.get(0)).ok()?;
-                (data_crc(meta.id, &bytes) == place.crc).then_some(bytes)
+                let good = data_crc(meta.id, &bytes) == place.crc;
+                good.then(|| chunk_frame::body_of(&bytes, meta.id, series).map(<[u8]>::to_vec)).flatten()
             };
             match (at(meta.place), meta.hours.map(at)) {
                 // Hours that are gone are made again when the chunk is compacted again: it counts as new.
@@ -1435,5 +1443,6 @@ fn chunk_meta(
     let (Some(place), hours) = (place_at(12)?, place_at(16)?) else { return Ok(None) };
     let known = meta_crc(series, id, (t0, t1), sequence as u64, level, &summary, place, hours);
     let good = known == crc && t0 <= t1 && n > 0;
-    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, level, summary, place, hours }))
+    let sequence = sequence as u64;
+    Ok(good.then_some(ChunkMeta { id, series, t0, t1, sequence, level, summary, place, hours }))
 }

@@ -61,6 +61,7 @@ mod admin;
 mod bytes;
 mod catalog;
 mod chunk;
+mod chunk_frame;
 mod column;
 mod compact;
 mod core;
