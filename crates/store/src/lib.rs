@@ -58,6 +58,7 @@
 //! - batches above 32 MiB of line protocol.
 
 mod admin;
+mod arrival;
 mod bytes;
 mod catalog;
 mod chunk;
@@ -69,6 +70,7 @@ mod error;
 mod file;
 mod key;
 mod record;
+mod repeats;
 mod rollup;
 mod salvage;
 mod scan;

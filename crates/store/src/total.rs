@@ -78,7 +78,7 @@ impl Total {
 
     /// The sum of `count` values between `min` and `max` whose stored form is `stored`.
     ///
-    /// The sum lies between `count * min` and `count * max`. One of the sums in that range that are equal to the stored
+    /// One value is `min`, one is `max`, and the others lie between them, which bounds the sum. One of the sums in that range that are equal to the stored
     /// one modulo 2^64 is the right one; if there is only one, it is known.
     pub(crate) fn restored(
         stored: Option<&Value>,
@@ -99,8 +99,12 @@ impl Total {
             Some(Value::Boolean(v)) => Some(i128::from(*v)),
             _ => None,
         };
+        let others = count - 1;
         let range = bound(min).zip(bound(max));
-        let range = range.and_then(|(a, b)| Some((count.checked_mul(a)?, count.checked_mul(b)?)));
+        let range = range.and_then(|(min, max)| {
+            let (low, high) = (others.checked_mul(min)?, others.checked_mul(max)?);
+            Some((low.checked_add(max)?, high.checked_add(min)?))
+        });
         let field_type = if unsigned { FieldType::Unsigned } else { FieldType::Integer };
         let Some((low, high)) = range else { return Self::Ambiguous(bits, field_type) };
         // The smallest sum of the range that is equal modulo 2^64.
@@ -162,11 +166,13 @@ mod tests {
         check(&[-7], false, true);
         check(&[most, most, most], false, true);
         check(&[least, least, least], false, true);
-        check(&[least, most], false, false);
+        check(&[least, most], false, true);
+        check(&[least, most, 3, 0], false, false);
         check(&[most, most - 5, most - 9], false, true);
         check(&[top, top, top], true, true);
         check(&[top, top - 1, top - 2, top], true, true);
-        check(&[0, top], true, false);
+        check(&[0, top], true, true);
+        check(&[0, top, 5, top], true, false);
         check(&[0, 0, 5], true, true);
     }
 

@@ -1,8 +1,8 @@
 //! What the store computes from readings: sums and means, from every layer and over every cut.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use graylogic_line::Timestamp;
-use graylogic_store::{Selector, Store, StoreOptions, TimeRange, Value, Windows, WriteOptions};
+use graylogic_line::{Precision, Timestamp};
+use graylogic_store::{Matcher, Selector, Store, StoreOptions, TimeRange, Value, Windows, WriteOptions};
 use std::path::Path;
 use std::time::Duration;
 
@@ -111,4 +111,52 @@ fn a_sum_of_floats_that_no_float_holds_is_an_error() {
         assert!(of(0, 2).mean().unwrap_err().is_overflow(), "{layer}");
         assert_eq!(of(1, 3).sum().unwrap(), Some(Value::Float(0.5e308)), "{layer}");
     });
+}
+
+#[test]
+fn lines_without_a_timestamp_are_all_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |nanos| Timestamp::from_nanos(nanos);
+    // A clock that stands still, so that only the store can tell lines apart.
+    let options = StoreOptions::default().clock(move || at(START));
+    let store = Store::open(folder.path(), options).unwrap();
+    store.create_bucket("b").unwrap();
+    let body = b"m,t=a f=1\nm,t=a f=2\nm,t=a f=3\nm,t=b f=4\nm,t=a f=5 77";
+    let seconds = WriteOptions { precision: Precision::Seconds, ..WriteOptions::now() };
+    for options in [WriteOptions::now(), WriteOptions::now(), seconds] {
+        let report = store.write_lines("b", body, &options).unwrap();
+        assert_eq!((report.rejected_count, report.overwritten), (0, 0));
+        assert_eq!((report.points, report.values), (5, 5));
+    }
+    let later = WriteOptions { default_time: Some(at(START + SECOND)), ..WriteOptions::now() };
+    store.write_lines("b", b"m,t=a f=6\nm,t=a f=7", &later).unwrap();
+    let selector = Selector::bucket("b").tag("t", Matcher::equal("a"));
+    let range = TimeRange::new(at(START), at(i64::MAX));
+    let blocks: Vec<_> = store.scan(&selector, range).unwrap().map(Result::unwrap).collect();
+    let expected = [0, 1, 2, 4, 5, 6, 8, 9, 10, SECOND, SECOND + 1].map(|n| START + n);
+    assert_eq!(blocks[0].times, expected);
+}
+
+#[test]
+fn a_report_counts_what_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let cases: [(&str, u64, u64, u64); 6] = [
+        ("m f=1 1\nm f=2 2\nm g=3 2", 3, 3, 0),
+        ("m f=1 10\nm f=2 10\nm f=3 10", 1, 1, 2),
+        ("m f=1,g=1 20\nm f=2 20", 2, 2, 0),
+        ("m f=1,f=2 30", 1, 1, 0),
+        ("m,a=1,b=2 f=1 40\nm,b=2,a=1 f=2 40", 1, 1, 1),
+        ("m f=1 51\nm f=1 50\nm f=2 51\nm f= 52", 2, 2, 1),
+    ];
+    let mut values = 0;
+    for (body, points, stored, overwritten) in cases {
+        let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+        let counts = (report.points, report.values, report.overwritten);
+        assert_eq!(counts, (points, stored, overwritten), "{body}");
+        values += stored;
+    }
+    let found = store.scan(&Selector::bucket("b"), TimeRange::all()).unwrap();
+    assert_eq!(found.map(|b| b.unwrap().times.len() as u64).sum::<u64>(), values);
+    assert_eq!(store.stats().unwrap().written_total, values);
 }

@@ -248,13 +248,13 @@ fn times_are_scaled_and_missing_ones_are_given() {
     let store = open(folder.path());
     let options = WriteOptions {
         precision: Precision::Seconds,
-        default_time: time(7_500_000_000),
+        default_time: Some(time(7_500_000_000)),
         ..WriteOptions::now()
     };
     store.write_lines("b", b"m f=1 3\nm f=2\nm f=3,time=5i 9\nm time=5i 9", &options).unwrap();
     assert_eq!(
         dump(&store, &all(), TimeRange::all()),
-        ["m f=1.0 3000000000", "m f=2.0 7000000000", "m f=3.0 9000000000"]
+        ["m f=1.0 3000000000", "m f=2.0 7500000000", "m f=3.0 9000000000"]
     );
 }
 
