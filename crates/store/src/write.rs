@@ -85,7 +85,7 @@ pub struct WriteReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected {
-    /// Its number in the batch, from 1.
+    /// The number of the text line on which it begins, from 1. A string value may span several text lines.
     pub line: usize,
     /// Its text, abbreviated when long.
     pub text: String,
