@@ -54,6 +54,7 @@ mod log;
 mod memory;
 mod overlay;
 mod queue;
+mod settling;
 mod sim;
 mod spool;
 

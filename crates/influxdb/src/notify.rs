@@ -57,6 +57,8 @@ pub enum WriteErrorKind {
     Damaged,
     /// The disk of the spool does not take readings at present; they are kept in memory.
     Degraded,
+    /// The system clock was set back by a second or more. Nothing was lost; readings without a timestamp follow the clock.
+    ClockStepped,
 }
 
 impl fmt::Display for WriteError {
@@ -68,6 +70,7 @@ impl fmt::Display for WriteError {
             WriteErrorKind::Dropped => "dropped",
             WriteErrorKind::Damaged => "lost to damage",
             WriteErrorKind::Degraded => "refused by the spool",
+            WriteErrorKind::ClockStepped => "affected by a step of the clock",
         };
         write!(f, "write to bucket {:?}", self.bucket)?;
         if self.target != MAIN {

@@ -7,6 +7,7 @@ use crate::chunk_frame::{self, ChunkFrame};
 use crate::error::{Error, Kind};
 use crate::record::{Definition, type_code, type_of_code};
 use crate::rollup::{self, Hours};
+use crate::total::Total;
 use crate::value::{Value, Values};
 use crate::window::Summary;
 use graylogic_line::{FieldType, Timestamp};
@@ -514,7 +515,7 @@ impl StoreFile {
                         s.count as i64,
                         Stored(s.min.as_ref()),
                         Stored(s.max.as_ref()),
-                        Stored(s.sum.as_ref()),
+                        Stored(s.total.stored().as_ref()),
                         Stored(Some(&s.first.1)),
                         Stored(Some(&s.last.1)),
                         place.pack,
@@ -1341,7 +1342,7 @@ fn meta_crc(
         .number(s.count as i64)
         .value(s.min.as_ref())
         .value(s.max.as_ref())
-        .value(s.sum.as_ref())
+        .value(s.total.stored().as_ref())
         .value(Some(&s.first.1))
         .value(Some(&s.last.1))
         .place(place)
@@ -1423,11 +1424,12 @@ fn chunk_meta(
     };
     let sum_type = if field_type == FieldType::Boolean { FieldType::Unsigned } else { field_type };
     let (Some(first), Some(last)) = (value(8, field_type)?, value(9, field_type)?) else { return Ok(None) };
+    let (min, max) = (value(5, field_type)?, value(6, field_type)?);
     let summary = Summary {
         count: n as u64,
-        min: value(5, field_type)?,
-        max: value(6, field_type)?,
-        sum: value(7, sum_type)?,
+        total: Total::restored(value(7, sum_type)?.as_ref(), n as u64, min.as_ref(), max.as_ref()),
+        min,
+        max,
         first: (Timestamp::from_nanos(t0), first),
         last: (Timestamp::from_nanos(t1), last),
     };

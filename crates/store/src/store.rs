@@ -1,5 +1,6 @@
 //! The store as its users see it: open, write, ask, close. What happens inside is in `write.rs`, `scan.rs`, `worker.rs`.
 
+use crate::arrival::Arrivals;
 use crate::catalog::{Bucket, Catalog, Newest, SeriesInfo};
 use crate::core::{Clock, Core, Shared, Source, Trouble, lock, process_written};
 use crate::error::{Error, Kind};
@@ -106,7 +107,7 @@ impl StoreOptions {
         self
     }
 
-    /// What tells the time for retention; the system's clock without it.
+    /// What tells the time for retention and for lines without a timestamp; the system's clock without it.
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> Timestamp + Send + std::marker::Sync + 'static) -> Self {
         self.clock = Clock(Arc::new(clock));
@@ -820,6 +821,7 @@ fn read_in(
         memory_bytes: options.memory_bytes,
         series_max: options.series_max,
         clock: options.clock.clone(),
+        arrivals: Arrivals::new(),
         written_before: (written, process_written()),
         directory: directory.to_owned(),
         folder: Mutex::new(folder),

@@ -1,9 +1,11 @@
 //! The way in: line protocol becomes rows of known series, one record of the hot log, and readings in tails.
 
+use crate::arrival::Arrivals;
 use crate::catalog::Catalog;
 use crate::core::{Core, Shared};
 use crate::error::{Error, Kind};
 use crate::record::{self, Row};
+use crate::repeats::{Overwritten, overwritten};
 use graylogic_line::{Field, FieldRef, FieldType, Line, ParseOptions, Parser, Precision, Timestamp};
 use std::borrow::Cow;
 use std::fmt;
@@ -23,10 +25,11 @@ const QUOTED_BYTES_MAX: usize = 512;
 /// How line protocol is to be read.
 #[derive(Clone, Debug)]
 pub struct WriteOptions {
-    /// Unit of the time stamps in the lines.
+    /// Unit of the timestamps in the lines.
     pub precision: Precision,
-    /// Time of lines that have none.
-    pub default_time: Timestamp,
+    /// Timestamp of the first line that has none; `None`: the time of its arrival. Every further one gets a timestamp of
+    /// its own, a nanosecond later, whatever the precision: two lines without a timestamp never overwrite each other.
+    pub default_time: Option<Timestamp>,
     /// What one bad line means for the others.
     pub on_bad_line: BadLine,
     /// At most so many refused lines are listed in the report; all are counted.
@@ -34,12 +37,12 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// Nanoseconds; lines without a time get the present one; good lines are stored whatever the others are.
+    /// Nanoseconds; lines without a timestamp get one when they arrive; good lines are stored whatever the others are.
     #[must_use]
     pub fn now() -> Self {
         Self {
             precision: Precision::Nanoseconds,
-            default_time: Timestamp::now(),
+            default_time: None,
             on_bad_line: BadLine::SkipLine,
             rejected_listed_max: REJECTED_LISTED_MAX,
         }
@@ -60,10 +63,13 @@ pub enum BadLine {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriteReport {
-    /// Lines stored.
+    /// Lines stored: those of which at least one value is there when the call returns.
     pub points: u64,
-    /// Field values stored.
+    /// Field values stored, each series and timestamp counted once.
     pub values: u64,
+    /// Lines of which no value is left, because later lines of the same batch have the same series and timestamp. They are
+    /// not among `points`.
+    pub overwritten: u64,
     /// True when a line could not be parsed and [`BadLine::RefuseBatch`] refused all of them.
     pub refused: bool,
     /// Lines that were not stored for their own fault.
@@ -79,7 +85,7 @@ pub struct WriteReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected {
-    /// Its number in the batch, from 1.
+    /// The number of the text line on which it begins, from 1. A string value may span several text lines.
     pub line: usize,
     /// Its text, abbreviated when long.
     pub text: String,
@@ -140,6 +146,7 @@ struct Unresolved<'a> {
     key: &'a [u8],
     text: &'a [u8],
     fields: Range<usize>,
+    has_time: bool,
     time_fields_dropped: u64,
 }
 
@@ -152,7 +159,8 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn read(body: &'a [u8], options: &WriteOptions, report: &mut WriteReport) -> Self {
-        let parse = ParseOptions::new(options.precision, options.default_time);
+        // What arrives without a timestamp is stamped afterwards.
+        let parse = ParseOptions::new(options.precision, Timestamp::from_nanos(0));
         let guess = body.len() / 48 + 1;
         let mut batch =
             Self { lines: Vec::with_capacity(guess), fields: Vec::with_capacity(guess), options: parse };
@@ -174,6 +182,15 @@ impl<'a> Batch<'a> {
         batch
     }
 
+    /// Gives the lines without a timestamp theirs.
+    fn stamp(&mut self, arrivals: &Arrivals, now: impl FnOnce() -> Timestamp) {
+        let missing = self.lines.iter().filter(|line| !line.has_time).count();
+        if missing > 0 {
+            let unstamped = self.lines.iter_mut().filter(|line| !line.has_time);
+            unstamped.zip(arrivals.take(now(), missing)).for_each(|(line, time)| line.time = time);
+        }
+    }
+
     #[inline]
     fn push(&mut self, line: &Line<'_, 'a>) {
         let from = self.fields.len();
@@ -181,6 +198,7 @@ impl<'a> Batch<'a> {
         self.lines.push(Unresolved {
             number: line.number(),
             time: line.timestamp().as_nanos(),
+            has_time: line.has_timestamp(),
             key: line.raw_key(),
             text: line.text(),
             fields: from..self.fields.len(),
@@ -194,6 +212,8 @@ impl<'a> Batch<'a> {
 struct Rows {
     rows: Vec<Row>,
     texts: Vec<Arc<str>>,
+    /// Where the rows of each line end.
+    ends: Vec<usize>,
 }
 
 impl Rows {
@@ -238,7 +258,8 @@ impl Shared {
             return Err(Error::new(Kind::TooLarge, message));
         }
         let mut report = WriteReport { listed_max: options.rejected_listed_max, ..WriteReport::default() };
-        let batch = Batch::read(body, options, &mut report);
+        let mut batch = Batch::read(body, options, &mut report);
+        batch.stamp(&self.arrivals, || options.default_time.unwrap_or_else(|| (self.clock.0)()));
         let mut core = self.room()?;
         let place = core.catalog.bucket_place(bucket)?;
         if options.on_bad_line == BadLine::RefuseBatch {
@@ -261,7 +282,10 @@ impl Shared {
         let rows = resolve(&mut core.catalog, place, &batch, limits, &mut report);
         report.rejected.sort_by_key(|r| r.line);
         core.rejected_total += report.rejected_count;
-        self.store(&mut core, &rows, bucket)?;
+        let overwritten = self.store(&mut core, &rows, bucket)?;
+        report.points -= overwritten.lines;
+        report.values -= overwritten.values;
+        report.overwritten = overwritten.lines;
         core.written_total += report.values;
         drop(core);
         if self.sync_each && !rows.rows.is_empty() {
@@ -289,10 +313,10 @@ impl Shared {
         Ok(core)
     }
 
-    /// Rows go to the log first, then to the tails.
-    fn store(&self, core: &mut Core, rows: &Rows, bucket: &str) -> Result<(), Error> {
+    /// Rows go to the log first, then to the tails. Returns what they overwrite of each other.
+    fn store(&self, core: &mut Core, rows: &Rows, bucket: &str) -> Result<Overwritten, Error> {
         if rows.rows.is_empty() {
-            return Ok(());
+            return Ok(Overwritten::default());
         }
         let count =
             u32::try_from(rows.rows.len()).expect("a batch of bounded bytes has fewer than 2^32 values");
@@ -318,8 +342,10 @@ impl Shared {
             .map_err(|e| Error::log(format_args!("write to bucket {bucket:?}"), e))?;
         let mut full = Vec::new();
         let mut bytes = 0;
+        let mut ascending = true;
         for row in &rows.rows {
             let series = core.catalog.series_mut(row.series);
+            ascending &= series.tail.times.last().is_none_or(|&last| last < row.time);
             bytes += series.tail.push(row, &rows.texts, sequence);
             if series.tail.len() == series.seal_at as usize {
                 full.push(row.series);
@@ -338,7 +364,8 @@ impl Shared {
         if !core.jobs.is_empty() {
             self.wake.notify_one();
         }
-        Ok(())
+        // Rows that are each later than the one before overwrite nothing.
+        Ok(if ascending { Overwritten::default() } else { overwritten(&rows.rows, &rows.ends) })
     }
 }
 
@@ -357,7 +384,7 @@ fn resolve(
     limits: Limits,
     report: &mut WriteReport,
 ) -> Rows {
-    let mut rows = Rows { rows: Vec::with_capacity(batch.fields.len()), texts: Vec::new() };
+    let mut rows = Rows { rows: Vec::with_capacity(batch.fields.len()), ..Rows::default() };
     for line in &batch.lines {
         let fields = &batch.fields[line.fields.clone()];
         if line.time < limits.oldest {
@@ -376,6 +403,7 @@ fn resolve(
             report.reject(kind, line.number, line.text, reason);
             continue;
         }
+        rows.ends.push(rows.rows.len());
         report.points += 1;
         report.values += fields.len() as u64;
         report.time_fields_dropped += line.time_fields_dropped;
