@@ -4,6 +4,9 @@ use crate::chunk;
 use crate::column::COLUMN_VALUES_MAX;
 use crate::error::{Error, Kind};
 use crate::file::{Commit, Damaged, NewChunk, SealedState, StoreFile};
+use crate::halves;
+use crate::mark::{Mark, new_identity};
+use graylogic_durable::RealDisk;
 use std::path::Path;
 
 /// What [`Store::salvage`](crate::Store::salvage) saved.
@@ -37,7 +40,15 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
     }
     let mut saved = Salvaged::default();
     let old = Damaged::open(&from.join("store.sqlite"))?;
-    let new = StoreFile::open(&to.join("store.sqlite"))?;
+    // The log is taken along as it is: the new file must belong to it.
+    let ids = halves::ids_of(&RealDisk, from)?;
+    let new = Mark {
+        shared_log_id: ids.iter().any(|s| s.1 == Some(halves::SHARED_LOG_ID)),
+        // No mark of the log is newer.
+        commit: 1 << 40,
+        ..Mark::new(halves::own_id(&ids).unwrap_or_else(new_identity))
+    };
+    let new = StoreFile::open_with(&to.join("store.sqlite"), &new)?;
     let mut buckets = Vec::new();
     for bucket in old.buckets(&mut saved.lost) {
         new.insert_bucket(bucket.id, &bucket.name, bucket.retention)?;

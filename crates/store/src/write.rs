@@ -4,7 +4,7 @@ use crate::arrival::Arrivals;
 use crate::catalog::Catalog;
 use crate::core::{Core, Shared};
 use crate::error::{Error, Kind};
-use crate::record::{self, Row};
+use crate::record::Row;
 use crate::repeats::{Overwritten, overwritten};
 use graylogic_line::{Field, FieldRef, FieldType, Line, ParseOptions, Parser, Precision, Timestamp};
 use std::borrow::Cow;
@@ -318,27 +318,8 @@ impl Shared {
         if rows.rows.is_empty() {
             return Ok(Overwritten::default());
         }
-        let count =
-            u32::try_from(rows.rows.len()).expect("a batch of bounded bytes has fewer than 2^32 values");
-        let mut definitions = Vec::new();
-        if !core.catalog.undefined.is_empty() {
-            core.records += 1;
-            let stamp = core.records;
-            for row in &rows.rows {
-                let series = core.catalog.series_mut(row.series);
-                if !series.in_file && series.defined_in != stamp {
-                    series.defined_in = stamp;
-                    definitions.push(row.series);
-                }
-            }
-        }
-        let catalog = &core.catalog;
-        let definition = |&id: &u32| catalog.get(id).expect("rows name series of the catalog").definition();
         let sequence = self
-            .log
-            .append_with(count, 0, |out| {
-                record::encode(out, definitions.iter().map(definition), &rows.rows, &rows.texts);
-            })
+            .append_record(core, &rows.rows, &rows.texts)
             .map_err(|e| Error::log(format_args!("write to bucket {bucket:?}"), e))?;
         let mut full = Vec::new();
         let mut bytes = 0;
