@@ -35,6 +35,7 @@
 mod dialect;
 mod encode;
 mod error;
+mod names;
 mod number;
 mod parse;
 mod point;
