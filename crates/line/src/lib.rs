@@ -36,6 +36,7 @@ mod dialect;
 mod encode;
 mod ends;
 mod error;
+mod names;
 mod number;
 mod parse;
 mod point;

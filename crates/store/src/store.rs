@@ -16,6 +16,7 @@ use crate::worker::Workers;
 use crate::write::{WriteOptions, WriteReport};
 use graylogic_durable::{Disk, DiskLock, Log, LogOptions, OpenMode, OverlayDisk, RealDisk};
 use graylogic_line::Timestamp;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
@@ -490,7 +491,8 @@ impl Store {
 
     /// Stores line protocol and says what became of each line that was not stored.
     ///
-    /// The lines that are stored are stored together: after a crash all are there or none. They answer questions when
+    /// The lines that are stored are stored together: after a crash all are there or none, unless they and the definitions
+    /// of new series need more than 32 MiB. They answer questions when
     /// the call returns and survive the end of the process; when they survive a power cut is the store's [`Sync`].
     ///
     /// # Errors
@@ -938,13 +940,13 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
                 .push(format!("hot log: record {sequence} is not understood, though its checksum is good"));
             continue;
         };
-        let mut moved = Vec::new();
+        let mut moved = HashMap::new();
         for definition in &record.definitions {
             let before = core.catalog.series.len();
             match core.catalog.define(definition) {
                 Ok(id) => {
                     if id != definition.series {
-                        moved.push((definition.series, id));
+                        moved.insert(definition.series, id);
                     }
                     if core.catalog.series.len() > before || !core.catalog.series_mut(id).in_file {
                         core.catalog.undefined.push(id);
@@ -957,7 +959,7 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
         let texts: Vec<Arc<str>> = record.texts.iter().map(|t| Arc::from(t.as_str())).collect();
         let mut homeless = 0;
         for row in &record.rows {
-            let id = moved.iter().find(|m| m.0 == row.series).map_or(row.series, |m| m.1);
+            let id = moved.get(&row.series).copied().unwrap_or(row.series);
             if core.catalog.get(id).is_some_and(|s| s.must_part_before(sequence)) {
                 // A part of a series lies wholly before a deletion or wholly after.
                 core.detach(id);
