@@ -57,6 +57,8 @@ pub enum WriteErrorKind {
     Damaged,
     /// The disk of the spool does not take readings at present; they are kept in memory.
     Degraded,
+    /// VictoriaMetrics acknowledged them and counts that it ignored them, without saying which: they may be another client's.
+    Ignored,
 }
 
 impl fmt::Display for WriteError {
@@ -68,6 +70,7 @@ impl fmt::Display for WriteError {
             WriteErrorKind::Dropped => "dropped",
             WriteErrorKind::Damaged => "lost to damage",
             WriteErrorKind::Degraded => "refused by the spool",
+            WriteErrorKind::Ignored => "ignored",
         };
         write!(f, "write to bucket {:?}", self.bucket)?;
         if self.target != MAIN {
