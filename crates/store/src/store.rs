@@ -23,7 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Log identity in the headers of the hot log's segments: "store".
-const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
+pub(crate) const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
 /// Segments of the hot log.
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// One batch is one record; its row form is at most about twice its text.
@@ -302,11 +302,11 @@ impl Store {
         })
     }
 
-    /// Copies everything that is still good in the store file of one folder, and the hot log, into another folder, which
-    /// must be empty or new. The damaged folder is only read, and must not be open.
+    /// Copies everything that is still good in a store, its file and its hot log, into another folder, which must be
+    /// empty or new. The damaged folder is only read, and must not be open.
     ///
     /// # Errors
-    /// When the file cannot be opened at all, the new folder is not empty, or it cannot be written.
+    /// When there is nothing to read, the new folder is not empty, or it cannot be written.
     pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged, Error> {
         crate::salvage::run(from.as_ref(), to.as_ref())
     }
