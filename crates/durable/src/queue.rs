@@ -46,8 +46,10 @@ pub enum Level {
     Spooled,
     /// On the disk: survives a power cut.
     Durable,
-    /// The target has it, or refused it for good. One that may still lose what it acknowledged
-    /// ([`Queue::acknowledged`]) has it once it has settled.
+    /// The target acknowledged it, or refused it for good.
+    Acknowledged,
+    /// The target has it, or refused it for good. That is the same as [`Level::Acknowledged`], but for a target that may still
+    /// lose what it acknowledged ([`Queue::acknowledged`]): it has a line once that has settled.
     Delivered,
 }
 
@@ -223,6 +225,8 @@ struct State {
     damaged: u64,
     /// Lines that the target acknowledged and may still lose: not delivered yet.
     settling: u64,
+    /// Of them, those that follow what is settled without a gap.
+    settling_next: u64,
     lane: Option<Arc<Lane>>,
     /// What it held when it was asked last, or let go.
     left: Option<LaneStats>,
@@ -578,15 +582,14 @@ impl Queue {
         self.shared.acknowledged(outbox, taken, refused)
     }
 
-    /// Says that the target cannot lose any more what it acknowledged at this moment or before it. `by` is the run of the
-    /// target that acknowledged the rest, if it is known: with the next cursor it is kept for the next run of this client.
-    pub fn settle_until(&self, outbox: &mut Outbox, until: Instant, by: Option<u64>) {
+    /// Says that the target cannot lose any more what it acknowledged at this moment or before it.
+    pub fn settle_until(&self, outbox: &mut Outbox, until: Instant) {
         let spans = outbox.settling.settled(until);
         let mut state = self.shared.lock();
         let lane = state.lane.clone();
         self.shared.settle_spans(outbox, &mut state, lane.as_deref(), spans);
         if let Some(lane) = &lane {
-            lane.said(outbox.said(lane, by));
+            lane.said(outbox.said(lane));
         }
         self.shared.after_settling(outbox, lane.as_deref(), state);
     }
@@ -606,7 +609,7 @@ impl Queue {
             }
         }
         outbox.settling.forget();
-        state.settling = 0;
+        state.count_settling(outbox);
         lines
     }
 
@@ -614,6 +617,7 @@ impl Queue {
     /// the target: they settle as if they had been sent by this client. Returns how many lines that are. Only before the
     /// first batch is settled.
     pub fn go_on(&self, outbox: &mut Outbox, by: u64) -> u64 {
+        outbox.seen(Some(by));
         let mut state = self.shared.lock();
         let Some(lane) = state.lane.clone() else { return 0 };
         let said = lane.said_before();
@@ -631,7 +635,7 @@ impl Queue {
         let since = now.checked_sub(age.min(Duration::from_secs(3600))).unwrap_or(now);
         outbox.settling.add(Origin::Lane, from..said.before, false, since);
         outbox.main = Some(lane.reader(said.before));
-        state.settling = outbox.settling.lines();
+        state.count_settling(outbox);
         state.settling
     }
 
@@ -818,6 +822,7 @@ impl State {
             Level::Spooled if self.durable_by_target => self.settled(),
             Level::Spooled => self.spooled.max(self.settled()),
             // What a server has is as safe as it will be; what an embedded target has it may still have to sync.
+            Level::Acknowledged => (self.settled() + self.settling_next).min(self.accepted),
             Level::Durable | Level::Delivered if self.durable_by_target => self.durable,
             Level::Durable => self.durable.max(self.settled()),
             Level::Delivered => self.settled(),
@@ -887,7 +892,7 @@ impl Shared {
         if level >= Level::Durable {
             state.durable_wanted = state.durable_wanted.max(lines);
         }
-        if level == Level::Delivered || self.options.durable_by == DurableBy::Target {
+        if level >= Level::Acknowledged || self.options.durable_by == DurableBy::Target {
             state.delivered_wanted = state.delivered_wanted.max(lines);
         }
         self.gathered.notify_all();
@@ -1224,7 +1229,7 @@ impl Shared {
                 }
                 self.make_room(outbox, &mut state);
                 // What was sent waits for its target, not for more lines.
-                let hurry = state.closing || state.delivered_wanted > settled + state.settling;
+                let hurry = state.closing || state.delivered_wanted > settled + state.settling_next;
                 (state.lane.clone(), state.end, hurry, state.asked())
             };
             let mut pause = Duration::from_secs(3600);
@@ -1362,7 +1367,10 @@ impl Shared {
         }
         outbox.settling.add(taken.origin, taken.numbers(), false, Instant::now());
         let mut state = self.lock();
-        state.settling = outbox.settling.lines();
+        state.count_settling(outbox);
+        if let Some(lane) = &lane {
+            lane.said(outbox.said(lane));
+        }
         self.progressed(state);
         parked
     }
@@ -1372,7 +1380,7 @@ impl Shared {
             let fate = if damaged { Fate::Damaged } else { Fate::Delivered(Vec::new()) };
             state.settle(outbox, lane, origin, numbers, fate);
         }
-        state.settling = outbox.settling.lines();
+        state.count_settling(outbox);
     }
 
     /// A lane that has no room for new lines lets go of the oldest that were acknowledged, though they have not settled.
@@ -1410,6 +1418,11 @@ enum Fate {
 }
 
 impl State {
+    fn count_settling(&mut self, outbox: &Outbox) {
+        self.settling = outbox.settling.lines();
+        self.settling_next = outbox.settling.next_lines();
+    }
+
     /// Counts what became of lines from one origin; everything of it before them is settled.
     fn settle(
         &mut self,
@@ -1527,6 +1540,12 @@ impl Outbox {
         self.settling.look_at = Some(self.settling.look_at.map_or(at, |before| before.min(at)));
     }
 
+    /// Sets which run of the target is seen now, if that is known. With the lines that are acknowledged from now on the cursor
+    /// keeps it for the next run of this client; see [`Queue::go_on`].
+    pub fn seen(&mut self, run: Option<u64>) {
+        self.settling.run = run.unwrap_or_default();
+    }
+
     /// Whether lines were acknowledged that have not settled.
     #[must_use]
     pub fn is_settling(&self) -> bool {
@@ -1545,14 +1564,12 @@ impl Outbox {
     }
 
     /// What the cursor keeps of the lines that have not settled: those from the lane's cursor on without a hole.
-    fn said(&self, lane: &Lane, by: Option<u64>) -> Said {
+    fn said(&self, lane: &Lane) -> Said {
         let before = self.main.as_ref().map_or(0, LaneReader::position);
-        match by {
-            Some(by) if self.settling.holds(Origin::Lane) && before > lane.acknowledged() => {
-                Said { before, at: machine_clock(), by }
-            }
-            _ => Said::default(),
+        if self.settling.run == 0 || !self.settling.holds(Origin::Lane) || before <= lane.acknowledged() {
+            return Said::default();
         }
+        Said { before, at: machine_clock(), by: self.settling.run }
     }
 
     fn position(&self) -> u64 {

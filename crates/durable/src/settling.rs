@@ -39,6 +39,8 @@ pub(crate) struct Settling {
     reported: Numbers,
     /// When the sender wants to look at its target.
     pub(crate) look_at: Option<Instant>,
+    /// The run of the target that the sender saw last; 0 when it is unknown.
+    pub(crate) run: u64,
 }
 
 /// Lines that were acknowledged, or found to be lost, at about the same time.
@@ -71,6 +73,12 @@ impl Settling {
     /// Number of lines that were acknowledged and have not settled.
     pub(crate) fn lines(&self) -> u64 {
         self.spans.iter().map(|s| s.numbers.end - s.numbers.start).sum()
+    }
+
+    /// Of them, those that follow what is settled without a gap.
+    pub(crate) fn next_lines(&self) -> u64 {
+        let next = self.spans.iter().filter(|s| s.origin == Origin::Lane);
+        next.map(|s| s.numbers.end - s.numbers.start).sum()
     }
 
     /// Adds lines that were acknowledged now, or that are lost.
@@ -160,6 +168,9 @@ impl Numbers {
     }
 
     fn remove(&mut self, numbers: Range<u64>) {
+        if numbers.is_empty() {
+            return;
+        }
         let touched: Vec<_> = self.touched(&numbers).collect();
         for (start, end) in touched {
             self.ranges.remove(&start);

@@ -82,10 +82,11 @@ fn acknowledged_lines_are_delivered_when_they_have_settled_and_not_before() {
     assert!(outbox.is_settling());
     let lane = queue.lane().unwrap();
     assert_eq!(lane.acknowledged(), 1);
+    assert_eq!(queue.wait_for(Level::Acknowledged, 250, Instant::now()), 0);
     assert_eq!(queue.wait_for(Level::Delivered, 250, Instant::now()), 250);
     check_sum(&queue);
 
-    queue.settle_until(&mut outbox, Instant::now(), None);
+    queue.settle_until(&mut outbox, Instant::now());
     let stats = queue.stats();
     assert_eq!((stats.delivered, stats.settling, stats.waiting), (250, 0, 0));
     assert_eq!((lane.acknowledged(), queue.wait(Level::Delivered, Instant::now())), (251, 0));
@@ -119,7 +120,7 @@ fn a_target_that_started_anew_gets_its_lines_again_and_refused_ones_are_reported
             assert_eq!(queue.stats().settling, 0);
         }
     }
-    queue.settle_until(&mut outbox, Instant::now(), None);
+    queue.settle_until(&mut outbox, Instant::now());
     let stats = queue.stats();
     assert_eq!((stats.delivered, stats.rejected, stats.waiting), (135, 15, 0));
     let lane = queue.lane().unwrap();
@@ -164,11 +165,12 @@ fn next_run(by_before: Option<u64>, by_now: u64, expected: std::ops::Range<u64>)
     let disk = SimDisk::new();
     let queue = plain(&disk);
     let mut outbox = Outbox::default();
+    outbox.seen(by_before);
     accept(&queue, 0..100);
     acknowledge(&queue, &mut outbox, 100);
     // The cursor says nothing of lines that a power cut may take.
     assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
-    queue.settle_until(&mut outbox, Instant::now() - Duration::from_secs(600), by_before);
+    queue.settle_until(&mut outbox, Instant::now() - Duration::from_secs(600));
     queue.close();
     assert!(matches!(queue.next(&mut outbox, &want()), Work::End));
     queue.sender_ended();
@@ -183,7 +185,7 @@ fn next_run(by_before: Option<u64>, by_now: u64, expected: std::ops::Range<u64>)
     let count = (expected.end - expected.start) as usize;
     assert_eq!(acknowledge(&queue, &mut outbox, count), lines(expected));
     check_sum(&queue);
-    queue.settle_until(&mut outbox, Instant::now(), None);
+    queue.settle_until(&mut outbox, Instant::now());
     assert_eq!((queue.stats().delivered, queue.stats().waiting), (120, 0));
     check_sum(&queue);
     queue.abandon();
@@ -257,7 +259,7 @@ fn lines_that_went_first_settle_and_go_again_in_their_place() {
     let mut expected = lines(0..1_100);
     expected.sort();
     assert_eq!(again, expected);
-    queue.settle_until(&mut outbox, Instant::now(), None);
+    queue.settle_until(&mut outbox, Instant::now());
     assert_eq!((queue.stats().delivered, queue.stats().waiting), (1_100, 0));
     assert_eq!(queue.lane().unwrap().acknowledged(), 1_101);
     check_sum(&queue);

@@ -285,11 +285,11 @@ impl Store {
         })
     }
 
-    /// Copies everything that is still good in the store file of one folder, and the hot log, into another folder, which
-    /// must be empty or new. The damaged folder is only read, and must not be open.
+    /// Copies everything that is still good in a store, its file and its hot log, into another folder, which must be
+    /// empty or new. The damaged folder is only read, and must not be open.
     ///
     /// # Errors
-    /// When the file cannot be opened at all, the new folder is not empty, or it cannot be written.
+    /// When there is nothing to read, the new folder is not empty, or it cannot be written.
     pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged, Error> {
         crate::salvage::run(from.as_ref(), to.as_ref())
     }
@@ -488,7 +488,8 @@ impl Store {
 
     /// Stores line protocol and says what became of each line that was not stored.
     ///
-    /// The lines that are stored are stored together: after a crash all are there or none. They answer questions when
+    /// The lines that are stored are stored together: after a crash all are there or none, unless they and the definitions
+    /// of new series need more than 32 MiB. They answer questions when
     /// the call returns and survive the end of the process; when they survive a power cut is the store's [`Sync`].
     ///
     /// # Errors

@@ -160,3 +160,31 @@ fn a_report_counts_what_is_stored() {
     assert_eq!(found.map(|b| b.unwrap().times.len() as u64).sum::<u64>(), values);
     assert_eq!(store.stats().unwrap().written_total, values);
 }
+
+#[test]
+fn a_line_that_is_too_wide_is_rejected_with_the_limit_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let list = |prefix: &str, n: usize| -> String {
+        (0..n).map(|i| format!("{prefix}{i}=1")).collect::<Vec<_>>().join(",")
+    };
+    let long = "x".repeat(50_000);
+    let cases = [
+        (format!("tags,{} f=1 1", list("t", 513)), "the limit is 512"),
+        (format!("fields {} 1", list("f", 100_001)), "more than 100000 fields"),
+        (format!("both,t={long} {} 1", list("f", 400)), "the limit is 16777216 bytes"),
+    ];
+    for (line, reason) in &cases {
+        let report = store.write_lines("b", line.as_bytes(), &WriteOptions::now()).unwrap();
+        assert_eq!((report.points, report.rejected_count), (0, 1));
+        assert!(report.rejected[0].reason.contains(reason), "{}", report.rejected[0].reason);
+    }
+    assert_eq!(store.series(&Selector::bucket("b")).unwrap().len(), 0);
+    // What is just below the limits is stored, in several records of the log if it must be, and is there afterwards.
+    let wide: String = (0..9).map(|i| format!("both,t={i}{long} {} 1\n", list("f", 300))).collect();
+    let body = format!("tags,{} f=1 1\n{wide}", list("t", 512));
+    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+    assert_eq!((report.points, report.rejected_count, report.overwritten), (10, 0, 0));
+    drop(store);
+    assert_eq!(open(folder.path()).series(&Selector::bucket("b")).unwrap().len(), 2701);
+}
