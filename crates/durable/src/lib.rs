@@ -56,6 +56,7 @@ mod log;
 mod memory;
 mod overlay;
 mod queue;
+mod settling;
 mod sim;
 mod spool;
 
@@ -70,7 +71,9 @@ pub use lane::{
     Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, NearlyFull,
     Next, WhenFull,
 };
-pub use log::{Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed};
+pub use log::{
+    Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed, segment_ids,
+};
 pub use memory::MemoryDisk;
 pub use overlay::OverlayDisk;
 pub use queue::{
