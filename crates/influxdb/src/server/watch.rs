@@ -31,6 +31,8 @@ struct Known {
     restarts: u64,
     /// What was ignored and not reported yet.
     ignored: Vec<Ignored>,
+    /// What readings that come twice mean to the server was logged.
+    has_warned: bool,
 }
 
 #[derive(Debug)]
@@ -122,12 +124,36 @@ impl Watch {
             return Ok(page.clone());
         }
         let asked_at = Instant::now();
-        Ok(known.take(asked_at, vitals(http)?))
+        let page = known.take(asked_at, vitals(http)?);
+        if !std::mem::replace(&mut known.has_warned, true) {
+            warn_once(http.base(), page.vitals.as_ref());
+        }
+        Ok(page)
     }
 
     /// What was ignored since the last call, for the first lane that asks.
     pub(crate) fn take_ignored(&self) -> Vec<Ignored> {
         std::mem::take(&mut self.known().ignored)
+    }
+}
+
+/// Says what a reading means to the server that comes twice: sent again, or corrected.
+fn warn_once(server: &str, vitals: Option<&Vitals>) {
+    match vitals.map(Vitals::deduplicates) {
+        None => tracing::warn!(
+            server,
+            "VictoriaMetrics does not show /metrics: a restart is noticed by broken connections only"
+        ),
+        Some(Some(false)) => tracing::warn!(
+            server,
+            "VictoriaMetrics keeps every copy of a reading: what is sent again after a restart, and a correction, count twice; \
+             start it with -dedup.minScrapeInterval=1ms"
+        ),
+        Some(Some(true)) => tracing::warn!(
+            server,
+            "VictoriaMetrics keeps one of several values for one time by a rule of its own: a correction may have no effect"
+        ),
+        Some(None) => {}
     }
 }
 
