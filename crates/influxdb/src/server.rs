@@ -2,6 +2,7 @@
 //! line. Must not know lanes, spools and clients.
 
 pub(crate) mod asking;
+mod credentials;
 pub(crate) mod delivery;
 pub(crate) mod dialect;
 mod dropped;
@@ -10,9 +11,14 @@ pub(crate) mod http;
 pub(crate) mod kind;
 pub(crate) mod outcome;
 pub(crate) mod preflight;
+pub(crate) mod probe;
 pub(crate) mod proxy;
 pub(crate) mod recognise;
 pub(crate) mod refusal;
 pub(crate) mod retry;
+pub(crate) mod said;
+pub(crate) mod standing;
 pub(crate) mod tls;
 pub(crate) mod translate;
+mod trusted;
+mod x509;
