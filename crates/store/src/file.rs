@@ -372,7 +372,9 @@ impl StoreFile {
         mark.commit += 1;
         mark.log = *lock(&self.log);
         let done = || -> Result<(T, Mark), rusqlite::Error> {
-            let transaction = connection.transaction()?;
+            // It begins with reading: only so does it wait for another connection that writes.
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let done = change(&transaction, &mut mark)?;
             upgrade::write_mark(&transaction, &mark)?;
             transaction.commit()?;
