@@ -1,5 +1,5 @@
-//! The spool's test bar as one table: runs the torture tests of `graylogic-durable` and `graylogic-influxdb` at the figures of
-//! continuous integration, and gathers the rows they print. Must not know what a row tests.
+//! The test bar of spool and store as one table: runs the torture tests of `graylogic-durable`, `graylogic-store` and
+//! `graylogic-influxdb` at the figures of continuous integration, and gathers the rows they print. Must not know what a row tests.
 
 use crate::cargo;
 use std::io::{BufRead, BufReader};
@@ -11,6 +11,7 @@ use std::time::Instant;
 const TESTS: &[(&str, &str, &str)] = &[
     ("graylogic-durable", "durable", "torture"),
     ("graylogic-durable", "durable", "damage"),
+    ("graylogic-store", "store", "torture"),
     ("graylogic-influxdb", "influxdb", "server"),
     ("graylogic-influxdb", "influxdb", "tls"),
     ("graylogic-influxdb", "influxdb", "drain"),
@@ -20,7 +21,7 @@ const TESTS: &[(&str, &str, &str)] = &[
 /// Without every one of these a run has not shown what it should. Each may have parts, as `D2 cursor` is one of `D2`.
 const ROWS: &[&str] = &[
     "D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9", "D10", "D11", "D12", "D13", "D14", "S1", "S2",
-    "S3", "S4", "S5", "S6", "S7", "C1",
+    "S3", "S4", "S5", "S6", "S7", "C1", "K1", "K2",
 ];
 
 /// What must be 0 in every row.
