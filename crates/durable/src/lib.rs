@@ -41,6 +41,7 @@
 //! Not here: encryption, several writers of one folder (take [`Disk::lock`]; [`Spool`] does), network file systems without a
 //! working `fdatasync`, what a line means and where it goes.
 
+mod ahead;
 mod cursor;
 mod dead;
 mod disk;
@@ -52,9 +53,13 @@ mod lane;
 mod log;
 mod memory;
 mod overlay;
+mod pending;
 mod queue;
+mod roll;
+mod settling;
 mod sim;
 mod spool;
+mod unsynced;
 
 pub use dead::{DeadLetter, DeadLine};
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};

@@ -2,6 +2,7 @@
 //! has gathered to a lane, another syncs the lane; a sender takes batches and says what became of their lines. It knows
 //! neither targets nor what a line means.
 
+use crate::ahead::Ahead;
 use crate::dead::DeadLine;
 use crate::error::Error;
 use crate::lane::{
@@ -9,9 +10,10 @@ use crate::lane::{
     Next,
 };
 use crate::log::{Damage, machine_clock};
+use crate::memory::MemoryDisk;
+use crate::settling::{Numbers, Settled};
 use std::collections::VecDeque;
 use std::fmt;
-use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,6 +81,8 @@ pub struct QueueOptions {
     retry: Duration,
     backlog_age: Duration,
     keep_dead: bool,
+    target_syncs_apart: bool,
+    lane_memory: Option<MemoryDisk>,
 }
 
 impl Default for QueueOptions {
@@ -92,6 +96,8 @@ impl Default for QueueOptions {
             retry: Duration::from_secs(1),
             backlog_age: Duration::from_secs(300),
             keep_dead: true,
+            target_syncs_apart: false,
+            lane_memory: None,
         }
     }
 }
@@ -111,7 +117,22 @@ impl QueueOptions {
         self
     }
 
-    /// So many bytes of lines may wait in memory; a call beyond that is refused.
+    /// A thread of its own syncs the target: it asks [`Queue::next_target_sync`], says [`Queue::made_durable`], and in the end
+    /// [`Queue::target_sync_ended`]. No line waits for it. Without this the sender does: [`Work::SyncTarget`].
+    #[must_use]
+    pub fn target_syncs_apart(mut self) -> Self {
+        self.target_syncs_apart = true;
+        self
+    }
+
+    /// The lane is on this disk in memory, whose bytes count too.
+    #[must_use]
+    pub fn lane_memory(mut self, disk: MemoryDisk) -> Self {
+        self.lane_memory = Some(disk);
+        self
+    }
+
+    /// So many bytes of lines may be pending in memory; a call beyond that is rejected.
     #[must_use]
     pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
         // Places in a buffer are 32 bits.
@@ -133,7 +154,7 @@ impl QueueOptions {
         self
     }
 
-    /// After an outage of this length new lines go first, and the backlog beside them.
+    /// When the oldest pending line is pending for so long, new lines go first, and the backlog beside them.
     #[must_use]
     pub fn backlog_age(mut self, age: Duration) -> Self {
         self.backlog_age = age;
@@ -227,11 +248,9 @@ struct State {
     /// The number the first accepted line got, or would have got.
     base: u64,
     /// Lines of the lane before this number are settled, but for those that the lane dropped and did not tell of yet; and
-    /// these after it that went first.
+    /// so many after it that went first.
     acknowledged: u64,
-    ahead: Range<u64>,
-    /// Lines before this number were dropped, if they were not settled.
-    dropped_before: u64,
+    ahead: u64,
     /// The number after the last line of the lane.
     end: u64,
     degraded: Option<String>,
@@ -252,6 +271,7 @@ struct State {
     writing: bool,
     syncing: bool,
     sending: bool,
+    target_syncing: bool,
 }
 
 struct Piece {
@@ -292,11 +312,14 @@ pub struct Outbox {
     requests: u32,
 }
 
+/// The second place. Its lines with a timestamp newer than `newest`, the newest of the backlog, go first; the others keep
+/// their place, and go out when the main reader comes to them.
 #[derive(Debug)]
 struct Live {
     reader: LaneReader,
     start: u64,
-    /// Lines before this one, from `start` on, are settled.
+    newest: i64,
+    /// Lines before this one, from `start` on, are settled or keep their place.
     settled: u64,
     since: Option<Instant>,
 }
@@ -329,8 +352,9 @@ pub enum Work {
 /// Lines in the hands of the sender.
 #[derive(Debug)]
 pub struct Taken {
-    /// The lines; their numbers mean nothing when they come from memory.
+    /// The lines. Their numbers mean nothing when they come from memory, and are not consecutive where some went first.
     pub batch: Batch,
+    numbers: Numbers,
     origin: Origin,
 }
 
@@ -400,6 +424,7 @@ impl Queue {
             writing: true,
             syncing: true,
             sending: true,
+            target_syncing: options.target_syncs_apart,
             ..State::default()
         };
         let shared = Arc::new(Shared {
@@ -559,19 +584,65 @@ impl Queue {
         self.shared.progressed(state);
     }
 
-    /// After an outage: whether new lines should go first, and the backlog beside them.
-    pub fn live_first(&self, outbox: &mut Outbox, outage: Duration, want: &Want) {
+    /// Waits until somebody wants lines durable and the target has them; returns how many lines it has. `None` when nothing
+    /// more is to be synced.
+    #[must_use]
+    pub fn next_target_sync(&self) -> Option<u64> {
         let mut state = self.shared.lock();
-        let (Some(lane), None, Some(main)) = (&state.lane, &outbox.live, &outbox.main) else { return };
-        // Not the lane's own end: what is behind this one the queue does not know of yet.
-        let end = state.end;
-        let backlog = end.saturating_sub(main.position());
-        let long = outage >= self.shared.options.backlog_age && backlog > 4 * want.lines_max as u64;
-        if long && state.ahead.is_empty() {
-            let reader = lane.reader(end);
-            outbox.live = Some(Live { reader, start: end, settled: end, since: None });
-            state.ahead = end..end;
+        loop {
+            if state.abandon {
+                return None;
+            }
+            let settled = state.settled();
+            if state.durable_wanted > state.durable && settled >= state.durable_wanted {
+                return Some(settled);
+            }
+            if !state.sending {
+                return None;
+            }
+            state = self.shared.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// The thread that syncs the target has ended. Called by itself, however it ends.
+    pub fn target_sync_ended(&self) {
+        self.shared.lock().target_syncing = false;
+        self.shared.wake_all();
+    }
+
+    /// Waits until the queue takes lines, it is closed, or the time is up; tells whether it takes lines.
+    #[must_use]
+    pub fn wait_for_room(&self, until: Instant) -> bool {
+        let mut state = self.shared.lock();
+        while !self.shared.has_room(&state) && !state.closing {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
+            state = wait_timeout(&self.shared.progress, state, left);
+        }
+        !state.closing
+    }
+
+    /// After a batch was settled: new lines go first from now on if the oldest pending line is pending for
+    /// [`QueueOptions::backlog_age`], and more than four batches are pending. The backlog drains beside them. Only lines with
+    /// a timestamp newer than those of all pending lines overtake them, so that a correction never arrives before the
+    /// value it corrects.
+    pub fn live_first(&self, outbox: &mut Outbox, want: &Want) {
+        let (lane, start) = {
+            let state = self.shared.lock();
+            let (Some(lane), None, Some(main)) = (&state.lane, &outbox.live, &outbox.main) else { return };
+            // Not the lane's own end: what is behind this one the queue does not know of yet.
+            let backlog = state.end.saturating_sub(main.position());
+            if backlog <= 4 * want.lines_max as u64 || state.ahead > 0 {
+                return;
+            }
+            (lane.clone(), state.end)
+        };
+        if lane.oldest_age_at_least() < self.shared.options.backlog_age {
+            return;
+        }
+        let Some(newest) = lane.newest_pending() else { return };
+        lane.begin_ahead(start, newest);
+        let reader = lane.reader(start);
+        outbox.live = Some(Live { reader, start, newest, settled: start, since: None });
     }
 
     /// Takes no more lines. Threads end when the lines have gone as far as they can.
@@ -633,7 +704,7 @@ impl Queue {
     /// lane is let go.
     pub fn wait_ended(&self, until: Instant) -> bool {
         let mut state = self.shared.lock();
-        while state.writing || state.syncing || state.sending {
+        while state.writing || state.syncing || state.sending || state.target_syncing {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
             state = wait_timeout(&self.shared.progress, state, left);
         }
@@ -721,8 +792,17 @@ impl State {
         self.open.bytes.len() + self.pieces_bytes
     }
 
+    /// Bytes of memory that lines before the lane take.
+    fn held_bytes(&self) -> usize {
+        let places = self.open.ends.len() + self.pieces.iter().map(|p| p.lines.ends.len()).sum::<usize>();
+        self.memory_bytes() + size_of::<u32>() * places
+    }
+
     fn why_full(&self) -> String {
-        let slow = || "the disk is slower than the lines come".to_owned();
+        let slow = || match self.durable_by_target {
+            true => "the target takes them more slowly than they are written".to_owned(),
+            false => "the disk of the spool takes them more slowly than they are written".to_owned(),
+        };
         self.degraded.clone().or_else(|| self.full.clone()).unwrap_or_else(slow)
     }
 
@@ -748,8 +828,7 @@ impl State {
     /// Counted from where they are, not from what became of the others. A sender may have settled lines that the thread
     /// which appended them has not counted yet: they are still in memory then, and behind the end.
     fn waiting(&self) -> u64 {
-        let ahead = self.ahead.end - self.ahead.start;
-        (self.in_memory() + self.end).saturating_sub(self.acknowledged + ahead)
+        (self.in_memory() + self.end).saturating_sub(self.acknowledged + self.ahead)
     }
 
     /// Makes a piece of what has gathered; `next` is the buffer of what comes.
@@ -773,7 +852,7 @@ impl State {
 
     /// Nothing will move any more.
     fn is_dead(&self) -> bool {
-        self.abandon && !self.writing && !self.syncing && !self.sending
+        self.abandon && !self.writing && !self.syncing && !self.sending && !self.target_syncing
     }
 
     /// Nothing more will be appended.
@@ -789,7 +868,11 @@ impl Shared {
     }
 
     fn has_room(&self, state: &State) -> bool {
-        state.memory_bytes() < self.options.memory_bytes_max
+        let held = match &self.options.lane_memory {
+            Some(disk) => state.held_bytes() + disk.used_bytes() as usize,
+            None => state.memory_bytes(),
+        };
+        held < self.options.memory_bytes_max
     }
 
     fn wake_all(&self) {
@@ -809,6 +892,7 @@ impl Shared {
         self.gathered.notify_all();
         self.sync_due.notify_all();
         self.arrived.notify_all();
+        self.progress.notify_all();
     }
 
     /// Tells those who wait for a level what is reached.
@@ -838,6 +922,7 @@ impl Shared {
     fn try_open(&self, open: &mut OpenLane) -> bool {
         match open() {
             Ok((lane, recovery)) => {
+                lane.make_segments_ahead();
                 let left = lane.stats();
                 let mut state = self.lock();
                 state.left = Some(left);
@@ -895,7 +980,7 @@ impl Shared {
                     Ok(appended) => {
                         self.dropped(appended.dropped.as_ref());
                         self.appended(&lane, &appended);
-                        if let Some(dropped) = appended.dropped {
+                        if let Some(dropped) = appended.dropped.filter(|d| d.count > 0) {
                             (self.tell)(News::Dropped(dropped));
                         }
                         if let Some(level) = appended.nearly_full {
@@ -909,7 +994,9 @@ impl Shared {
                         // The lines may go from memory now, and nothing more be appended.
                         if let Some(dropped) = lane.take_dropped() {
                             self.dropped(Some(&dropped));
-                            (self.tell)(News::Dropped(dropped));
+                            if dropped.count > 0 {
+                                (self.tell)(News::Dropped(dropped));
+                            }
                         }
                         self.not_appended(error.is_full().then(|| error.to_string()));
                         if !error.is_full() {
@@ -970,12 +1057,9 @@ impl Shared {
     fn dropped(&self, dropped: Option<&Dropped>) {
         let Some(dropped) = dropped else { return };
         let mut state = self.lock();
-        state.acknowledged += dropped.count;
-        state.dropped_before = dropped.numbers.end;
-        // Lines that went first were delivered, and counted then.
-        let known = dropped.numbers.end.clamp(state.ahead.start, state.ahead.end) - state.ahead.start;
-        state.ahead.start += known;
-        state.dropped += dropped.count - known.min(dropped.count);
+        state.acknowledged += dropped.count + dropped.settled;
+        state.ahead = state.ahead.saturating_sub(dropped.settled);
+        state.dropped += dropped.count;
     }
 
     /// The first piece is in the lane now, or as much of it as the disk took.
@@ -1047,6 +1131,7 @@ impl Shared {
     fn sync_loop(&self) {
         let mut saved = (0, Instant::now());
         let mut first_unsynced = None::<Instant>;
+        let mut refused = None;
         loop {
             let (lane, target) = {
                 let mut state = self.lock();
@@ -1064,9 +1149,19 @@ impl Shared {
                         SyncPolicy::Every(time) => unsynced && since.elapsed() >= time,
                     };
                     let moved = state.lane.as_ref().is_some_and(|l| l.acknowledged() != saved.0);
-                    let save = moved && saved.1.elapsed() >= CURSOR_EVERY;
+                    let save = moved && (self.options.durable_by == DurableBy::Target || saved.1.elapsed() >= CURSOR_EVERY);
                     if ending || wanted || due || save {
                         break;
+                    }
+                    // The next segment is made here, so that no append has to; a disk that refused is left alone for a while.
+                    if let Some(lane) = state.lane.clone()
+                        && refused.is_none_or(|at: Instant| at.elapsed() >= self.options.retry)
+                        && lane.needs_segment()
+                    {
+                        drop(state);
+                        refused = lane.prepare().err().map(|_tried_again| Instant::now());
+                        state = self.lock();
+                        continue;
                     }
                     let pause = match self.options.sync {
                         SyncPolicy::Every(time) if unsynced => time.saturating_sub(since.elapsed()),
@@ -1087,6 +1182,10 @@ impl Shared {
                 let acknowledged = lane.acknowledged();
                 let saved_now = lane.save_cursor();
                 saved = (if saved_now.is_ok() { acknowledged } else { saved.0 }, Instant::now());
+                if self.options.lane_memory.is_some() {
+                    // Segments are gone: there is room.
+                    self.progressed(self.lock());
+                }
                 if let Some(seen) = lane.stats_within(STATS_WAIT) {
                     self.lock().left = Some(seen);
                 }
@@ -1128,10 +1227,13 @@ impl Shared {
                     return Work::End;
                 }
                 if let Some(lane) = state.lane.clone() {
-                    outbox.catch_up(&lane, &mut state);
+                    outbox.catch_up(&lane);
+                    self.join(outbox, &lane, &mut state);
+                    outbox.catch_up(&lane);
                 }
                 let settled = state.settled();
                 if state.durable_by_target
+                    && !self.options.target_syncs_apart
                     && state.durable_wanted > state.durable
                     && settled >= state.durable_wanted
                 {
@@ -1143,11 +1245,16 @@ impl Shared {
             let mut pause = Duration::from_secs(3600);
             if let Some(lane) = &lane {
                 match outbox.read(lane, end, want, hurry) {
-                    Read::Work(Work::Lost(mut damage)) => {
-                        self.lost(outbox, lane, &mut damage);
+                    Read::Lost(mut damage, origin) => {
+                        self.lost(outbox, lane, &mut damage, origin);
                         return Work::Lost(damage);
                     }
-                    Read::Work(work) => return work,
+                    // All of them went first before, or keep their place.
+                    Read::Taken(taken) if taken.batch.is_empty() => {
+                        self.settled(outbox, Some(lane), &taken, &[]);
+                        continue;
+                    }
+                    Read::Taken(taken) => return Work::Batch(taken),
                     Read::Wait(time) => pause = time,
                     Read::Nothing => {}
                     Read::Failed(error) => {
@@ -1175,23 +1282,38 @@ impl Shared {
     }
 
     /// Everything before lost lines is settled: one batch at a time is on its way.
-    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &mut Damage) {
+    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &mut Damage, origin: Origin) {
         let mut state = self.lock();
-        let damaged = if outbox.live.as_ref().is_none_or(|l| damage.lost.start < l.start) {
-            // Where live lines began their own reader tells what is lost: some may have been delivered before.
-            let end = outbox.live.as_ref().map_or(u64::MAX, |l| l.start);
-            damage.lost.end = damage.lost.end.min(end);
-            state.acknowledge(lane, damage.lost.end)
-        } else {
-            state.ahead.end = damage.lost.end;
-            if let Some(live) = &mut outbox.live {
+        if let Some(live) = &outbox.live
+            && origin == Origin::Lane
+        {
+            // What is lost of the lines behind the backlog was met by their own reader, and counted then.
+            let end = if damage.lost.start < live.start { live.start } else { live.settled };
+            damage.lost.end = damage.lost.end.min(end.max(damage.lost.start));
+        }
+        let numbers = Numbers::All(damage.lost.clone());
+        let damaged = match &mut outbox.live {
+            Some(live) if origin == Origin::Live => {
                 live.settled = damage.lost.end;
+                let lost = lane.settle_ahead(&numbers);
+                state.ahead += lost;
+                lost
             }
-            damage.lost_count()
+            Some(live) if damage.lost.start >= live.start => {
+                let none = Numbers::Some(damage.lost.clone(), Vec::new());
+                let settled = lane.settle_prefix(&none);
+                state.passed(&settled);
+                settled.missing
+            }
+            _ => {
+                let settled = lane.settle_prefix(&numbers);
+                state.passed(&settled);
+                settled.lines
+            }
         };
         state.damaged += damaged;
         lane.count_damaged(damaged);
-        outbox.join(lane, &mut state);
+        self.join(outbox, lane, &mut state);
         self.progressed(state);
     }
 
@@ -1199,7 +1321,7 @@ impl Shared {
         let lane = self.lock().lane.clone();
         let parked = match &lane {
             Some(lane) if !refused.is_empty() && self.options.keep_dead => {
-                let parked = lane.park(&dead_lines(&taken.batch, refused));
+                let parked = lane.park(&dead_lines(taken, refused));
                 if parked.is_err() {
                     // Refused all the same, and not delivered.
                     lane.count_dead(refused.len() as u64);
@@ -1208,29 +1330,46 @@ impl Shared {
             }
             _ => Ok(()),
         };
+        self.settled(outbox, lane.as_deref(), taken, refused);
+        parked
+    }
+
+    /// Counts what became of lines.
+    fn settled(
+        &self,
+        outbox: &mut Outbox,
+        lane: Option<&Lane>,
+        taken: &Taken,
+        refused: &[(usize, String)],
+    ) {
         let lines = taken.batch.ends.len() as u64;
-        let end = taken.batch.first + lines;
         let mut state = self.lock();
-        let settled = match (taken.origin, &lane) {
-            (Origin::Lane, Some(lane)) => state.acknowledge(lane, end),
-            (Origin::Live, _) => {
-                if let Some(live) = &mut outbox.live {
-                    live.settled = end;
-                }
-                let from = taken.batch.first.max(state.dropped_before).min(end);
-                state.ahead = if state.ahead.is_empty() { from..end } else { state.ahead.start..end };
-                end - from
+        let settled = match (taken.origin, lane) {
+            (Origin::Lane, Some(lane)) => {
+                let settled = lane.settle_prefix(&taken.numbers);
+                state.passed(&settled);
+                state.damaged += settled.missing;
+                lane.count_damaged(settled.missing);
+                settled.lines
             }
-            (Origin::Memory, lane) => state.settle_in_memory(lane.as_deref(), lines),
-            (Origin::Lane, None) => 0,
+            (Origin::Live, Some(lane)) => {
+                if let Some(live) = &mut outbox.live {
+                    live.settled = taken.numbers.span().end;
+                }
+                let settled = lane.settle_ahead(&taken.numbers);
+                state.ahead += settled;
+                settled
+            }
+            (Origin::Memory, lane) => state.settle_in_memory(lane, lines),
+            (Origin::Lane | Origin::Live, None) => 0,
         };
         // Lines that a full lane dropped while they were on their way were counted there; they are the first ones.
         let counted = (lines - settled.min(lines)) as usize;
         let rejected = refused.iter().filter(|(i, _)| (counted..lines as usize).contains(i)).count() as u64;
         state.rejected += rejected;
         state.delivered += settled - rejected;
-        if let Some(lane) = &lane {
-            outbox.join(lane, &mut state);
+        if let Some(lane) = lane {
+            self.join(outbox, lane, &mut state);
         }
         if state.full.is_some() {
             state.room = true;
@@ -1238,7 +1377,24 @@ impl Shared {
         }
         self.progressed(state);
         self.sync_due.notify_one();
-        parked
+    }
+
+    /// Ends the time of two places when the backlog has come to where the live lines are.
+    fn join(&self, outbox: &mut Outbox, lane: &Lane, state: &mut State) {
+        let keeps = lane.keeps_lines_back();
+        let done = |live: &mut Live| {
+            // Where none kept its place, nothing need be read again.
+            let end = if keeps { live.settled } else { live.start };
+            outbox.main.as_ref().is_none_or(|m| m.position() >= end)
+        };
+        if let Some(live) = outbox.live.take_if(done) {
+            let settled = lane.end_ahead(live.settled);
+            state.passed(&settled);
+            let missing = settled.lines + settled.missing;
+            state.damaged += missing;
+            lane.count_damaged(missing);
+            (outbox.main, outbox.since) = (Some(live.reader), live.since);
+        }
     }
 }
 
@@ -1248,6 +1404,12 @@ impl State {
         let settled = lane.acknowledge(before);
         self.acknowledged += settled;
         settled
+    }
+
+    /// The lane has settled lines before a number: some now, some had gone first.
+    fn passed(&mut self, settled: &Settled) {
+        self.acknowledged += settled.lines + settled.passed + settled.missing;
+        self.ahead = self.ahead.saturating_sub(settled.passed);
     }
 
     fn settle_in_memory(&mut self, lane: Option<&Lane>, lines: u64) -> u64 {
@@ -1294,13 +1456,16 @@ impl State {
         let bytes = piece.lines.bytes[start as usize..piece.lines.ends[to - 1] as usize].to_vec();
         let (first, end) = (piece.first + from as u64, piece.first + to as u64);
         self.flying = Some(Flying { first, end, in_lane: 0, before: 0 });
-        Some(Taken { batch: Batch { first: 0, bytes, ends }, origin: Origin::Memory })
+        let batch = Batch { first: 0, bytes, ends };
+        Some(Taken { numbers: Numbers::All(0..batch.len() as u64), batch, origin: Origin::Memory })
     }
 }
 
 /// What reading from a lane came to.
 enum Read {
-    Work(Work),
+    /// Lines, or none of those that were read.
+    Taken(Taken),
+    Lost(Damage, Origin),
     /// There are lines, which may wait so long for others.
     Wait(Duration),
     Nothing,
@@ -1325,10 +1490,14 @@ impl Outbox {
                 self.requests += 1;
                 live.since = Some(Instant::now());
                 let lines_max = lines_max.min(before(live.reader.position()));
-                return taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live);
+                let newest = live.newest;
+                let goes_first = |line: &[u8]| Ahead::goes_first(newest, line);
+                return taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live, Some(&goes_first));
             }
             pause = due;
-            let backlog = live.start.saturating_sub(main.position());
+            // The backlog, and behind it the lines that kept their place.
+            let end = if main.position() < live.start { live.start } else { live.settled };
+            let backlog = end.saturating_sub(main.position());
             lines_max = lines_max.min(usize::try_from(backlog).unwrap_or(usize::MAX));
         } else {
             pause = due(before(main.position()), &mut self.since, want, hurry);
@@ -1340,7 +1509,10 @@ impl Outbox {
             }
         }
         self.requests = self.requests.wrapping_add(1);
-        let read = taken(main, lines_max, want.bytes_max, Origin::Lane);
+        let behind = self.live.as_ref().filter(|live| main.position() >= live.start).map(|live| live.newest);
+        let kept_back = behind.map(|newest| move |line: &[u8]| !Ahead::goes_first(newest, line));
+        let keep = kept_back.as_ref().map(|keep| keep as &dyn Fn(&[u8]) -> bool);
+        let read = taken(main, lines_max, want.bytes_max, Origin::Lane, keep);
         match read {
             Read::Nothing if self.live.is_some() => pause.map_or(Read::Nothing, Read::Wait),
             _ => read,
@@ -1348,26 +1520,13 @@ impl Outbox {
     }
 
     /// Lines that were settled in memory before they were in the lane are not sent again, nor are those that were dropped.
-    fn catch_up(&mut self, lane: &Lane, state: &mut State) {
+    fn catch_up(&mut self, lane: &Lane) {
         let acknowledged = lane.acknowledged();
-        self.main = self.main.take().map(|main| main.or_from(lane, acknowledged));
-        self.join(lane, state);
         self.main = self.main.take().map(|main| main.or_from(lane, acknowledged));
         if let Some(live) = &mut self.live
             && live.reader.position() < acknowledged
         {
             live.reader = lane.reader(acknowledged);
-        }
-    }
-
-    /// Ends the time of two places when the backlog has come to where the live lines began.
-    fn join(&mut self, lane: &Lane, state: &mut State) {
-        let done = |live: &mut Live| self.main.as_ref().is_none_or(|m| m.position() >= live.start);
-        if let Some(live) = self.live.take_if(done) {
-            let settled = state.acknowledge(lane, live.settled);
-            // What is left of them the lane has dropped meanwhile, and tells of later.
-            state.ahead.end = state.ahead.start.max(state.ahead.end.saturating_sub(settled));
-            (self.main, self.since) = (Some(live.reader), live.since);
         }
     }
 }
@@ -1384,13 +1543,32 @@ fn due(available: usize, since: &mut Option<Instant>, want: &Want, hurry: bool) 
     Some(if enough { Duration::ZERO } else { want.interval.saturating_sub(since.elapsed()) })
 }
 
-fn taken(reader: &mut LaneReader, lines_max: usize, bytes_max: usize, origin: Origin) -> Read {
-    match reader.next(lines_max, bytes_max) {
-        Ok(Next::Lines(batch)) => Read::Work(Work::Batch(Taken { batch, origin })),
-        Ok(Next::Lost(damage)) => Read::Work(Work::Lost(damage)),
-        Ok(Next::End) => Read::Nothing,
-        Err(error) => Read::Failed(error),
+/// The next lines, or those of them that `keep` says yes to.
+fn taken(
+    reader: &mut LaneReader,
+    lines_max: usize,
+    bytes_max: usize,
+    origin: Origin,
+    keep: Option<&dyn Fn(&[u8]) -> bool>,
+) -> Read {
+    let batch = match reader.next(lines_max, bytes_max) {
+        Ok(Next::Lines(batch)) => batch,
+        Ok(Next::Lost(damage)) => return Read::Lost(damage, origin),
+        Ok(Next::End) => return Read::Nothing,
+        Err(error) => return Read::Failed(error),
+    };
+    let span = batch.first..batch.first + batch.len() as u64;
+    let Some(keep) = keep.filter(|keep| (0..batch.len()).any(|i| !keep(batch.line(i)))) else {
+        return Read::Taken(Taken { batch, numbers: Numbers::All(span), origin });
+    };
+    let mut kept = Batch { first: batch.first, ..Batch::default() };
+    let mut places = Vec::new();
+    for i in (0..batch.len()).filter(|&i| keep(batch.line(i))) {
+        kept.bytes.extend_from_slice(batch.line(i));
+        kept.ends.push(kept.bytes.len() as u32);
+        places.push(i as u32);
     }
+    Read::Taken(Taken { batch: kept, numbers: Numbers::Some(span, places), origin })
 }
 
 fn wait_timeout<'a>(
@@ -1402,15 +1580,15 @@ fn wait_timeout<'a>(
 }
 
 /// Refused lines as they are parked.
-fn dead_lines<'a>(batch: &'a Batch, refused: &'a [(usize, String)]) -> Vec<DeadLine<'a>> {
+fn dead_lines<'a>(taken: &'a Taken, refused: &'a [(usize, String)]) -> Vec<DeadLine<'a>> {
     let time = machine_clock();
     let of = |(i, reason): &'a (usize, String)| DeadLine {
-        number: batch.first + *i as u64,
+        number: taken.numbers.of(*i),
         time,
         reason,
-        line: batch.line(*i),
+        line: taken.batch.line(*i),
     };
-    refused.iter().filter(|(i, _)| *i < batch.len()).map(of).collect()
+    refused.iter().filter(|(i, _)| *i < taken.batch.len()).map(of).collect()
 }
 
 #[cfg(test)]
@@ -1424,7 +1602,7 @@ mod tests {
         assert_eq!(state.waiting(), 2);
         // And the same when live lines go before a backlog of ten.
         let state =
-            State { accepted: 5, recovered: 10, base: 11, end: 11, acknowledged: 1, ahead: 8..11, ..state };
+            State { accepted: 5, recovered: 10, base: 11, end: 11, acknowledged: 1, ahead: 3, ..state };
         assert_eq!(state.waiting(), 12);
     }
 }

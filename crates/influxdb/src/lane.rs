@@ -142,10 +142,10 @@ impl Lane {
         news
     }
 
-    /// Lines get through; returns how long they did not.
-    pub(crate) fn went_well(&self, now: Timestamp) -> Duration {
+    /// Lines get through.
+    pub(crate) fn went_well(&self, now: Timestamp) {
         let mut status = self.status();
         status.last_success = Some(now);
-        status.trouble.take().map_or(Duration::ZERO, |t| t.since.elapsed())
+        status.trouble = None;
     }
 }

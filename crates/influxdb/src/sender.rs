@@ -58,10 +58,9 @@ impl Sender<'_> {
     /// Takes lines to the target until the lane ends.
     pub(crate) fn carry(&mut self) {
         let mut outbox = Outbox::default();
-        let mut earlier = self.earlier_outage();
         loop {
             let done = match self.lane.queue.next(&mut outbox, &self.want) {
-                Work::Batch(taken) => self.batch(&mut outbox, &taken, std::mem::take(&mut earlier)),
+                Work::Batch(taken) => self.batch(&mut outbox, &taken),
                 Work::Lost(damage) => {
                     let lost = damage.lost_count();
                     self.tell(WriteErrorKind::Damaged, lost, damage.to_string(), Vec::new());
@@ -76,31 +75,24 @@ impl Sender<'_> {
         }
     }
 
-    /// How long lines of an earlier life have waited: for them the outage began before this client.
-    fn earlier_outage(&self) -> Duration {
-        let stats = self.lane.queue.stats();
-        let age = stats.lane.and_then(|l| l.oldest_age).filter(|_| stats.recovered > 0);
-        age.unwrap_or_default()
-    }
-
-    /// Takes a batch to the target; `outage` is how long that was not possible before.
-    fn batch(&mut self, outbox: &mut Outbox, taken: &Taken, mut outage: Duration) -> Result<(), Abandoned> {
+    /// Takes a batch to the target.
+    fn batch(&mut self, outbox: &mut Outbox, taken: &Taken) -> Result<(), Abandoned> {
         let Delivered { refused, altered } = match &mut self.destination {
             Destination::Embedded(_) => Delivered { refused: self.store(&taken.batch)?, altered: Vec::new() },
-            Destination::Server(_) => self.send(&taken.batch, &mut outage)?,
+            Destination::Server(_) => self.send(&taken.batch)?,
         };
-        outage = outage.max(self.lane.went_well(Timestamp::now()));
+        self.lane.went_well(Timestamp::now());
         if let Err(error) = self.lane.queue.settle(outbox, taken, &refused) {
             tracing::error!(%error, lines = refused.len(), "refused lines could not be kept");
         }
-        self.lane.queue.live_first(outbox, outage, &self.want);
+        self.lane.queue.live_first(outbox, &self.want);
         self.tell_lines(WriteErrorKind::Rejected, &taken.batch, &refused);
         self.tell_lines(WriteErrorKind::Altered, &taken.batch, &altered);
         Ok(())
     }
 
-    /// Gives lines to a server, however long it takes; `outage` becomes the longest time that nothing got through.
-    fn send(&mut self, batch: &Batch, outage: &mut Duration) -> Result<Delivered, Abandoned> {
+    /// Gives lines to a server, however long it takes.
+    fn send(&mut self, batch: &Batch) -> Result<Delivered, Abandoned> {
         let (lane, notifier) = (self.lane, self.notifier);
         let Destination::Server(delivery) = &mut self.destination else { return Ok(Delivered::default()) };
         let mut events = |event: Event| match event {
@@ -116,10 +108,7 @@ impl Sender<'_> {
                     delayed(lane, notifier, &reason);
                 }
             }
-            Event::Ok => {
-                let trouble = lane.status().trouble.take();
-                *outage = trouble.map_or(*outage, |t| t.since.elapsed().max(*outage));
-            }
+            Event::Ok => lane.status().trouble = None,
         };
         delivery.deliver(batch, &mut events).map_err(|_stopped| Abandoned)
     }
