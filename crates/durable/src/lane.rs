@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::filling::Filling;
 use crate::pending::{Former, Pending, monotonic, newest_of};
 use crate::log::{Damage, Follow, Frame, Log, LogOptions, Recovery, SegmentInfo, Step, machine_clock};
-use crate::settling::Numbers;
+use crate::settling::Said;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -407,6 +407,10 @@ pub(crate) struct State {
     filling: Filling,
     /// It was told that the lane is nearly full.
     warned: bool,
+    /// It is nearly full.
+    tight: bool,
+    /// What the target acknowledged and may still lose.
+    said: Said,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -507,6 +511,9 @@ impl Lane {
             untold: None,
             filling: Filling::default(),
             warned: false,
+            tight: false,
+            // As far as segments hold the lines; of a cursor that cannot be believed there is none.
+            said: Said { before: position.said.before.min(log.next_sequence()), ..position.said },
         };
         let lane = Self {
             disk,
@@ -632,7 +639,22 @@ impl Lane {
     /// [`Lane::save_cursor`]. Returns how many of them were not settled before: those that were dropped meanwhile are
     /// counted there.
     pub fn acknowledge(&self, before: u64) -> u64 {
-        self.settle_prefix(&Numbers::All(0..before)).lines
+        self.settle_prefix(before).lines
+    }
+
+    /// What the target acknowledged and may still lose, as the cursor keeps it.
+    pub(crate) fn said_before(&self) -> Said {
+        self.state().said
+    }
+
+    /// Sets what the cursor keeps of that.
+    pub(crate) fn said(&self, said: Said) {
+        self.state().said = said;
+    }
+
+    /// Whether the last append left the lane nearly full.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.state().tight
     }
 
     /// Says that so many lines before the acknowledged number were lost to damage.
@@ -650,7 +672,9 @@ impl Lane {
         let given = self.log.synced();
         let position = {
             let state = self.state();
-            Position { number: state.acknowledged, given, totals: state.totals }
+            // What is not synced a power cut may take, and its numbers are given again.
+            let said = Said { before: state.said.before.min(given), ..state.said };
+            Position { number: state.acknowledged, given, totals: state.totals, said }
         };
         let save = || {
             let mut cursor = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -751,7 +775,7 @@ impl Lane {
         let next = self.log.next_sequence();
         let level = state.level(segments);
         let totals = state.totals;
-        let ahead = state.ahead.map_or(0, |a| a.settled());
+        let ahead = state.ahead.as_ref().map_or(0, Ahead::settled);
         let settled = state.acknowledged - 1 + ahead;
         let oldest_age = self.oldest_age(&state, next);
         LaneStats {
@@ -858,16 +882,13 @@ impl Lane {
     /// that is larger than segments are made now, because the limit was, counts as one of those: else it would cost more lines
     /// than the limit asks for.
     fn counted_bytes(&self, segments: &[SegmentInfo]) -> u64 {
-        let (ahead, acknowledged) = {
-            let state = self.state();
-            (state.ahead, state.acknowledged)
-        };
-        let held = |s: &SegmentInfo| match s.end_sequence <= acknowledged {
+        let state = self.state();
+        let held = |s: &SegmentInfo| match s.end_sequence <= state.acknowledged {
             // Removed when the cursor is saved.
             true => 0,
-            false => s.bytes - went_first_bytes(ahead.as_ref(), s),
+            false => s.bytes - went_first_bytes(state.ahead.as_ref(), s),
         };
-        let oldest = segments.iter().find(|s| s.end_sequence > acknowledged);
+        let oldest = segments.iter().find(|s| s.end_sequence > state.acknowledged);
         let excess = oldest.map_or(0, |s| held(s).saturating_sub(self.log.segment_bytes()));
         segments.iter().map(held).sum::<u64>() - excess
     }
@@ -883,28 +904,11 @@ impl Lane {
         only: bool,
         why: &'static str,
     ) -> Result<(), Error> {
-        let (from, ahead) = {
-            let state = self.state();
-            (state.acknowledged, state.ahead)
-        };
-        let measurements = self.measurements(from, end);
-        // Only where lines kept their place it matters which of them did.
-        let first = ahead.filter(|a| a.kept_back > 0 && end > a.start).map(|a| self.went_first(a, from, end));
+        let measurements = self.measurements(self.acknowledged(), end);
         {
             let mut state = self.state();
-            let from = state.acknowledged;
-            let numbers = from..end.max(from);
-            let settled = match (&mut state.ahead, first) {
-                (None, _) => 0,
-                (Some(ahead), None) => ahead.overlap(&numbers),
-                (Some(ahead), Some(first)) => {
-                    first.iter().filter(|n| numbers.contains(n) && **n < ahead.end).count() as u64
-                }
-            };
-            if let Some(ahead) = &mut state.ahead {
-                let kept_back = ahead.overlap(&numbers) - settled;
-                ahead.pass(numbers.end, kept_back);
-            }
+            let numbers = state.acknowledged..end.max(state.acknowledged);
+            let settled = state.ahead.as_mut().map_or(0, |ahead| ahead.pass(numbers.start, numbers.end));
             let count = numbers.end - numbers.start - settled;
             state.totals.dropped += count;
             state.acknowledged = numbers.end;
@@ -935,7 +939,9 @@ impl Lane {
         }
         let position = {
             let state = self.state();
-            Position { number: state.acknowledged, given: self.log.synced_last(), totals: state.totals }
+            let given = self.log.synced_last();
+            let said = Said { before: state.said.before.min(given), ..state.said };
+            Position { number: state.acknowledged, given, totals: state.totals, said }
         };
         // Whoever holds it saves the cursor at this moment.
         if let Ok(mut cursor) = self.saving.try_lock() {
@@ -975,7 +981,8 @@ impl Lane {
         if level.waiting_bytes < level.bytes_left {
             state.warned = false;
         }
-        let news = is_nearly_full(&level) && !state.warned;
+        state.tight = is_nearly_full(&level);
+        let news = state.tight && !state.warned;
         state.warned |= news;
         news.then_some(level)
     }
@@ -1031,11 +1038,7 @@ impl State {
 
 /// Bytes of a segment that are lines which went first, if they are spread evenly.
 fn went_first_bytes(ahead: Option<&Ahead>, segment: &SegmentInfo) -> u64 {
-    let Some(ahead) = ahead.filter(|a| a.end > a.start) else { return 0 };
-    let numbers = segment.first_sequence..segment.end_sequence;
-    let all = u128::from(numbers.end.saturating_sub(numbers.start).max(1)) * u128::from(ahead.end - ahead.start);
-    let gone = u128::from(ahead.overlap(&numbers)) * u128::from(ahead.settled());
-    (u128::from(segment.bytes) * gone / all) as u64
+    ahead.map_or(0, |a| a.bytes_of(&(segment.first_sequence..segment.end_sequence), segment.bytes))
 }
 
 fn is_nearly_full(level: &NearlyFull) -> bool {

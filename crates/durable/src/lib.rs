@@ -42,7 +42,9 @@
 //! working `fdatasync`, what a line means and where it goes.
 
 mod ahead;
+mod carve;
 mod cursor;
+mod damage_notes;
 mod dead;
 mod disk;
 mod error;
@@ -53,6 +55,7 @@ mod lane;
 mod log;
 mod memory;
 mod overlay;
+mod passing;
 mod pending;
 mod queue;
 mod roll;
@@ -61,6 +64,8 @@ mod sim;
 mod spool;
 mod unsynced;
 
+pub use carve::{Carved, carve_segment, segment_log_id};
+pub use damage_notes::{DamageNotes, Note};
 pub use dead::{DeadLetter, DeadLine};
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use error::Error;

@@ -11,9 +11,11 @@ use crate::lane::{
 };
 use crate::log::{Damage, machine_clock};
 use crate::memory::MemoryDisk;
-use crate::settling::{Numbers, Settled};
+use crate::passing::Passed;
+use crate::settling::{Origin, Said, Settling, Span};
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,7 +49,10 @@ pub enum Level {
     Spooled,
     /// On the disk: survives a power cut.
     Durable,
-    /// The target has it, or refused it for good.
+    /// The target acknowledged it, or refused it for good.
+    Acknowledged,
+    /// The target has it, or refused it for good. That is the same as [`Level::Acknowledged`], but for a target that may still
+    /// lose what it acknowledged ([`Queue::acknowledged`]): it has a line once that has settled.
     Delivered,
 }
 
@@ -240,6 +245,10 @@ struct State {
     rejected: u64,
     dropped: u64,
     damaged: u64,
+    /// Lines that the target acknowledged and may still lose: not delivered yet.
+    settling: u64,
+    /// Of them, those that follow what is settled without a gap.
+    settling_next: u64,
     lane: Option<Arc<Lane>>,
     /// What it held when it was asked last, or let go.
     left: Option<LaneStats>,
@@ -305,6 +314,8 @@ struct Waiter {
 /// The sender's place in a queue: where it reads.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    /// Lines that were sent and may have to be sent again.
+    settling: Settling,
     main: Option<LaneReader>,
     /// New lines that go first while the backlog is long.
     live: Option<Live>,
@@ -345,6 +356,9 @@ pub enum Work {
     Lost(Damage),
     /// Make everything delivered so far durable in the target, then say so with [`Queue::made_durable`].
     SyncTarget(u64),
+    /// Look at the target: the time set with [`Outbox::look_in`] is up. Then say what it showed, with
+    /// [`Queue::settle_until`] or [`Queue::send_again`].
+    Look,
     /// Nothing more.
     End,
 }
@@ -354,16 +368,31 @@ pub enum Work {
 pub struct Taken {
     /// The lines. Their numbers mean nothing when they come from memory, and are not consecutive where some went first.
     pub batch: Batch,
-    numbers: Numbers,
+    /// The lines are at these places of a longer row of lines, of which the others are not sent now.
+    among: Option<(u64, Vec<u32>)>,
     origin: Origin,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    Lane,
-    Live,
-    /// From a piece.
-    Memory,
+impl Taken {
+    /// The numbers that are settled with this batch.
+    fn numbers(&self) -> Range<u64> {
+        let lines = self.among.as_ref().map_or(self.batch.ends.len() as u64, |among| among.0);
+        self.batch.first..self.batch.first + lines
+    }
+
+    /// The numbers that are not sent now.
+    fn not_sent(&self) -> impl Iterator<Item = u64> {
+        let (lines, places) = self.among.as_ref().map_or((0, &[][..]), |(lines, places)| (*lines, places));
+        let first = self.batch.first;
+        let mut sent = places.iter().map(|p| u64::from(*p)).peekable();
+        (0..lines).filter(move |place| sent.next_if_eq(place).is_none()).map(move |place| first + place)
+    }
+
+    /// The number of a line.
+    fn number(&self, place: usize) -> u64 {
+        let among = self.among.as_ref().and_then(|(_, places)| places.get(place).copied());
+        self.batch.first + among.map_or(place as u64, u64::from)
+    }
 }
 
 /// What a queue holds and has done since it was started.
@@ -382,6 +411,8 @@ pub struct QueueStats {
     pub dropped: u64,
     /// Lines lost to damage.
     pub damaged: u64,
+    /// Of the lines on their way, those that the target acknowledged and may still lose.
+    pub settling: u64,
     /// Lines on their way. Always: accepted + recovered = delivered + rejected + dropped + damaged + waiting.
     pub waiting: u64,
     /// Of them, lines in memory only.
@@ -577,6 +608,80 @@ impl Queue {
         self.shared.settle(outbox, taken, refused)
     }
 
+    /// Says that the target has acknowledged lines, and may still lose them: they stay in the lane until they have settled
+    /// ([`Queue::settle_until`]) and are taken again after [`Queue::send_again`]. Those at the places of `refused` were
+    /// refused for good; which of them are new [`Outbox::forget_reported`] tells before.
+    ///
+    /// Lines that are in memory only because the disk takes none are settled at once.
+    ///
+    /// # Errors
+    /// As [`Queue::settle`].
+    pub fn acknowledged(
+        &self,
+        outbox: &mut Outbox,
+        taken: &Taken,
+        refused: &[(usize, String)],
+    ) -> Result<(), Error> {
+        self.shared.acknowledged(outbox, taken, refused)
+    }
+
+    /// Says that the target cannot lose any more what it acknowledged at this moment or before it.
+    pub fn settle_until(&self, outbox: &mut Outbox, until: Instant) {
+        let spans = outbox.settling.settled(until);
+        let mut state = self.shared.lock();
+        let lane = state.lane.clone();
+        self.shared.settle_spans(outbox, &mut state, lane.as_deref(), spans);
+        if let Some(lane) = &lane {
+            lane.said(outbox.said(lane));
+        }
+        self.shared.after_settling(outbox, lane.as_deref(), state);
+    }
+
+    /// Says that the target may have lost what it acknowledged and did not settle: it is sent again. Returns how many lines
+    /// that are.
+    pub fn send_again(&self, outbox: &mut Outbox) -> u64 {
+        let mut state = self.shared.lock();
+        let lines = outbox.settling.lines();
+        if let Some(lane) = state.lane.clone() {
+            lane.said(Said::default());
+            if outbox.settling.holds(Origin::Lane) {
+                outbox.main = Some(lane.reader(lane.acknowledged()));
+            }
+            if let Some(live) = outbox.live.as_mut().filter(|_| outbox.settling.holds(Origin::Live)) {
+                live.reader = lane.reader(live.settled.max(lane.acknowledged()));
+            }
+        }
+        outbox.settling.forget();
+        state.count_settling(outbox);
+        lines
+    }
+
+    /// Goes on behind the lines that a target acknowledged in an earlier run of this client, if that is the same run `by` of
+    /// the target: they settle as if they had been sent by this client. Returns how many lines that are. Only before the
+    /// first batch is settled.
+    pub fn go_on(&self, outbox: &mut Outbox, by: u64) -> u64 {
+        outbox.seen(Some(by));
+        let mut state = self.shared.lock();
+        let Some(lane) = state.lane.clone() else { return 0 };
+        let said = lane.said_before();
+        let from = lane.acknowledged();
+        if said.by != by
+            || by == 0
+            || said.before <= from
+            || outbox.live.is_some()
+            || !outbox.settling.is_empty()
+        {
+            return 0;
+        }
+        let now = Instant::now();
+        let age = Duration::from_nanos(u64::try_from(machine_clock().saturating_sub(said.at)).unwrap_or(0));
+        let since = now.checked_sub(age.min(Duration::from_secs(3600))).unwrap_or(now);
+        outbox.settling.add(Origin::Lane, from..said.before, false, since);
+        outbox.main = Some(lane.reader(said.before));
+        state.count_settling(outbox);
+        state.settling
+    }
+
     /// Says that the first `lines` accepted are durable in the target.
     pub fn made_durable(&self, lines: u64) {
         let mut state = self.shared.lock();
@@ -640,7 +745,7 @@ impl Queue {
             return;
         }
         let Some(newest) = lane.newest_pending() else { return };
-        lane.begin_ahead(start, newest);
+        lane.begin_ahead(start);
         let reader = lane.reader(start);
         outbox.live = Some(Live { reader, start, newest, settled: start, since: None });
     }
@@ -727,6 +832,7 @@ impl Queue {
                 rejected: state.rejected,
                 dropped: state.dropped,
                 damaged: state.damaged,
+                settling: state.settling,
                 waiting: state.waiting(),
                 in_memory: if state.durable_by_target { state.waiting() } else { state.in_memory() },
                 full: state.full.is_some(),
@@ -814,6 +920,7 @@ impl State {
             Level::Spooled if self.durable_by_target => self.settled(),
             Level::Spooled => self.spooled.max(self.settled()),
             // What a server has is as safe as it will be; what an embedded target has it may still have to sync.
+            Level::Acknowledged => (self.settled() + self.settling_next).min(self.accepted),
             Level::Durable | Level::Delivered if self.durable_by_target => self.durable,
             Level::Durable => self.durable.max(self.settled()),
             Level::Delivered => self.settled(),
@@ -886,7 +993,7 @@ impl Shared {
         if level >= Level::Durable {
             state.durable_wanted = state.durable_wanted.max(lines);
         }
-        if level == Level::Delivered || self.options.durable_by == DurableBy::Target {
+        if level >= Level::Acknowledged || self.options.durable_by == DurableBy::Target {
             state.delivered_wanted = state.delivered_wanted.max(lines);
         }
         self.gathered.notify_all();
@@ -1224,12 +1331,11 @@ impl Shared {
             let (lane, end, hurry, asked) = {
                 let mut state = self.lock();
                 if state.abandon || state.unsent {
+                    self.end_settling(outbox, state);
                     return Work::End;
                 }
                 if let Some(lane) = state.lane.clone() {
-                    outbox.catch_up(&lane);
-                    self.join(outbox, &lane, &mut state);
-                    outbox.catch_up(&lane);
+                    outbox.catch_up(&lane, &mut state);
                 }
                 let settled = state.settled();
                 if state.durable_by_target
@@ -1239,39 +1345,58 @@ impl Shared {
                 {
                     return Work::SyncTarget(settled);
                 }
-                let hurry = state.closing || state.delivered_wanted > settled;
+                self.make_room(outbox, &mut state);
+                // What was sent waits for its target, not for more lines.
+                let hurry = state.closing || state.delivered_wanted > settled + state.settling_next;
                 (state.lane.clone(), state.end, hurry, state.asked())
             };
             let mut pause = Duration::from_secs(3600);
-            if let Some(lane) = &lane {
+            match outbox.look_due() {
+                Some(Duration::ZERO) => {
+                    outbox.settling.look_at = None;
+                    return Work::Look;
+                }
+                Some(time) => pause = time,
+                None => {}
+            }
+            if let Some(lane) = lane.as_ref().filter(|_| !outbox.settling.is_full()) {
                 match outbox.read(lane, end, want, hurry) {
                     Read::Lost(mut damage, origin) => {
-                        self.lost(outbox, lane, &mut damage, origin);
-                        return Work::Lost(damage);
+                        if self.lost(outbox, lane, &mut damage, origin) {
+                            return Work::Lost(damage);
+                        }
+                        continue;
                     }
                     // All of them went first before, or keep their place.
                     Read::Taken(taken) if taken.batch.is_empty() => {
-                        self.settled(outbox, Some(lane), &taken, &[]);
+                        self.skipped(outbox, lane, &taken);
                         continue;
                     }
                     Read::Taken(taken) => return Work::Batch(taken),
-                    Read::Wait(time) => pause = time,
+                    Read::Wait(time) => pause = pause.min(time),
                     Read::Nothing => {}
                     Read::Failed(error) => {
                         self.degrade(error.to_string());
-                        pause = self.options.retry;
+                        pause = pause.min(self.options.retry);
                     }
                 }
             }
             let mut state = self.lock();
             if state.abandon || state.unsent {
+                self.end_settling(outbox, state);
                 return Work::End;
             }
             let drained = state.lane.is_none() || outbox.position() >= state.end;
-            if drained && let Some(taken) = state.piece_for(want) {
+            // Lines from memory settle at once: everything before them must have.
+            if drained
+                && outbox.settling.is_empty()
+                && let Some(taken) = state.piece_for(want)
+            {
                 return Work::Batch(taken);
             }
-            if drained && state.closing && !state.writing && state.pieces.is_empty() {
+            // A lane on a disk keeps what has not settled for the next run.
+            let kept = self.options.durable_by == DurableBy::Lane || outbox.settling.is_empty();
+            if drained && kept && state.closing && !state.writing && state.pieces.is_empty() {
                 return Work::End;
             }
             // Nothing arrived and nobody asked since it was looked.
@@ -1281,95 +1406,72 @@ impl Shared {
         }
     }
 
-    /// Everything before lost lines is settled: one batch at a time is on its way.
-    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &mut Damage, origin: Origin) {
+    /// Lines of which none is sent now are settled, or settle with those before them.
+    fn skipped(&self, outbox: &mut Outbox, lane: &Lane, taken: &Taken) {
         let mut state = self.lock();
-        if let Some(live) = &outbox.live
-            && origin == Origin::Lane
-        {
-            // What is lost of the lines behind the backlog was met by their own reader, and counted then.
+        if outbox.settling.holds(taken.origin) {
+            outbox.settling.add(taken.origin, taken.numbers(), false, Instant::now());
+            state.count_settling(outbox);
+        } else {
+            let fate = Fate::Delivered(Vec::new());
+            state.settle(outbox, Some(lane), taken.origin, taken.numbers(), fate);
+        }
+        self.after_settling(outbox, Some(lane), state);
+    }
+
+    /// Counts lost lines once everything before them is settled; tells whether they were not reported before.
+    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &mut Damage, origin: Origin) -> bool {
+        let mut is_new = !outbox.settling.is_reported(damage.lost.start);
+        if let Some(live) = outbox.live.as_ref().filter(|_| origin == Origin::Lane) {
+            // What is lost of the lines behind the backlog was met by their own reader, and reported then.
+            is_new &= damage.lost.start < live.start;
             let end = if damage.lost.start < live.start { live.start } else { live.settled };
             damage.lost.end = damage.lost.end.min(end.max(damage.lost.start));
         }
-        let numbers = Numbers::All(damage.lost.clone());
-        let damaged = match &mut outbox.live {
-            Some(live) if origin == Origin::Live => {
-                live.settled = damage.lost.end;
-                let lost = lane.settle_ahead(&numbers);
-                state.ahead += lost;
-                lost
-            }
-            Some(live) if damage.lost.start >= live.start => {
-                let none = Numbers::Some(damage.lost.clone(), Vec::new());
-                let settled = lane.settle_prefix(&none);
-                state.passed(&settled);
-                settled.missing
-            }
-            _ => {
-                let settled = lane.settle_prefix(&numbers);
-                state.passed(&settled);
-                settled.lines
-            }
-        };
-        state.damaged += damaged;
-        lane.count_damaged(damaged);
-        self.join(outbox, lane, &mut state);
+        let mut state = self.lock();
+        if outbox.settling.holds(origin) {
+            outbox.settling.report(damage.lost.clone());
+            outbox.settling.add(origin, damage.lost.clone(), true, Instant::now());
+        } else {
+            state.settle(outbox, Some(lane), origin, damage.lost.clone(), Fate::Damaged);
+        }
+        outbox.join(lane, &mut state);
         self.progressed(state);
+        is_new
     }
 
     fn settle(&self, outbox: &mut Outbox, taken: &Taken, refused: &[(usize, String)]) -> Result<(), Error> {
+        if taken.origin != Origin::Memory && outbox.settling.holds(taken.origin) {
+            // Not before those in front of it.
+            return self.acknowledged(outbox, taken, refused);
+        }
+        let mut new = refused.to_vec();
+        outbox.forget_reported(taken, &mut new);
         let lane = self.lock().lane.clone();
-        let parked = match &lane {
-            Some(lane) if !refused.is_empty() && self.options.keep_dead => {
-                let parked = lane.park(&dead_lines(taken, refused));
-                if parked.is_err() {
-                    // Refused all the same, and not delivered.
-                    lane.count_dead(refused.len() as u64);
-                }
-                parked
-            }
-            _ => Ok(()),
-        };
-        self.settled(outbox, lane.as_deref(), taken, refused);
+        let parked = self.park(lane.as_deref(), taken, &new);
+        let rejected = new.iter().map(|r| taken.number(r.0)).collect();
+        let mut state = self.lock();
+        state.settle(outbox, lane.as_deref(), taken.origin, taken.numbers(), Fate::Delivered(rejected));
+        self.after_settling(outbox, lane.as_deref(), state);
         parked
     }
 
-    /// Counts what became of lines.
-    fn settled(
-        &self,
-        outbox: &mut Outbox,
-        lane: Option<&Lane>,
-        taken: &Taken,
-        refused: &[(usize, String)],
-    ) {
-        let lines = taken.batch.ends.len() as u64;
-        let mut state = self.lock();
-        let settled = match (taken.origin, lane) {
-            (Origin::Lane, Some(lane)) => {
-                let settled = lane.settle_prefix(&taken.numbers);
-                state.passed(&settled);
-                state.damaged += settled.missing;
-                lane.count_damaged(settled.missing);
-                settled.lines
-            }
-            (Origin::Live, Some(lane)) => {
-                if let Some(live) = &mut outbox.live {
-                    live.settled = taken.numbers.span().end;
-                }
-                let settled = lane.settle_ahead(&taken.numbers);
-                state.ahead += settled;
-                settled
-            }
-            (Origin::Memory, lane) => state.settle_in_memory(lane, lines),
-            (Origin::Lane | Origin::Live, None) => 0,
+    /// Keeps refused lines among the dead letters.
+    fn park(&self, lane: Option<&Lane>, taken: &Taken, refused: &[(usize, String)]) -> Result<(), Error> {
+        let Some(lane) = lane.filter(|_| !refused.is_empty() && self.options.keep_dead) else {
+            return Ok(());
         };
-        // Lines that a full lane dropped while they were on their way were counted there; they are the first ones.
-        let counted = (lines - settled.min(lines)) as usize;
-        let rejected = refused.iter().filter(|(i, _)| (counted..lines as usize).contains(i)).count() as u64;
-        state.rejected += rejected;
-        state.delivered += settled - rejected;
+        let parked = lane.park(&dead_lines(taken, refused));
+        if parked.is_err() {
+            // Refused all the same, and not delivered.
+            lane.count_dead(refused.len() as u64);
+        }
+        parked
+    }
+
+    fn after_settling(&self, outbox: &mut Outbox, lane: Option<&Lane>, mut state: MutexGuard<'_, State>) {
         if let Some(lane) = lane {
-            self.join(outbox, lane, &mut state);
+            outbox.join(lane, &mut state);
         }
         if state.full.is_some() {
             state.room = true;
@@ -1379,21 +1481,127 @@ impl Shared {
         self.sync_due.notify_one();
     }
 
-    /// Ends the time of two places when the backlog has come to where the live lines are.
-    fn join(&self, outbox: &mut Outbox, lane: &Lane, state: &mut State) {
-        let keeps = lane.keeps_lines_back();
-        let done = |live: &mut Live| {
-            // Where none kept its place, nothing need be read again.
-            let end = if keeps { live.settled } else { live.start };
-            outbox.main.as_ref().is_none_or(|m| m.position() >= end)
+    // ---- lines that were acknowledged and have not settled ------------------------------------------------------
+
+    fn acknowledged(
+        &self,
+        outbox: &mut Outbox,
+        taken: &Taken,
+        refused: &[(usize, String)],
+    ) -> Result<(), Error> {
+        if taken.origin == Origin::Memory {
+            return self.settle(outbox, taken, refused);
+        }
+        let mut new = refused.to_vec();
+        outbox.forget_reported(taken, &mut new);
+        let lane = self.lock().lane.clone();
+        let parked = self.park(lane.as_deref(), taken, &new);
+        for (place, _) in &new {
+            let number = taken.number(*place);
+            outbox.settling.report(number..number + 1);
+        }
+        outbox.settling.add(taken.origin, taken.numbers(), false, Instant::now());
+        let mut state = self.lock();
+        state.count_settling(outbox);
+        if let Some(lane) = &lane {
+            lane.said(outbox.said(lane));
+        }
+        self.progressed(state);
+        parked
+    }
+
+    fn settle_spans(&self, outbox: &mut Outbox, state: &mut State, lane: Option<&Lane>, spans: Vec<Span>) {
+        for Span { origin, numbers, damaged, .. } in spans {
+            let fate = if damaged { Fate::Damaged } else { Fate::Delivered(Vec::new()) };
+            state.settle(outbox, lane, origin, numbers, fate);
+        }
+        state.count_settling(outbox);
+    }
+
+    /// A lane that has no room for new lines lets go of the oldest that were acknowledged, though they have not settled.
+    fn make_room(&self, outbox: &mut Outbox, state: &mut State) {
+        let Some(lane) = state.lane.clone().filter(|_| !outbox.settling.is_empty()) else { return };
+        if (state.full.is_none() || state.room) && !lane.is_tight() {
+            return;
+        }
+        let spans = outbox.settling.oldest_half();
+        self.settle_spans(outbox, state, Some(&lane), spans);
+        outbox.join(&lane, state);
+        state.room = true;
+        self.gathered.notify_one();
+        self.sync_due.notify_one();
+    }
+
+    /// The sender ends. Of a lane in memory nothing is left to be sent again.
+    fn end_settling(&self, outbox: &mut Outbox, mut state: MutexGuard<'_, State>) {
+        if self.options.durable_by == DurableBy::Lane || outbox.settling.is_empty() {
+            return;
+        }
+        let lane = state.lane.clone();
+        let spans = outbox.settling.settled(Instant::now());
+        self.settle_spans(outbox, &mut state, lane.as_deref(), spans);
+        self.progressed(state);
+    }
+}
+
+/// What became of lines that leave the lane.
+enum Fate {
+    /// They were delivered, but for those with these numbers, which were refused; those that were reported while they settled
+    /// are known.
+    Delivered(Vec<u64>),
+    Damaged,
+}
+
+impl State {
+    fn count_settling(&mut self, outbox: &Outbox) {
+        self.settling = outbox.settling.lines();
+        self.settling_next = outbox.settling.next_lines();
+    }
+
+    /// Counts what became of lines from one origin; everything of it before them is settled.
+    fn settle(
+        &mut self,
+        outbox: &mut Outbox,
+        lane: Option<&Lane>,
+        origin: Origin,
+        numbers: Range<u64>,
+        fate: Fate,
+    ) {
+        let lines = numbers.end - numbers.start;
+        let none = Passed { from: numbers.end, ..Passed::default() };
+        let passed = match (origin, lane) {
+            (Origin::Lane, Some(lane)) => self.passed(lane.settle_prefix(numbers.end)),
+            (Origin::Live, Some(lane)) => {
+                if let Some(live) = &mut outbox.live {
+                    live.settled = numbers.end;
+                }
+                let passed = lane.settle_ahead(&numbers);
+                self.ahead += passed.lines;
+                passed
+            }
+            (Origin::Memory, lane) => {
+                let settled = self.settle_in_memory(lane, lines);
+                Passed { from: numbers.end - settled.min(lines), lines: settled, went_first: 0 }
+            }
+            (Origin::Lane | Origin::Live, None) => none,
         };
-        if let Some(live) = outbox.live.take_if(done) {
-            let settled = lane.end_ahead(live.settled);
-            state.passed(&settled);
-            let missing = settled.lines + settled.missing;
-            state.damaged += missing;
-            lane.count_damaged(missing);
-            (outbox.main, outbox.since) = (Some(live.reader), live.since);
+        // Lines that a full lane dropped while they were on their way were counted there; they are the first ones.
+        let from = passed.from.clamp(numbers.start, numbers.end);
+        match fate {
+            Fate::Damaged => {
+                outbox.settling.take_reported(numbers);
+                self.damaged += passed.lines;
+                if let Some(lane) = lane {
+                    lane.count_damaged(passed.lines);
+                }
+            }
+            Fate::Delivered(rejected) => {
+                let rejected = rejected.iter().filter(|&&number| number >= from).count() as u64;
+                outbox.settling.take_reported(numbers.start..from);
+                let rejected = rejected + outbox.settling.take_reported(from..numbers.end);
+                self.rejected += rejected;
+                self.delivered += passed.lines - rejected.min(passed.lines);
+            }
         }
     }
 }
@@ -1401,15 +1609,14 @@ impl Shared {
 impl State {
     /// How many lines were not settled before. Those that the lane dropped count when it tells of them.
     fn acknowledge(&mut self, lane: &Lane, before: u64) -> u64 {
-        let settled = lane.acknowledge(before);
-        self.acknowledged += settled;
-        settled
+        self.passed(lane.settle_prefix(before)).lines
     }
 
     /// The lane has settled lines before a number: some now, some had gone first.
-    fn passed(&mut self, settled: &Settled) {
-        self.acknowledged += settled.lines + settled.passed + settled.missing;
-        self.ahead = self.ahead.saturating_sub(settled.passed);
+    fn passed(&mut self, passed: Passed) -> Passed {
+        self.acknowledged += passed.lines + passed.went_first;
+        self.ahead = self.ahead.saturating_sub(passed.went_first);
+        passed
     }
 
     fn settle_in_memory(&mut self, lane: Option<&Lane>, lines: u64) -> u64 {
@@ -1456,8 +1663,7 @@ impl State {
         let bytes = piece.lines.bytes[start as usize..piece.lines.ends[to - 1] as usize].to_vec();
         let (first, end) = (piece.first + from as u64, piece.first + to as u64);
         self.flying = Some(Flying { first, end, in_lane: 0, before: 0 });
-        let batch = Batch { first: 0, bytes, ends };
-        Some(Taken { numbers: Numbers::All(0..batch.len() as u64), batch, origin: Origin::Memory })
+        Some(Taken { batch: Batch { first: 0, bytes, ends }, among: None, origin: Origin::Memory })
     }
 }
 
@@ -1473,6 +1679,44 @@ enum Read {
 }
 
 impl Outbox {
+    /// Sets when [`Work::Look`] comes next, which it does once, and no later than it was set before.
+    pub fn look_in(&mut self, time: Duration) {
+        let at = Instant::now() + time;
+        self.settling.look_at = Some(self.settling.look_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Sets which run of the target is seen now, if that is known. With the lines that are acknowledged from now on the cursor
+    /// keeps it for the next run of this client; see [`Queue::go_on`].
+    pub fn seen(&mut self, run: Option<u64>) {
+        self.settling.run = run.unwrap_or_default();
+    }
+
+    /// Whether lines were acknowledged that have not settled.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
+    /// Of refused lines, leaves those that were not reported when they were sent before.
+    pub fn forget_reported(&self, taken: &Taken, refused: &mut Vec<(usize, String)>) {
+        if taken.origin != Origin::Memory {
+            refused.retain(|(place, _)| !self.settling.is_reported(taken.number(*place)));
+        }
+    }
+
+    fn look_due(&self) -> Option<Duration> {
+        Some(self.settling.look_at?.saturating_duration_since(Instant::now()))
+    }
+
+    /// What the cursor keeps of the lines that have not settled: those from the lane's cursor on without a hole.
+    fn said(&self, lane: &Lane) -> Said {
+        let before = self.main.as_ref().map_or(0, LaneReader::position);
+        if self.settling.run == 0 || !self.settling.holds(Origin::Lane) || before <= lane.acknowledged() {
+            return Said::default();
+        }
+        Said { before, at: machine_clock(), by: self.settling.run }
+    }
+
     fn position(&self) -> u64 {
         self.main.as_ref().map_or(0, LaneReader::position)
     }
@@ -1486,18 +1730,27 @@ impl Outbox {
         if let Some(live) = &mut self.live {
             let due = due(before(live.reader.position()), &mut live.since, want, hurry);
             let turn_of_backlog = self.requests % BACKLOG_SHARE == BACKLOG_SHARE - 1;
-            if due == Some(Duration::ZERO) && !turn_of_backlog {
+            let (_, is_crowded) = lane.keeps_back();
+            if due == Some(Duration::ZERO) && !turn_of_backlog && !is_crowded {
                 self.requests += 1;
                 live.since = Some(Instant::now());
                 let lines_max = lines_max.min(before(live.reader.position()));
                 let newest = live.newest;
                 let goes_first = |line: &[u8]| Ahead::goes_first(newest, line);
-                return taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live, Some(&goes_first));
+                let read = taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live, Some(&goes_first));
+                if let Read::Taken(taken) = &read {
+                    lane.keep_back(taken.not_sent());
+                }
+                return read;
             }
             pause = due;
             // The backlog, and behind it the lines that kept their place.
             let end = if main.position() < live.start { live.start } else { live.settled };
             let backlog = end.saturating_sub(main.position());
+            if backlog == 0 {
+                // Its last lines have not settled.
+                return pause.map_or(Read::Nothing, Read::Wait);
+            }
             lines_max = lines_max.min(usize::try_from(backlog).unwrap_or(usize::MAX));
         } else {
             pause = due(before(main.position()), &mut self.since, want, hurry);
@@ -1520,13 +1773,27 @@ impl Outbox {
     }
 
     /// Lines that were settled in memory before they were in the lane are not sent again, nor are those that were dropped.
-    fn catch_up(&mut self, lane: &Lane) {
+    fn catch_up(&mut self, lane: &Lane, state: &mut State) {
         let acknowledged = lane.acknowledged();
+        self.main = self.main.take().map(|main| main.or_from(lane, acknowledged));
+        self.join(lane, state);
         self.main = self.main.take().map(|main| main.or_from(lane, acknowledged));
         if let Some(live) = &mut self.live
             && live.reader.position() < acknowledged
         {
             live.reader = lane.reader(acknowledged);
+        }
+    }
+
+    /// Ends the time of two places when the backlog has come to where the live lines began.
+    fn join(&mut self, lane: &Lane, state: &mut State) {
+        // Lines that keep their place are read again where they are.
+        let waits = self.settling.holds(Origin::Lane) || lane.keeps_back().0;
+        let done = |live: &mut Live| !waits && self.main.as_ref().is_none_or(|m| m.position() >= live.start);
+        if let Some(live) = self.live.take_if(done) {
+            state.passed(lane.end_ahead(live.settled));
+            (self.main, self.since) = (Some(live.reader), live.since);
+            self.settling.join();
         }
     }
 }
@@ -1557,9 +1824,8 @@ fn taken(
         Ok(Next::End) => return Read::Nothing,
         Err(error) => return Read::Failed(error),
     };
-    let span = batch.first..batch.first + batch.len() as u64;
     let Some(keep) = keep.filter(|keep| (0..batch.len()).any(|i| !keep(batch.line(i)))) else {
-        return Read::Taken(Taken { batch, numbers: Numbers::All(span), origin });
+        return Read::Taken(Taken { batch, among: None, origin });
     };
     let mut kept = Batch { first: batch.first, ..Batch::default() };
     let mut places = Vec::new();
@@ -1568,7 +1834,7 @@ fn taken(
         kept.ends.push(kept.bytes.len() as u32);
         places.push(i as u32);
     }
-    Read::Taken(Taken { batch: kept, numbers: Numbers::Some(span, places), origin })
+    Read::Taken(Taken { batch: kept, among: Some((batch.len() as u64, places)), origin })
 }
 
 fn wait_timeout<'a>(
@@ -1583,7 +1849,7 @@ fn wait_timeout<'a>(
 fn dead_lines<'a>(taken: &'a Taken, refused: &'a [(usize, String)]) -> Vec<DeadLine<'a>> {
     let time = machine_clock();
     let of = |(i, reason): &'a (usize, String)| DeadLine {
-        number: taken.numbers.of(*i),
+        number: taken.number(*i),
         time,
         reason,
         line: taken.batch.line(*i),

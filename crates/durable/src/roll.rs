@@ -292,8 +292,14 @@ impl Log {
         let (number, file, path) = {
             let inner = self.lock();
             let Some(segment) = inner.segments.get(1).filter(|s| !s.header_synced) else { return Ok(()) };
-            let Some(file) = segment.file.clone() else { return Ok(()) };
-            (segment.number, file, segment.path.clone())
+            (segment.number, segment.file.clone(), segment.path.clone())
+        };
+        let file = match file {
+            Some(file) => file,
+            None => self
+                .disk
+                .open(&path, OpenMode::Read)
+                .map_err(|e| Error::io(format_args!("sync segment {}", path.display()), e))?,
         };
         if let Err(error) = file.sync() {
             // The kernel may have dropped its pages.

@@ -44,6 +44,8 @@ struct Site {
     outbox: Outbox,
     lane: LaneOptions,
     age: Duration,
+    /// The server may lose what it acknowledged, until it has settled.
+    settles_later: bool,
     clock: u64,
     written: Values,
     stored: Values,
@@ -70,6 +72,7 @@ impl Site {
             outbox: Outbox::default(),
             lane,
             age,
+            settles_later: false,
             clock: 1000,
             written: Values::new(),
             stored: Values::new(),
@@ -97,6 +100,11 @@ impl Site {
 
     /// The server takes a batch; its answer may get lost.
     fn send(&mut self, answered: bool) -> bool {
+        let stats = self.queue.stats();
+        if stats.waiting == stats.settling && stats.waiting > 0 {
+            // Everything was sent, or waits for what was.
+            self.queue.settle_until(&mut self.outbox, Instant::now());
+        }
         if self.queue.stats().waiting == 0 {
             return false;
         }
@@ -110,7 +118,10 @@ impl Site {
             self.arrived.push(value);
         }
         if answered {
-            self.queue.settle(&mut self.outbox, &taken, &[]).unwrap();
+            match self.settles_later {
+                true => self.queue.acknowledged(&mut self.outbox, &taken, &[]).unwrap(),
+                false => self.queue.settle(&mut self.outbox, &taken, &[]).unwrap(),
+            }
             self.queue.live_first(&mut self.outbox, &WANT);
             self.conserved();
         }
@@ -146,8 +157,14 @@ fn history(seed: u64) -> (u64, u64) {
     let segment = [400, 3000, 1 << 20][dice.below(3) as usize];
     let lane = LaneOptions::default().segment_bytes(segment).keep_free(0).bytes_max(u64::MAX);
     let mut site = Site::new(lane, Duration::ZERO);
+    site.settles_later = dice.below(2) == 0;
     for _ in 0..3 + dice.below(8) {
-        match dice.below(5) {
+        match dice.below(6) {
+            4 if dice.below(2) == 0 => site.queue.settle_until(&mut site.outbox, Instant::now()),
+            // The server was killed: what it acknowledged and did not settle is sent again.
+            4 => {
+                site.queue.send_again(&mut site.outbox);
+            }
             0 | 1 => {
                 for _ in 0..1 + dice.below(30) {
                     let series = dice.below(2);

@@ -69,6 +69,9 @@ pub struct CloseReport {
     pub delivered: u64,
     /// Lines the target refused; the callback heard of each.
     pub rejected: u64,
+    /// Lines that VictoriaMetrics acknowledged and may still lose. They stay in the spool on the disk: the next client of the
+    /// folder sends them again if the server was restarted meanwhile.
+    pub settling: u64,
     /// Lines that wait in the spool on the disk: the next client of the folder delivers them.
     pub spooled: u64,
     /// Lines that were dropped because the deadline passed and they were in memory only, or because the spool was full;
@@ -392,6 +395,42 @@ impl Client {
         fanout::give(lanes, &self.handle.notifier, time, encode, |_, _| {})
     }
 
+    /// [`Client::write_point`] for a plain thread that may wait: while too many readings are pending, it waits for room, up to
+    /// `timeout`, instead of rejecting the point.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), graylogic_influxdb::Error> {
+    /// # let client = graylogic_influxdb::Client::open("data/telemetry")?;
+    /// # let points: Vec<graylogic_influxdb::Point> = Vec::new();
+    /// for point in points {
+    ///     client.write_point_timeout(&point, std::time::Duration::from_secs(60))?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::write_point`]; [`Error::is_full`] when there is no room within the time.
+    pub fn write_point_timeout(&self, point: &Point, timeout: Duration) -> Result<(), Error> {
+        let until = Instant::now() + timeout;
+        let lanes = self.lanes_of(point);
+        let time = fanout::stamp(point.time(), lanes, &self.handle.notifier);
+        loop {
+            match self.accept(lanes, Some(time), |time, out| self.encode(point, time, out)) {
+                Err(error) if error.is_full() && fanout::wait_for_room(lanes, until) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits until the client accepts readings for its bucket, or the time is up; returns whether it does. For a plain thread
+    /// that got [`Error::is_full`] from any call that writes. Another thread may take the room first: then the call is
+    /// rejected again.
+    #[must_use]
+    pub fn wait_for_room(&self, timeout: Duration) -> bool {
+        self.lane.queue.wait_for_room(Instant::now() + timeout)
+    }
+
     /// [`Client::write_point`] for asynchronous code that may wait: while too many readings wait, it waits for room instead
     /// of refusing. With `spool_when_full: block` no reading is dropped, and none refused to who calls this.
     ///
@@ -455,8 +494,9 @@ impl Client {
 
     /// Returns when everything accepted before the call is so safe, for all targets and buckets.
     ///
-    /// With the embedded store [`Level::Durable`] and [`Level::Delivered`] are the same: in the store, and synced. While
-    /// somebody waits for [`Level::Delivered`], a server that did not take readings is tried every two seconds at least, unless
+    /// With the embedded store [`Level::Durable`] and [`Level::Delivered`] are the same: in the store, and synced. With
+    /// VictoriaMetrics [`Level::Delivered`] comes [`Config::settle_time`] after [`Level::Acknowledged`]. While somebody waits for
+    /// either, a server that did not take readings is tried every two seconds at least, unless
     /// it asked for more time itself.
     ///
     /// # Errors
@@ -469,7 +509,7 @@ impl Client {
         let lanes = self.lanes();
         let servers = self.handle.targets.iter().filter_map(|works| works.http.as_ref());
         let _while_this_waits: Vec<Haste> = match level {
-            Level::Delivered => servers.map(|http| http.stop().haste()).collect(),
+            Level::Acknowledged | Level::Delivered => servers.map(|http| http.stop().haste()).collect(),
             _ => Vec::new(),
         };
         // All lanes hurry at once, however long the first takes.
@@ -726,7 +766,8 @@ impl Handle {
         CloseReport {
             delivered: all.delivered,
             rejected: all.rejected,
-            spooled: all.waiting,
+            settling: all.settling,
+            spooled: all.waiting.saturating_sub(all.settling),
             dropped: all.dropped,
             errors_told,
         }

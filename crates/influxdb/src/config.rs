@@ -24,6 +24,8 @@ pub(crate) use settings::{ConnectionConfig, SpoolConfig, TlsFiles};
 const BATCH_SIZE_MAX: u64 = 100_000;
 /// Longest flush interval in seconds.
 const FLUSH_INTERVAL_MAX: u64 = 3600;
+/// In seconds.
+const SETTLE_TIME_MAX: u64 = 3600;
 /// Most headers of a user's, and most bytes of one's value: what servers take at least.
 const HEADERS_MAX: usize = 32;
 const HEADER_BYTES_MAX: usize = 4096;
@@ -72,6 +74,7 @@ pub struct Config {
     tls: TlsFiles,
     connection: ConnectionConfig,
     spool: SpoolConfig,
+    settle_time: Duration,
     hurry: u32,
     source: Source,
     further: Vec<Further>,
@@ -130,6 +133,7 @@ impl Default for Config {
             tls: TlsFiles::default(),
             connection: ConnectionConfig::default(),
             spool: SpoolConfig::default(),
+            settle_time: Duration::from_secs(30),
             hurry: 1,
             source: Source::default(),
             further: Vec::new(),
@@ -310,6 +314,20 @@ impl Config {
     pub fn with_batches(mut self, lines: usize, interval: Duration) -> Self {
         self.batch_size = lines.clamp(1, BATCH_SIZE_MAX as usize);
         self.flush_interval = interval.min(Duration::from_secs(FLUSH_INTERVAL_MAX));
+        self
+    }
+
+    /// How long readings are kept after VictoriaMetrics has acknowledged them, which it does before they are on its disk:
+    /// when it was killed in between, they are sent again. Zero: not at all. Other servers write before they acknowledge.
+    #[must_use]
+    pub fn settle_time(&self) -> Duration {
+        self.settle_time
+    }
+
+    /// Sets how long readings are kept after VictoriaMetrics has acknowledged them; see [`Config::settle_time`].
+    #[must_use]
+    pub fn with_settle_time(mut self, time: Duration) -> Self {
+        self.settle_time = time.min(Duration::from_secs(SETTLE_TIME_MAX));
         self
     }
 

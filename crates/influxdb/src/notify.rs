@@ -59,6 +59,8 @@ pub enum WriteErrorKind {
     Degraded,
     /// The system clock was set back by a second or more. Nothing was lost; readings without a timestamp follow the clock.
     ClockStepped,
+    /// VictoriaMetrics acknowledged them and counts that it ignored them, without saying which: they may be another client's.
+    Ignored,
 }
 
 impl fmt::Display for WriteError {
@@ -71,6 +73,7 @@ impl fmt::Display for WriteError {
             WriteErrorKind::Damaged => "lost to damage",
             WriteErrorKind::Degraded => "refused by the spool",
             WriteErrorKind::ClockStepped => "affected by a step of the clock",
+            WriteErrorKind::Ignored => "ignored",
         };
         write!(f, "write to bucket {:?}", self.bucket)?;
         if self.target != MAIN {

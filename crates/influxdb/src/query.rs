@@ -4,6 +4,7 @@
 mod answer;
 mod ask;
 mod dialogue;
+mod earlier;
 mod flux;
 mod influxql;
 mod metricsql;

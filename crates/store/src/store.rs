@@ -1,5 +1,6 @@
 //! The store as its users see it: open, write, ask, close. What happens inside is in `write.rs`, `scan.rs`, `worker.rs`.
 
+use crate::arrival::Arrivals;
 use crate::catalog::{Bucket, Catalog, Newest, SeriesInfo};
 use crate::core::{Clock, Core, Shared, Source, Trouble, lock, process_written};
 use crate::error::{Error, Kind};
@@ -15,13 +16,14 @@ use crate::worker::Workers;
 use crate::write::{WriteOptions, WriteReport};
 use graylogic_durable::{Disk, DiskLock, Log, LogOptions, OpenMode, OverlayDisk, RealDisk};
 use graylogic_line::Timestamp;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Log identity in the headers of the hot log's segments: "store".
-const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
+pub(crate) const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
 /// Segments of the hot log.
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// One batch is one record; its row form is at most about twice its text.
@@ -106,7 +108,7 @@ impl StoreOptions {
         self
     }
 
-    /// What tells the time for retention; the system's clock without it.
+    /// What tells the time for retention and for lines without a timestamp; the system's clock without it.
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> Timestamp + Send + std::marker::Sync + 'static) -> Self {
         self.clock = Clock(Arc::new(clock));
@@ -300,11 +302,11 @@ impl Store {
         })
     }
 
-    /// Copies everything that is still good in the store file of one folder, and the hot log, into another folder, which
-    /// must be empty or new. The damaged folder is only read, and must not be open.
+    /// Copies everything that is still good in a store, its file and its hot log, into another folder, which must be
+    /// empty or new. The damaged folder is only read, and must not be open.
     ///
     /// # Errors
-    /// When the file cannot be opened at all, the new folder is not empty, or it cannot be written.
+    /// When there is nothing to read, the new folder is not empty, or it cannot be written.
     pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged, Error> {
         crate::salvage::run(from.as_ref(), to.as_ref())
     }
@@ -489,7 +491,8 @@ impl Store {
 
     /// Stores line protocol and says what became of each line that was not stored.
     ///
-    /// The lines that are stored are stored together: after a crash all are there or none. They answer questions when
+    /// The lines that are stored are stored together: after a crash all are there or none, unless they and the definitions
+    /// of new series need more than 32 MiB. They answer questions when
     /// the call returns and survive the end of the process; when they survive a power cut is the store's [`Sync`].
     ///
     /// # Errors
@@ -820,6 +823,7 @@ fn read_in(
         memory_bytes: options.memory_bytes,
         series_max: options.series_max,
         clock: options.clock.clone(),
+        arrivals: Arrivals::new(),
         written_before: (written, process_written()),
         directory: directory.to_owned(),
         folder: Mutex::new(folder),
@@ -936,13 +940,13 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
                 .push(format!("hot log: record {sequence} is not understood, though its checksum is good"));
             continue;
         };
-        let mut moved = Vec::new();
+        let mut moved = HashMap::new();
         for definition in &record.definitions {
             let before = core.catalog.series.len();
             match core.catalog.define(definition) {
                 Ok(id) => {
                     if id != definition.series {
-                        moved.push((definition.series, id));
+                        moved.insert(definition.series, id);
                     }
                     if core.catalog.series.len() > before || !core.catalog.series_mut(id).in_file {
                         core.catalog.undefined.push(id);
@@ -955,7 +959,7 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
         let texts: Vec<Arc<str>> = record.texts.iter().map(|t| Arc::from(t.as_str())).collect();
         let mut homeless = 0;
         for row in &record.rows {
-            let id = moved.iter().find(|m| m.0 == row.series).map_or(row.series, |m| m.1);
+            let id = moved.get(&row.series).copied().unwrap_or(row.series);
             if core.catalog.get(id).is_some_and(|s| s.must_part_before(sequence)) {
                 // A part of a series lies wholly before a deletion or wholly after.
                 core.detach(id);

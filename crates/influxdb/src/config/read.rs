@@ -2,7 +2,9 @@
 //! mistake.
 
 use super::yaml::{Step, line_of, mistake};
-use super::{BATCH_SIZE_MAX, Config, FLUSH_INTERVAL_MAX, Further, Source, Target, TlsVersion};
+use super::{
+    BATCH_SIZE_MAX, Config, FLUSH_INTERVAL_MAX, Further, SETTLE_TIME_MAX, Source, Target, TlsVersion,
+};
 use crate::error::{Error, Kind};
 use crate::route::{Class, DESTINATIONS_MAX, MAIN, ROUTES_MAX, Route};
 use crate::secret::Secret;
@@ -23,7 +25,7 @@ const KEYS_TELLING: [&str; 6] = ["url", "token", "org", "bucket", "batch_size", 
 /// Longest time between syncs of the spool.
 const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
 /// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "enabled",
     "url",
     "query_url",
@@ -47,6 +49,7 @@ const KEYS: [&str; 23] = [
     "spool_megabytes_max",
     "spool_hours_max",
     "spool_when_full",
+    "settle_time",
 ];
 /// Keys of the section alone, not of a further target: those and the rules between them.
 const TARGETS: &str = "targets";
@@ -540,6 +543,11 @@ impl Config {
                     other => return Err(format!("is {other:?}; write drop_oldest, drop_newest or block")),
                 };
             }
+            // `off` is a boolean for YAML.
+            "settle_time" if *value == Value::Bool(false) || value.as_str() == Some("off") => {
+                self.settle_time = Duration::ZERO;
+            }
+            "settle_time" => self.settle_time = Duration::from_secs(number(SETTLE_TIME_MAX, "seconds")?),
             _ => unreachable!("only known keys are set"),
         }
         Ok(())
@@ -792,7 +800,7 @@ fn from_text(key: &str, text: &str) -> Value {
             "false" | "0" => Value::Bool(false),
             _ => Value::String(text.to_owned()),
         },
-        "batch_size" | "flush_interval" | "spool_megabytes_max" | "spool_hours_max" => {
+        "batch_size" | "flush_interval" | "spool_megabytes_max" | "spool_hours_max" | "settle_time" => {
             match text.trim().parse::<u64>() {
                 Ok(n) => n.into(),
                 Err(_) => Value::String(text.to_owned()),

@@ -6,6 +6,7 @@ use super::server::{Managed, Server, is_id, of_store, unsupported};
 use crate::error::{Error, Kind};
 use crate::server::exchange::{Method, Request};
 use crate::server::kind::ServerKind;
+use crate::server::naming::{BUCKET, MEASUREMENT, label_of_tag, metric};
 use crate::server::outcome::shortened;
 use graylogic_line::Timestamp;
 use graylogic_store::{Matcher, Selector, Store, TimeRange};
@@ -135,13 +136,16 @@ impl Predicate {
 
     /// The series that VictoriaMetrics means by it.
     fn victoria_metrics(&self, bucket: &str) -> String {
-        let mut matchers = vec![format!("db={}", promql_string(bucket))];
+        let mut matchers = vec![format!("{BUCKET}={}", promql_string(bucket))];
         if let (Some(measurement), Some(field)) = (&self.measurement, &self.field) {
-            matchers.push(format!("__name__={}", promql_string(&format!("{measurement}_{field}"))));
+            matchers.push(format!("__name__={}", promql_string(&metric(measurement, field))));
+            // Also what an earlier version wrote, without this label.
+            let pattern = format!("{}|", promql_pattern(measurement));
+            matchers.push(format!("{MEASUREMENT}=~{}", promql_string(&pattern)));
         }
         matchers.extend(self.tags.iter().map(|tag| {
             let operator = if tag.is_equal { "=" } else { "!=" };
-            format!("{}{operator}{}", promql_name(&tag.key), promql_string(&tag.value))
+            format!("{}{operator}{}", promql_name(&label_of_tag(&tag.key)), promql_string(&tag.value))
         }));
         format!("{{{}}}", matchers.join(","))
     }
@@ -286,6 +290,18 @@ fn promql_string(text: &str) -> String {
     out
 }
 
+/// A regular expression that is matched by exactly this text.
+fn promql_pattern(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
+}
+
 /// The name of a label as MetricsQL reads it.
 fn promql_name(name: &str) -> String {
     let mut out = String::new();
@@ -325,7 +341,7 @@ mod tests {
             r#"_measurement="m \"1\" \\""#,
             r#" FROM "m \"1\" \\""#,
             r#" FROM "m \"1\" \\" WHERE time >= 5 AND time < 9"#,
-            r#"{db="b",__name__="m \"1\" \\_f"}"#,
+            r#"{db="b",__name__="m \"1\" \\_f",_measurement=~"m \"1\" \\\\|"}"#,
         );
         check(
             &Predicate::new().tag("room-1", "a' OR 'x'='x").tag_not("2", "\n"),

@@ -12,10 +12,14 @@ use crate::server::kind::{Recognised, ServerKind, speaks_against};
 use crate::server::outcome::{self, Outcome};
 use crate::server::recognise::{self, Shown};
 use crate::server::retry::Backoff;
+use crate::server::settle::{Seen, Settlement};
 use crate::server::tls::Stamps;
 use crate::server::translate::{Translated, translate};
+use crate::server::vm_line::Takes;
+use crate::server::watch::{Ignored, Watch};
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The same lines, refused so often with a fault of the server that is healthy otherwise, are the fault.
@@ -23,6 +27,8 @@ const POISON_AFTER: u32 = 5;
 /// And so often when another line was found to be the fault before and nothing was taken since: then it is rather the
 /// server, whatever it says of its health.
 const POISON_ALONE_AFTER: u32 = 60;
+/// Lines that wait this long for a VictoriaMetrics are held against its limits again.
+const LIMITS_EVERY: Duration = Duration::from_secs(60);
 /// While a setting is wrong, a new token and new certificates are looked for this often.
 const TOKEN_EVERY: Duration = Duration::from_secs(1);
 
@@ -93,6 +99,8 @@ pub(crate) struct Delivery {
     tried_in_close: bool,
     /// The bucket was made, and no answer has shown yet that it is there.
     created: bool,
+    /// When what the server acknowledged has settled.
+    settlement: Settlement,
 }
 
 /// Lines of a batch that go out together, by their places in ascending order.
@@ -117,7 +125,7 @@ enum Step {
 }
 
 impl Delivery {
-    pub(crate) fn new(config: &Config, http: Http, bucket: &str) -> Self {
+    pub(crate) fn new(config: &Config, http: Http, bucket: &str, watch: Arc<Watch>) -> Self {
         let seed = Timestamp::now().as_nanos() as u64 ^ u64::from(std::process::id()) << 32;
         Self {
             gzip: !http.is_local(),
@@ -138,7 +146,39 @@ impl Delivery {
             troubled: false,
             tried_in_close: false,
             created: false,
+            settlement: Settlement::new(watch, config.settle_time(), config.hurry()),
         }
+    }
+
+    /// How often the server should be looked at, when it is one that acknowledges what it may lose or ignore.
+    pub(crate) fn look_every(&self) -> Option<Duration> {
+        (self.last_kind == Some(ServerKind::VictoriaMetrics)).then(|| self.settlement.look_every())
+    }
+
+    /// Whether what the server acknowledges settles some time later.
+    pub(crate) fn settles_later(&self) -> bool {
+        self.look_every().is_some() && self.settlement.takes_time()
+    }
+
+    /// Before the first line is sent: the run of the server that will acknowledge it, when its lines settle later.
+    pub(crate) fn begin(&mut self) -> Option<u64> {
+        let kind = self.recognised().ok()?;
+        let settles = kind == ServerKind::VictoriaMetrics && self.settlement.takes_time();
+        if settles { self.settlement.begin(&self.http) } else { None }
+    }
+
+    /// Looks whether the server has run on since lines began to settle.
+    pub(crate) fn look(&mut self) -> Seen {
+        match self.last_kind {
+            Some(ServerKind::VictoriaMetrics) => self.settlement.look(&self.http),
+            // Another server is there now, which has none of these lines.
+            _ => Seen::Restarted { by: None },
+        }
+    }
+
+    /// Rows that the server ignored without naming them, if no other lane reported it.
+    pub(crate) fn take_ignored(&self) -> Vec<Ignored> {
+        self.settlement.take_ignored()
     }
 
     /// Delivers the lines of a batch, however long it takes.
@@ -149,6 +189,8 @@ impl Delivery {
     ) -> Result<Delivered, Stopped> {
         let mut delivered = Delivered::default();
         let mut translated: Option<(ServerKind, Option<Translated>)> = None;
+        // What a VictoriaMetrics takes depends on the time of day, and may not be known yet.
+        let mut good_until = None::<Instant>;
         // Lines that the server of now cannot hold: one that comes in its place may.
         let mut unheld: Vec<usize> = Vec::new();
         let mut pieces = vec![Piece { places: (0..batch.len()).collect(), faults: 0, since: 0 }];
@@ -165,8 +207,16 @@ impl Delivery {
                 }
             };
             // Another server may be there since the last piece.
-            if translated.as_ref().is_none_or(|t| t.0 != kind) {
-                translated = Some((kind, translate(kind, batch)));
+            if translated.as_ref().is_none_or(|t| t.0 != kind)
+                || good_until.is_some_and(|t| t <= Instant::now())
+            {
+                let takes = match kind {
+                    ServerKind::VictoriaMetrics => self.settlement.takes(&self.http),
+                    _ => Takes::default(),
+                };
+                let good_for = if takes.is_known { LIMITS_EVERY } else { Duration::ZERO };
+                good_until = (kind == ServerKind::VictoriaMetrics).then(|| Instant::now() + good_for);
+                translated = Some((kind, translate(kind, batch, &takes)));
                 piece.places.append(&mut unheld);
                 piece.places.sort_unstable();
             }
@@ -261,6 +311,7 @@ impl Delivery {
     }
 
     fn after_silence(&mut self, why: NoAnswer, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
+        self.settlement.broke();
         match why {
             NoAnswer::Stopped => Step::Stopped,
             NoAnswer::Failed(reason) => self.retry(reason, None, piece, events),

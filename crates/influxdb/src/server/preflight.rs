@@ -12,6 +12,7 @@ use crate::server::kind::{Recognised, ServerKind, recognise};
 use crate::server::outcome::{self, Outcome};
 use crate::server::recognise::{self, differs};
 use crate::server::retry::http_date;
+use crate::server::{vm_checks, watch};
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
 use graylogic_store::{State, Store, StoreOptions};
@@ -40,7 +41,8 @@ pub struct Preflight {
 pub struct Check {
     /// The name of the target; that of the section `influxdb` itself is `main`.
     pub target: String,
-    /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `store` for the embedded one;
+    /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `limits`, `settling`, `ignored`,
+    /// `names` and `corrections` for VictoriaMetrics; `store` for the embedded one;
     /// `environment` for variables that are mistyped.
     pub name: &'static str,
     /// How it is.
@@ -347,12 +349,12 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     match sent {
         Ok(answer) => {
             let mut preflight = judge(preflight, &answer, kind, &place, http);
-            let is_asked = kind == ServerKind::VictoriaMetrics && preflight.fault().is_none();
-            if is_asked && send(Request::get("flags")).is_ok_and(|flags| keeps_copies(&flags)) {
-                let says = "a write of nothing went through; but what is sent twice, as after a connection that broke off, counts \
-                            twice there: start VictoriaMetrics with -dedup.minScrapeInterval=1ms";
-                preflight.checks.retain(|check| check.name != "write");
-                preflight.add("write", Verdict::Warning, says);
+            if kind == ServerKind::VictoriaMetrics && preflight.fault().is_none() {
+                let vitals = watch::vitals(http).ok().flatten();
+                for (name, verdict, says) in vm_checks::checks(vitals.as_ref(), config.settle_time()) {
+                    preflight.checks.retain(|check| check.name != name);
+                    preflight.add(name, verdict, says);
+                }
             }
             preflight
         }
@@ -363,16 +365,6 @@ fn ask(config: &Config, http: &Http) -> Preflight {
             preflight.ends(check, Some(setting), reason)
         }
     }
-}
-
-/// Whether the flags that a VictoriaMetrics was started with, which it lists, leave it with two readings of a series for one
-/// time. One that only passes readings on has no such flag.
-fn keeps_copies(flags: &Answer) -> bool {
-    let text = String::from_utf8_lossy(&flags.body);
-    let is_list =
-        text.lines().all(|line| line.is_empty() || line.starts_with('-')) && !text.trim().is_empty();
-    let has = |flag: &str| text.lines().any(|line| line.starts_with(flag));
-    flags.status == 200 && is_list && !has("-dedup.minScrapeInterval=") && !has("-remoteWrite.url=")
 }
 
 /// What is being checked when a request cannot be made because of a setting.
@@ -541,21 +533,6 @@ mod tests {
                 "{token}: {odd}"
             );
         }
-    }
-
-    #[test]
-    fn a_victoria_metrics_that_counts_copies_is_known_by_its_flags() {
-        let check = |status, body: &str, expected| {
-            let flags = Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() };
-            assert_eq!(keeps_copies(&flags), expected, "{status} {body:?}");
-        };
-        check(200, "-httpListenAddr=\"127.0.0.1:8428\"\n-retentionPeriod=\"1y\"\n", true);
-        check(200, "-dedup.minScrapeInterval=\"1ms\"\n-httpListenAddr=\":8428\"\n", false);
-        check(200, "-remoteWrite.url=\"secret\"\n", false);
-        // Somebody else, who says nothing of it.
-        check(200, "", false);
-        check(200, "<html>-httpListenAddr", false);
-        check(404, "-httpListenAddr=\":8428\"\n", false);
     }
 
     #[test]
