@@ -70,8 +70,7 @@ mod tests {
         let stamps: Vec<Stamp> =
             clock.iter().map(|&now| assigned.next(|| Timestamp::from_nanos(now))).collect();
         let times: Vec<i64> = stamps.iter().map(|s| s.time.as_nanos()).collect();
-        let seen: Vec<i64> =
-            stamps.iter().filter_map(|s| Some(s.stepped_back?.as_nanos() as i64)).collect();
+        let seen: Vec<i64> = stamps.iter().filter_map(|s| Some(s.stepped_back?.as_nanos() as i64)).collect();
         assert_eq!((&times[..], &seen[..]), (expected, steps), "{clock:?}");
     }
 

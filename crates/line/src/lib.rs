@@ -45,8 +45,8 @@ mod time;
 
 pub use dialect::Dialect;
 pub use encode::{Encoder, OnControl, OnDuplicate, OnEmptyTag, OnNotFinite};
-pub use error::{Element, EncodeError, EncodeReason};
 pub use ends::LineEnds;
+pub use error::{Element, EncodeError, EncodeReason};
 pub use parse::{Field, Line, LineError, ParseOptions, Parser, Reason};
 pub use point::{FieldRef, FieldType, FieldValue, Point};
 pub use template::SeriesTemplate;

@@ -383,7 +383,9 @@ impl StoreFile {
         let mut guard = lock(&self.writer);
         let connection = guard.as_mut().ok_or_else(Error::closed)?;
         let remove = || -> Result<(), rusqlite::Error> {
-            let transaction = connection.transaction()?;
+            // It begins with reading: only so does it wait for another who writes.
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let periods: Vec<i64> = lock(&self.periods).iter().copied().collect();
             for series in series {
                 for period in &periods {

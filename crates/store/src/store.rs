@@ -28,8 +28,8 @@ pub(crate) const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// One batch is one record; its row form is at most about twice its text.
 const RECORD_BYTES_MAX: u32 = 128 << 20;
-/// So much of the log may wait for a sync, and is kept in memory meanwhile.
-const UNSYNCED_BYTES_MAX: usize = 2 << 20;
+/// So much of the log is kept in memory while a sync hangs, in case that it fails. Beyond it, a write waits for the sync.
+const UNSYNCED_BYTES_MAX: usize = 16 << 20;
 
 /// Changes that reading the log of a disk that takes no byte may need: a torn tail is in one segment, and whatever the
 /// record after it needs.
@@ -333,16 +333,21 @@ impl Store {
     /// control characters, or a failure of the disk.
     pub fn create_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
         check_bucket_name(name)?;
-        let mut core = self.writable()?.open_core()?;
-        if core.catalog.bucket_place(name).is_ok() {
-            return Err(Error::new(
-                Kind::Exists,
-                format!("create bucket {name:?}: there is one with this name"),
-            ));
-        }
-        let id = core.catalog.next_bucket_id();
-        self.writable()?.file.insert_bucket(id, name, 0)?;
-        core.catalog.buckets.push(Bucket::new(id, name, 0));
+        let shared = self.writable()?;
+        let _one = lock(&shared.buckets);
+        let id = {
+            let core = shared.open_core()?;
+            if core.catalog.bucket_place(name).is_ok() {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("create bucket {name:?}: there is one with this name"),
+                ));
+            }
+            core.catalog.next_bucket_id()
+        };
+        // Writes to other buckets do not wait for the disk.
+        shared.file.insert_bucket(id, name, 0)?;
+        shared.open_core()?.catalog.buckets.push(Bucket::new(id, name, 0));
         Ok(BucketInfo { id, name: name.to_owned(), retention: None, series: 0 })
     }
 
@@ -387,16 +392,22 @@ impl Store {
         name: &str,
         change: impl FnOnce(&mut crate::file::StoredBucket),
     ) -> Result<BucketInfo, Error> {
-        let mut core = self.writable()?.open_core()?;
-        let place = core.catalog.bucket_place(name)?;
-        let bucket = &core.catalog.buckets[place];
-        let mut stored = crate::file::StoredBucket {
-            id: bucket.id,
-            name: bucket.name.to_string(),
-            retention: bucket.retention,
+        let shared = self.writable()?;
+        let _one = lock(&shared.buckets);
+        let mut stored = {
+            let core = shared.open_core()?;
+            let bucket = &core.catalog.buckets[core.catalog.bucket_place(name)?];
+            crate::file::StoredBucket {
+                id: bucket.id,
+                name: bucket.name.to_string(),
+                retention: bucket.retention,
+            }
         };
         change(&mut stored);
-        self.writable()?.file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        // Writes to buckets do not wait for the disk.
+        shared.file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        let mut core = shared.open_core()?;
+        let place = core.catalog.bucket_place(name)?;
         core.catalog.buckets[place].retention = stored.retention;
         core.catalog.rename_bucket(place, &stored.name);
         drop(core);
@@ -813,6 +824,7 @@ fn read_in(
         log,
         file,
         sealer: Mutex::new(()),
+        buckets: Mutex::new(()),
         wake: Condvar::new(),
         room: Condvar::new(),
         sync_each: options.sync == Sync::EachWrite,

@@ -6,6 +6,7 @@ use crate::file::{
     sealed_crc, stored_value, tombstone_crc, use_crc,
 };
 use crate::record::{Definition, type_of_code};
+use crate::total::Total;
 use crate::window::Summary;
 use graylogic_line::{FieldType, Timestamp};
 use rusqlite::types::ValueRef;
@@ -149,11 +150,13 @@ fn chunk(columns: &[ValueRef<'_>]) -> Option<ChunkRow> {
         let sum_type = if field_type == FieldType::Boolean { FieldType::Unsigned } else { field_type };
         let value = |i: usize| stored_value(columns[i], field_type);
         let (Some(first), Some(last)) = (value(11), value(12)) else { return false };
+        let (min, max) = (value(8), value(9));
+        let sum = stored_value(columns[10], sum_type);
         let summary = Summary {
             count: readings,
-            min: value(8),
-            max: value(9),
-            sum: stored_value(columns[10], sum_type),
+            total: Total::restored(sum.as_ref(), readings, min.as_ref(), max.as_ref()),
+            min,
+            max,
             first: (Timestamp::from_nanos(t0), first),
             last: (Timestamp::from_nanos(t1), last),
         };
