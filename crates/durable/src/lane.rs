@@ -7,8 +7,8 @@ use crate::dead::{self, DeadLetter, DeadLine};
 use crate::disk::{Disk, DiskLock, OpenMode};
 use crate::error::Error;
 use crate::filling::Filling;
-use crate::pending::{Former, Pending, monotonic, newest_of};
 use crate::log::{Damage, Follow, Frame, Log, LogOptions, Recovery, SegmentInfo, Step, machine_clock};
+use crate::pending::{Former, Pending, monotonic, newest_of};
 use crate::settling::Said;
 use std::fmt;
 use std::io;
@@ -586,8 +586,7 @@ impl Lane {
         }
         let (flags, payload) = encode_frame(bytes, start, ends, self.options.compression);
         let newest = newest_of(bytes, start, ends);
-        let first =
-            self.log.append_with(ends.len() as u32, flags, |out| out.extend_from_slice(&payload))?;
+        let first = self.log.append_with(ends.len() as u32, flags, |out| out.extend_from_slice(&payload))?;
         self.state().pending.add(first, newest, (self.options.monotonic)());
         Ok(first)
     }
@@ -835,6 +834,13 @@ impl Lane {
             let much = self.counted_bytes(&segments).saturating_add(coming) > limits.bytes_max;
             let (why, old) = if self.is_too_old(segments.get(1)) {
                 ("they waited too long", true)
+            } else if (much || limits.tight) && self.acknowledged() >= self.log.next_sequence() {
+                // Nothing is pending. What is settled makes room without loss, the last segment too once another follows.
+                if self.holds_lines() {
+                    self.log.roll();
+                    let _tried_again_when_saved = self.let_go();
+                }
+                return Ok(());
             } else if much && self.holds_lines() {
                 ("the spool has reached its size", false)
             } else if limits.tight && self.holds_lines() {
@@ -843,10 +849,7 @@ impl Lane {
                 return Ok(());
             };
             if !old && self.options.when_full != WhenFull::DropOldest {
-                // Segments that are settled make room without loss, also the last one when nothing is pending in it.
-                if self.acknowledged() >= self.log.next_sequence() {
-                    self.log.roll();
-                }
+                // Segments that are settled make room without loss.
                 if self.let_go().is_ok()
                     && self.log.segments().first().map(|s| s.first_sequence) > Some(oldest.first_sequence)
                 {
@@ -890,6 +893,7 @@ impl Lane {
         };
         let oldest = segments.iter().find(|s| s.end_sequence > state.acknowledged);
         let excess = oldest.map_or(0, |s| held(s).saturating_sub(self.log.segment_bytes()));
+        let excess = excess.min(state.limits.bytes_max);
         segments.iter().map(held).sum::<u64>() - excess
     }
 

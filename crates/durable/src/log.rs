@@ -3,12 +3,12 @@
 
 use crate::disk::{DirEntry, Disk, DiskFile, OpenMode};
 use crate::error::{Error, is_no_space};
-use crate::roll::Spare;
-use crate::unsynced::Unsynced;
 use crate::frame::{
     FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame, padded, payload_crc,
     torn_header,
 };
+use crate::roll::Spare;
+use crate::unsynced::Unsynced;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -528,7 +528,8 @@ impl Log {
                 "append to the log: all sequence numbers are used".into(),
             )
         })?;
-        let is_full = |inner: &Inner| inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes);
+        let is_full =
+            |inner: &Inner| inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes);
         if !inner.active || inner.roll_next || (!self.is_ahead() && is_full(inner)) {
             self.begin(inner)?;
         }

@@ -308,7 +308,10 @@ mod tests {
             let mut read = vec![1; expected.len() + 1];
             assert_eq!(file.read_at(&mut read, 0).unwrap(), expected.len());
             assert!(read[..expected.len()] == expected[..], "round {round}");
-            assert_eq!((file.bytes().unwrap(), disk.used_bytes()), (expected.len() as u64, expected.len() as u64));
+            assert_eq!(
+                (file.bytes().unwrap(), disk.used_bytes()),
+                (expected.len() as u64, expected.len() as u64)
+            );
         }
     }
 }

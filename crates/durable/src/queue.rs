@@ -1256,7 +1256,9 @@ impl Shared {
                         SyncPolicy::Every(time) => unsynced && since.elapsed() >= time,
                     };
                     let moved = state.lane.as_ref().is_some_and(|l| l.acknowledged() != saved.0);
-                    let save = moved && (self.options.durable_by == DurableBy::Target || saved.1.elapsed() >= CURSOR_EVERY);
+                    let save = moved
+                        && (self.options.durable_by == DurableBy::Target
+                            || saved.1.elapsed() >= CURSOR_EVERY);
                     if ending || wanted || due || save {
                         break;
                     }
@@ -1737,7 +1739,8 @@ impl Outbox {
                 let lines_max = lines_max.min(before(live.reader.position()));
                 let newest = live.newest;
                 let goes_first = |line: &[u8]| Ahead::goes_first(newest, line);
-                let read = taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live, Some(&goes_first));
+                let read =
+                    taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live, Some(&goes_first));
                 if let Read::Taken(taken) = &read {
                     lane.keep_back(taken.not_sent());
                 }

@@ -16,7 +16,6 @@ pub(crate) enum Kind {
     Disabled,
     NotConnected,
     ConnectionFailed,
-    WriteFailed,
     Full,
     InvalidPoint,
     InvalidConfig,
@@ -78,7 +77,7 @@ impl Error {
     /// True when a reading was not accepted, or did not get where it should in time.
     #[must_use]
     pub fn is_write_failed(&self) -> bool {
-        matches!(self.kind, Kind::WriteFailed | Kind::Full | Kind::InvalidPoint | Kind::TimedOut)
+        matches!(self.kind, Kind::Full | Kind::InvalidPoint | Kind::TimedOut)
     }
 
     /// True when a reading was not accepted because too many are pending: write it again when there is room

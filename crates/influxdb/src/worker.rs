@@ -6,11 +6,11 @@ use crate::error::{Error, Kind};
 use crate::lane::Lane;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
 use crate::sender::{Destination, Sender};
-use crate::target_sync::TargetSync;
 use crate::server::delivery::Delivery;
 use crate::server::http::Http;
 use crate::server::preflight;
 use crate::server::watch::Watch;
+use crate::target_sync::TargetSync;
 use graylogic_durable::{
     DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
     is_cut, lanes,

@@ -841,6 +841,10 @@ fn read_in(
         folder: Mutex::new(folder),
         read_only,
     });
+    if options.workers {
+        // The thread that syncs the log makes its segments ahead. A disk without room for one now may have some later.
+        let _tried_again = shared.log.make_segments_ahead();
+    }
     let workers = options.workers.then(|| Workers::start(&shared)).transpose();
     match workers {
         Ok(workers) => Ok((shared, workers, recovery)),
