@@ -75,7 +75,9 @@ pub use lane::{
     Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, NearlyFull,
     Next, WhenFull,
 };
-pub use log::{Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed};
+pub use log::{
+    Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed, segment_ids,
+};
 pub use memory::MemoryDisk;
 pub use overlay::OverlayDisk;
 pub use queue::{

@@ -164,6 +164,7 @@ impl Log {
         };
         inner.segments.push(Segment {
             number,
+            log_id: self.options.log_id,
             path,
             first: header.first_sequence,
             end: inner.next,
@@ -231,7 +232,7 @@ impl Log {
             }
             let Ok(bytes) = read_all(&*self.disk, &segment.path) else { continue };
             let mut at = SEGMENT_HEADER_BYTES.min(bytes.len());
-            while let Some(found) = next_frame(&bytes, at, self.options.log_id, next..limit) {
+            while let Some(found) = next_frame(&bytes, at, segment.log_id, next..limit) {
                 at = found.end(&bytes);
                 out.extend_from_slice(&bytes[found.offset..at]);
                 out.resize(out.len().next_multiple_of(8), 0);
