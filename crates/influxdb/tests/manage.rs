@@ -1178,7 +1178,10 @@ fn victoria_metrics_deletes_whole_series() {
     let seen = server.seen();
     let last = seen.last().unwrap();
     assert_eq!((last.method.as_str(), last.path.as_str()), ("POST", "/api/v1/admin/tsdb/delete_series"));
-    assert_eq!(last.value("match[]"), Some(r#"{db="house",__name__="energy_watts",room\-1="a\"b"}"#));
+    assert_eq!(
+        last.value("match[]"),
+        Some(r#"{db="house",__name__="energy_watts",_measurement=~"energy|",room\-1="a\"b"}"#)
+    );
     // A measurement alone would mean others that begin so.
     let error = m.delete("house", &all, &Predicate::new().measurement("energy")).unwrap_err();
     assert!(error.is_unsupported() && error.to_string().contains("give both, or neither"), "{error}");

@@ -25,8 +25,10 @@ pub(crate) struct Shared {
     pub(crate) core: Mutex<Core>,
     pub(crate) log: Log,
     pub(crate) file: StoreFile,
-    /// Held by who seals.
+    /// Held while tails are sealed and chunks are moved.
     pub(crate) sealer: Mutex<()>,
+    /// Held while a bucket is created, changed or removed; taken after `sealer` and before `core`.
+    pub(crate) buckets: Mutex<()>,
     /// Wakes the worker that seals.
     pub(crate) wake: Condvar,
     /// Wakes writers that wait for room in memory.

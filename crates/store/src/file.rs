@@ -23,11 +23,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 mod catalog;
 mod damage;
 mod ledger;
+mod mend;
 mod upgrade;
 mod verify;
 
 pub(crate) use catalog::{Copy as SeriesCopy, Loaded, StoredSeries};
-pub(crate) use verify::Known;
+pub(crate) use mend::Known;
 
 /// `PRAGMA application_id` of a store file: "GLTS".
 const APPLICATION_ID: i32 = 0x474C_5453;
@@ -371,7 +372,9 @@ impl StoreFile {
         mark.commit += 1;
         mark.log = *lock(&self.log);
         let done = || -> Result<(T, Mark), rusqlite::Error> {
-            let transaction = connection.transaction()?;
+            // It begins with reading: only so does it wait for another who writes.
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let done = change(&transaction, &mut mark)?;
             upgrade::write_mark(&transaction, &mark)?;
             transaction.commit()?;

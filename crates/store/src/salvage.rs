@@ -81,7 +81,8 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
             format!("salvage into {}: the folder is not empty; name a new one", to.display()),
         ));
     }
-    let tables = catalog::read(&pages);
+    let mut tables = catalog::read(&pages);
+    tables.complete(&log);
     let carved = carve::carve(&pages, tables.packs_root);
     let plan = plan::plan(&tables, &carved);
     let new = StoreFile::open_with(&to.join("store.sqlite"), &Mark::new(new_identity()))?;

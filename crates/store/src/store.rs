@@ -316,16 +316,21 @@ impl Store {
     /// control characters, or a failure of the disk.
     pub fn create_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
         check_bucket_name(name)?;
-        let mut core = self.writable()?.open_core()?;
-        if core.catalog.bucket_place(name).is_ok() {
-            return Err(Error::new(
-                Kind::Exists,
-                format!("create bucket {name:?}: there is one with this name"),
-            ));
-        }
-        let id = core.catalog.next_bucket_id();
         let shared = self.writable()?;
+        let _one = lock(&shared.buckets);
+        let id = {
+            let core = shared.open_core()?;
+            if core.catalog.bucket_place(name).is_ok() {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("create bucket {name:?}: there is one with this name"),
+                ));
+            }
+            core.catalog.next_bucket_id()
+        };
+        // Writes to other buckets do not wait for the disk.
         shared.file.insert_bucket(id, name, 0)?;
+        let mut core = shared.open_core()?;
         core.catalog.add_bucket(Bucket::new(id, name, 0));
         shared.mark_log(&mut core, true);
         Ok(BucketInfo { id, name: name.to_owned(), retention: None, series: 0 })
@@ -372,19 +377,25 @@ impl Store {
         name: &str,
         change: impl FnOnce(&mut crate::file::StoredBucket),
     ) -> Result<BucketInfo, Error> {
-        let mut core = self.writable()?.open_core()?;
-        let place = core.catalog.bucket_place(name)?;
-        let bucket = &core.catalog.buckets[place];
-        let mut stored = crate::file::StoredBucket {
-            id: bucket.id,
-            name: bucket.name.to_string(),
-            retention: bucket.retention,
+        let shared = self.writable()?;
+        let _one = lock(&shared.buckets);
+        let mut stored = {
+            let core = shared.open_core()?;
+            let bucket = &core.catalog.buckets[core.catalog.bucket_place(name)?];
+            crate::file::StoredBucket {
+                id: bucket.id,
+                name: bucket.name.to_string(),
+                retention: bucket.retention,
+            }
         };
         change(&mut stored);
-        self.writable()?.file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        // Writes to buckets do not wait for the disk.
+        shared.file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        let mut core = shared.open_core()?;
+        let place = core.catalog.bucket_place(name)?;
         core.catalog.buckets[place].retention = stored.retention;
         core.catalog.rename_bucket(place, &stored.name);
-        self.writable()?.mark_log(&mut core, true);
+        shared.mark_log(&mut core, true);
         drop(core);
         // Somebody may have removed it since.
         let found = self.buckets().into_iter().find(|b| b.id == stored.id);
@@ -593,6 +604,12 @@ impl Store {
     /// A failure of the disk while counting.
     pub fn stats(&self) -> Result<Stats, Error> {
         self.shared().stats()
+    }
+
+    /// Damaged places that questions have met and left out of their answers since the store was opened.
+    #[must_use]
+    pub fn damaged_total(&self) -> u64 {
+        self.shared().core().damaged_total
     }
 
     /// Syncs the hot log, ends the threads, frees the folder. Later calls fail with [`Error::is_closed`]; closing again is fine.

@@ -40,9 +40,11 @@ pub(crate) struct Settlement {
 }
 
 impl Settlement {
+    /// Times are divided by `hurry`.
     pub(crate) fn new(watch: Arc<Watch>, time: Duration, hurry: u32) -> Self {
-        let look_every = if time.is_zero() { LOOK_SELDOM } else { LOOK_EVERY.min(time) };
-        Self { watch, time, look_every: look_every / hurry, restarts: None, broke: false }
+        let time = time / hurry;
+        let look_every = if time.is_zero() { LOOK_SELDOM } else { (LOOK_EVERY / hurry).min(time) };
+        Self { watch, time, look_every, restarts: None, broke: false }
     }
 
     /// Whether lines settle some time after they were acknowledged.

@@ -1,7 +1,7 @@
 //! Watches a VictoriaMetrics that readings go to: whether it was started anew, which costs it what it had acknowledged and not
 //! written to its disk yet, and whether it ignores rows. One for all lanes of a target. Must not know lanes and lines.
 
-use crate::server::exchange::{NoAnswer, Request};
+use crate::server::exchange::{Method, NoAnswer, Request};
 use crate::server::http::Http;
 use crate::server::kind::{ServerKind, select_path};
 use crate::server::retry::http_date;
@@ -31,6 +31,8 @@ struct Known {
     restarts: u64,
     /// What was ignored and not reported yet.
     ignored: Vec<Ignored>,
+    /// What readings that come twice mean to the server was logged.
+    has_warned: bool,
 }
 
 #[derive(Debug)]
@@ -82,16 +84,32 @@ pub(crate) fn request(http: &Http) -> Request {
     }
 }
 
-/// What a server shows of itself, asked now.
+/// What a server shows of itself, asked now; `None` when it takes writes and shows nothing.
 pub(crate) fn vitals(http: &Http) -> Result<Option<Vitals>, NoAnswer> {
-    let answer = http.send(request(http))?;
+    let answer = match http.send(request(http)) {
+        Ok(answer) => answer,
+        // Whoever is in front of it may keep this page for itself in any way.
+        Err(NoAnswer::Failed(why)) => {
+            let write = Request { timeout: Some(PATIENCE), ..Request::new(Method::POST, "api/v2/write") };
+            let answer = http.send(write.scheme(ServerKind::VictoriaMetrics.scheme()))?;
+            return if answer.status < 500 { Ok(None) } else { Err(NoAnswer::Failed(why)) };
+        }
+        Err(why) => return Err(why),
+    };
     let now = Timestamp::now().as_nanos() / 1_000_000_000;
     let ahead = answer.date.as_deref().and_then(http_date).map_or(0, |theirs| theirs - now);
-    Ok(Vitals::read(&answer).map(|mut vitals| {
+    let vitals = Vitals::read(&answer).map(|mut vitals| {
         // Its date is of whole seconds.
         vitals.limits.clock_ahead = if ahead.abs() > 1 { ahead } else { 0 };
         vitals
-    }))
+    });
+    // A server that is starting or stopping shows nothing yet.
+    match vitals {
+        None if answer.status >= 500 => {
+            Err(NoAnswer::Failed(format!("the server answered GET /metrics with {}", answer.status)))
+        }
+        vitals => Ok(vitals),
+    }
 }
 
 impl Watch {
@@ -106,12 +124,36 @@ impl Watch {
             return Ok(page.clone());
         }
         let asked_at = Instant::now();
-        Ok(known.take(asked_at, vitals(http)?))
+        let page = known.take(asked_at, vitals(http)?);
+        if !std::mem::replace(&mut known.has_warned, true) {
+            warn_once(http.base(), page.vitals.as_ref());
+        }
+        Ok(page)
     }
 
     /// What was ignored since the last call, for the first lane that asks.
     pub(crate) fn take_ignored(&self) -> Vec<Ignored> {
         std::mem::take(&mut self.known().ignored)
+    }
+}
+
+/// Says what a reading means to the server that comes twice: sent again, or corrected.
+fn warn_once(server: &str, vitals: Option<&Vitals>) {
+    match vitals.map(Vitals::deduplicates) {
+        None => tracing::warn!(
+            server,
+            "VictoriaMetrics does not show /metrics: a restart is noticed by broken connections only"
+        ),
+        Some(Some(false)) => tracing::warn!(
+            server,
+            "VictoriaMetrics keeps every copy of a reading: what is sent again after a restart, and a correction, count twice; \
+             start it with -dedup.minScrapeInterval=1ms"
+        ),
+        Some(Some(true)) => tracing::warn!(
+            server,
+            "VictoriaMetrics keeps one of several values for one time by a rule of its own: a correction may have no effect"
+        ),
+        Some(None) => {}
     }
 }
 

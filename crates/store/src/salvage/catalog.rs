@@ -3,6 +3,7 @@
 
 use super::btree::{self, PageKind};
 use super::carve::is_pack;
+use super::log::LogRows;
 use super::pages::Pages;
 use super::payload::{self, Way};
 use super::rows::{ChunkRow, Row, row};
@@ -40,6 +41,22 @@ pub(super) struct Tables {
     pub(super) missing_tombstones: Missing,
     /// Why it is not known which rows are the newest; then copies count that SQLite would not reach.
     pub(super) doubt: Option<String>,
+}
+
+impl Tables {
+    /// Takes from the log what the tables have lost.
+    pub(super) fn complete(&mut self, log: &LogRows) {
+        if !self.missing_buckets.is_empty() || self.doubt.is_some() || !self.damaged_buckets.is_empty() {
+            for (id, bucket) in &log.buckets {
+                let known = Known { row: bucket.clone(), reached: true };
+                self.buckets.entry(*id).or_insert(known);
+                self.damaged_buckets.remove(id);
+            }
+        }
+        let new: Vec<Tombstone> =
+            log.tombstones.iter().filter(|t| !self.tombstones.contains(t)).copied().collect();
+        self.tombstones.extend(new);
+    }
 }
 
 /// Reads all tables.

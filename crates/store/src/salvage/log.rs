@@ -1,7 +1,7 @@
 //! What is left of the hot log: every record that is as it was written, in the order of its numbers.
 
 use crate::error::Error;
-use crate::record::{self, Definition};
+use crate::record::{self, BucketDefinition, Definition, Tombstone};
 use crate::value::Value;
 use graylogic_durable::{Carved, Frame, carve_segment, segment_log_id};
 use graylogic_line::FieldType;
@@ -20,6 +20,9 @@ pub(super) struct LogRow {
 #[derive(Debug, Default)]
 pub(super) struct LogRows {
     pub(super) definitions: Vec<Definition>,
+    /// Buckets that were there at the end, and deletions that still hid something.
+    pub(super) buckets: BTreeMap<u32, BucketDefinition>,
+    pub(super) tombstones: Vec<Tombstone>,
     /// By their series, in the order in which they were written.
     pub(super) rows: BTreeMap<u32, Vec<LogRow>>,
     pub(super) segments: u64,
@@ -108,6 +111,12 @@ impl LogRows {
             return;
         };
         self.definitions.extend(record.definitions);
+        if record.heading.whole {
+            self.buckets.clear();
+            self.tombstones.clear();
+        }
+        self.buckets.extend(record.heading.buckets.into_iter().map(|b| (b.id, b)));
+        self.tombstones.extend(record.heading.tombstones);
         for row in &record.rows {
             let value = match row.field_type {
                 FieldType::Float => Value::Float(f64::from_bits(row.bits)),
