@@ -167,7 +167,9 @@ impl DamageNotes {
                 opened => (opened?, false),
             };
             let end = file.bytes()?;
-            if let Err(error) = file.write_at(line.as_bytes(), end.max(state.bytes)).and_then(|()| file.sync()) {
+            if let Err(error) =
+                file.write_at(line.as_bytes(), end.max(state.bytes)).and_then(|()| file.sync())
+            {
                 // Half a note is none, and would count as damage itself.
                 let _left_behind = if is_new { self.disk.remove(&path) } else { file.truncate(end) };
                 return Err(error);

@@ -10,6 +10,7 @@ use crate::lane::Lane;
 use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
+use crate::query::try_query;
 use crate::server::http::{Haste, Http};
 use crate::server::preflight::{self, Preflight};
 use crate::stats::Stats;
@@ -104,7 +105,7 @@ impl Client {
     /// # Errors
     /// [`Error::is_invalid_config`] when there is nothing to ask, because the configuration itself cannot be used.
     pub fn preflight(config: &Config) -> Result<Preflight, Error> {
-        preflight::look(config)
+        preflight::look(config, try_query)
     }
 
     /// A client of a store that is open already, as its main target; closing the client closes the store.

@@ -27,7 +27,8 @@ mod mend;
 mod upgrade;
 mod verify;
 
-pub(crate) use catalog::{Copy as SeriesCopy, Loaded, StoredSeries};
+pub(crate) use catalog::{Copy as SeriesCopy, Loaded, Spare, StoredSeries, spare};
+pub(crate) use ledger::{ListedChunk, listed, row_id as ledger_row_id};
 pub(crate) use mend::Known;
 
 /// `PRAGMA application_id` of a store file: "GLTS".
@@ -372,7 +373,7 @@ impl StoreFile {
         mark.commit += 1;
         mark.log = *lock(&self.log);
         let done = || -> Result<(T, Mark), rusqlite::Error> {
-            // It begins with reading: only so does it wait for another who writes.
+            // It begins with reading: only so does it wait for another connection that writes.
             let transaction =
                 connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let done = change(&transaction, &mut mark)?;
