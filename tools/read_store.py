@@ -168,6 +168,12 @@ def main(folder):
     for series, number, n, sequence, data, crc in db.execute(query):
         assert crc32c(struct.pack("<q", number) + data) == crc, f"chunk {number} is damaged"
         r = Reader(data)
+        if data[:4] == b"\xf7GL\xc2":
+            assert struct.unpack_from("<I", data, 4)[0] == crc32c(data[8:]), f"the frame of chunk {number} is damaged"
+            r.take(12)
+            assert (r.varint(), r.varint(), r.varint()) == (number, series, sequence), f"chunk {number} is another one"
+            r.varint()
+            assert r.varint() == len(data) - r.at, f"the frame of chunk {number} is damaged"
         assert (r.u8(), r.varint()) == (1, n)
         at = times(r, n)
         for time, value in zip(at, values(r, n)):

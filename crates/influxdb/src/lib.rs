@@ -113,6 +113,7 @@
 //!   programs; InfluxDB 2 against recordings of 2.8.
 
 mod client;
+mod clock;
 mod config;
 mod error;
 mod fanout;

@@ -8,7 +8,7 @@ use crate::server::delivery::{Delivered, Delivery, Event};
 use crate::server::settle::Seen;
 use graylogic_durable::{Batch, Outbox, Taken, Want, Work};
 use graylogic_line::Timestamp;
-use graylogic_store::{Store, WriteOptions};
+use graylogic_store::{Rejected, Store, WriteOptions};
 use std::time::Duration;
 
 /// Pause after a failure of the embedded store: doubled each time, up to the longest.
@@ -202,10 +202,7 @@ impl Sender<'_> {
         let mut pause = PAUSE_FIRST;
         loop {
             let error = match store.write_lines(&self.lane.bucket, &batch.bytes, &options) {
-                // Lines were encoded one by one: numbers of lines are those of the batch.
-                Ok(report) => {
-                    return Ok(report.rejected.into_iter().map(|r| (r.line - 1, r.reason)).collect());
-                }
+                Ok(report) => return Ok(places_of(batch, report.rejected)),
                 Err(error) => error,
             };
             if error.is_not_found() && store.ensure_bucket(&self.lane.bucket).is_ok() {
@@ -277,6 +274,23 @@ fn delayed(lane: &Lane, notifier: &Notifier, reason: &str) {
         reason: reason.to_owned(),
         first: Vec::new(),
     });
+}
+
+/// The rejected lines by their places in the batch. The store counts text lines, and a string may hold several.
+fn places_of(batch: &Batch, rejected: Vec<Rejected>) -> Vec<(usize, String)> {
+    if rejected.is_empty() {
+        return Vec::new();
+    }
+    let text_lines = |i: usize| batch.line(i).iter().filter(|b| **b == b'\n').count();
+    let first_text_lines: Vec<usize> = (0..batch.len())
+        .scan(1, |next, i| {
+            let first = *next;
+            *next += text_lines(i);
+            Some(first)
+        })
+        .collect();
+    let place = |number: usize| first_text_lines.partition_point(|&first| first <= number).checked_sub(1);
+    rejected.into_iter().filter_map(|r| Some((place(r.line)?, r.reason))).collect()
 }
 
 /// A line as news show it.

@@ -66,13 +66,22 @@ impl Shared {
     pub(crate) fn remove_bucket(&self, name: &str) -> Result<(), Error> {
         // Nothing of it is on its way into the file meanwhile.
         let _one = lock(&self.sealer);
-        let mut core = self.open_core()?;
+        let _other = lock(&self.buckets);
+        let (bucket, ids) = {
+            let mut core = self.open_core()?;
+            let place = core.catalog.bucket_place(name)?;
+            // A write to the bucket comes before or finds it gone; writes to others do not wait for the disk.
+            let bucket = core.catalog.buckets.remove(place);
+            let fields = bucket.entries.iter().flat_map(|e| e.fields.iter());
+            let ids: Vec<u32> = fields.map(|f| f.series).collect();
+            (bucket, ids)
+        };
+        let removed = self.file.remove_bucket(bucket.id, &ids);
+        let mut core = self.core();
+        core.catalog.buckets.push(bucket);
+        core.catalog.buckets.sort_unstable_by_key(|b| b.id);
+        removed?;
         let place = core.catalog.bucket_place(name)?;
-        let bucket = &core.catalog.buckets[place];
-        let id = bucket.id;
-        let ids: Vec<u32> = bucket.entries.iter().flat_map(|e| e.fields.iter()).map(|f| f.series).collect();
-        // Under the lock of memory: a write to the bucket comes before or finds it gone.
-        self.file.remove_bucket(id, &ids)?;
         let tails: Vec<&Series> = ids.iter().filter_map(|&id| core.catalog.get(id)).collect();
         let tails = tails
             .iter()
@@ -210,7 +219,7 @@ impl Shared {
                         let bytes = |hours: &[rollup::Hour]| rollup::encode(hours, info.field_type);
                         let hours: Option<Vec<rollup::Hour>> = hours.map(|h| h.iter().collect());
                         let hours_agree = hours.is_some_and(|h| bytes(&h) == bytes(&expected));
-                        if told.as_ref() != Some(&meta.summary) || !hours_agree {
+                        if !told.is_some_and(|told| told.same_on_disk(&meta.summary)) || !hours_agree {
                             report
                                 .damage
                                 .push(format!("{}: its figures are not those of its readings", range()));

@@ -2,6 +2,7 @@
 //! Memory only; the store file and the log tell it what to know.
 
 use crate::error::{Error, Kind};
+use crate::fields::{EntryField, Fields};
 use crate::file::Tombstone;
 use crate::key::{Key, Packed};
 use crate::record::{Definition, DefinitionRef};
@@ -196,62 +197,6 @@ pub(crate) struct Entry {
     pub(crate) fields: Fields,
 }
 
-/// The fields of a key in the order of their first appearance: most keys have one.
-#[derive(Debug)]
-pub(crate) enum Fields {
-    One(EntryField),
-    Many(Vec<EntryField>),
-}
-
-impl Fields {
-    fn push(&mut self, field: EntryField) {
-        match std::mem::replace(self, Self::Many(Vec::new())) {
-            Self::Many(none) if none.is_empty() => *self = Self::One(field),
-            Self::One(first) => *self = Self::Many(vec![first, field]),
-            Self::Many(mut fields) => {
-                fields.push(field);
-                *self = Self::Many(fields);
-            }
-        }
-    }
-}
-
-impl std::ops::Deref for Fields {
-    type Target = [EntryField];
-
-    fn deref(&self) -> &[EntryField] {
-        match self {
-            Self::One(field) => std::slice::from_ref(field),
-            Self::Many(fields) => fields,
-        }
-    }
-}
-
-/// A field of a key.
-#[derive(Debug)]
-pub(crate) struct EntryField {
-    pub(crate) name: Arc<str>,
-    pub(crate) series: u32,
-    pub(crate) field_type: FieldType,
-}
-
-impl Entry {
-    /// The series of a field, looked for from the place after the last one found: fields come in the same order.
-    #[inline]
-    pub(crate) fn field(&self, name: &[u8], hint: &mut usize) -> Option<&EntryField> {
-        let fields: &[EntryField] = &self.fields;
-        let n = fields.len();
-        for i in 0..n {
-            let place = if *hint + i < n { *hint + i } else { *hint + i - n };
-            if fields[place].name.as_bytes() == name {
-                *hint = if place + 1 == n { 0 } else { place + 1 };
-                return Some(&fields[place]);
-            }
-        }
-        None
-    }
-}
-
 #[derive(Debug, Default)]
 struct Measurement {
     /// A field has one type in all series of the measurement.
@@ -373,7 +318,7 @@ impl Bucket {
         self.memory_bytes += KEY_BYTES + text.bytes().len();
         let key = Arc::new(Key::new(self.id, self.name.clone(), text));
         let Self { by_identity, entries, hasher, measurements, .. } = self;
-        entries.push(Entry { key, fields: Fields::Many(Vec::new()) });
+        entries.push(Entry { key, fields: Fields::default() });
         if !measurements.contains_key(measurement) {
             measurements.insert(measurement.into(), Measurement::default());
         }
@@ -418,9 +363,14 @@ impl Bucket {
         postings.iter().map(|(tag, values)| (&**tag, values.len())).max_by_key(|t| t.1)
     }
 
-    /// Whether a key is known by its measurement and tags, in the order of their keys.
-    pub(crate) fn knows(&self, measurement: &str, tags: &[(&str, &str)]) -> bool {
-        self.find(&Packed::new(measurement, tags)).is_some()
+    /// How many fields a measurement has.
+    pub(crate) fn fields_of(&self, measurement: &str) -> usize {
+        self.measurements.get(measurement).map_or(0, |m| m.types.len())
+    }
+
+    /// The place of the key with this measurement and these tags, in the order of their keys.
+    pub(crate) fn find_key(&self, measurement: &str, tags: &[(&str, &str)]) -> Option<u32> {
+        self.find(&Packed::new(measurement, tags))
     }
 
     /// The type a field of a measurement has, once it has one.
@@ -614,8 +564,7 @@ impl Catalog {
         tags.sort_unstable();
         tags.dedup_by(|b, a| a.0 == b.0);
         let key = self.buckets[bucket].key(&d.measurement, &tags);
-        let known =
-            self.buckets[bucket].entries[key as usize].field(d.field.as_bytes(), &mut 0).map(|f| f.series);
+        let known = self.buckets[bucket].entries[key as usize].fields.find(&d.field).map(|f| f.series);
         if let Some(known) = known {
             let same = self.get(known).is_some_and(|s| s.info.field_type == d.field_type);
             return if same { Ok(known) } else { say("it is known with another type") };

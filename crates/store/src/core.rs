@@ -1,5 +1,6 @@
 //! What the callers and the workers of an open store share, and what memory holds of it, behind one short lock.
 
+use crate::arrival::Arrivals;
 use crate::catalog::Catalog;
 use crate::error::{Error, Kind};
 use crate::file::{StoreFile, Totals};
@@ -23,8 +24,10 @@ pub(crate) struct Shared {
     pub(crate) core: Mutex<Core>,
     pub(crate) log: Log,
     pub(crate) file: StoreFile,
-    /// Held by who seals.
+    /// Held while tails are sealed and chunks are moved.
     pub(crate) sealer: Mutex<()>,
+    /// Held while a bucket is created, changed or removed; taken after `sealer` and before `core`.
+    pub(crate) buckets: Mutex<()>,
     /// Wakes the worker that seals.
     pub(crate) wake: Condvar,
     /// Wakes writers that wait for room in memory.
@@ -34,8 +37,9 @@ pub(crate) struct Shared {
     /// Memory for tails and what is known of series.
     pub(crate) memory_bytes: usize,
     pub(crate) series_max: usize,
-    /// What time it is, for retention.
+    /// What time it is, for retention and for lines without a timestamp.
     pub(crate) clock: Clock,
+    pub(crate) arrivals: Arrivals,
     /// Bytes written before this store was opened, and what the process had written then.
     pub(crate) written_before: (u64, u64),
     pub(crate) directory: PathBuf,

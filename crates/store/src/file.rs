@@ -3,9 +3,11 @@
 
 use crate::bytes::Malformed;
 use crate::chunk;
+use crate::chunk_frame::{self, ChunkFrame};
 use crate::error::{Error, Kind};
 use crate::record::{Definition, type_code, type_of_code};
 use crate::rollup::{self, Hours};
+use crate::total::Total;
 use crate::value::{Value, Values};
 use crate::window::Summary;
 use graylogic_line::{FieldType, Timestamp};
@@ -185,6 +187,7 @@ pub(crate) struct NewChunk {
 #[derive(Clone, Debug)]
 pub(crate) struct ChunkMeta {
     pub(crate) id: i64,
+    pub(crate) series: u32,
     pub(crate) t0: i64,
     pub(crate) t1: i64,
     pub(crate) sequence: u64,
@@ -204,10 +207,10 @@ impl ChunkMeta {
 /// Where the bytes of a chunk are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    pack: i64,
-    offset: i64,
-    length: i64,
-    crc: i64,
+    pub(crate) pack: i64,
+    pub(crate) offset: i64,
+    pub(crate) length: i64,
+    pub(crate) crc: i64,
 }
 
 /// A chunk that goes.
@@ -380,7 +383,9 @@ impl StoreFile {
         let mut guard = lock(&self.writer);
         let connection = guard.as_mut().ok_or_else(Error::closed)?;
         let remove = || -> Result<(), rusqlite::Error> {
-            let transaction = connection.transaction()?;
+            // It begins with reading: only so does it wait for another who writes.
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             let periods: Vec<i64> = lock(&self.periods).iter().copied().collect();
             for series in series {
                 for period in &periods {
@@ -491,8 +496,13 @@ impl StoreFile {
                 let next = std::cell::Cell::new(first + commit.chunks.len() as i64);
                 let mut packs = Packs::new(&transaction, &next);
                 let mut hour_packs = Packs::new(&transaction, &next);
+                let mut framed = Vec::new();
                 for (c, id) in commit.chunks.iter().zip(first..) {
-                    let place = packs.add(id, c.level, &c.bytes)?;
+                    let (series, sequence, level) = (c.series, c.sequence, c.level);
+                    framed.clear();
+                    let frame = ChunkFrame { store: 0, chunk: id, series, sequence, level };
+                    chunk_frame::put(&mut framed, &frame, &c.bytes);
+                    let place = packs.add(id, c.level, &framed)?;
                     let hours =
                         if c.hours.is_empty() { None } else { Some(hour_packs.add(id, c.level, &c.hours)?) };
                     let s = &c.summary;
@@ -507,7 +517,7 @@ impl StoreFile {
                         s.count as i64,
                         Stored(s.min.as_ref()),
                         Stored(s.max.as_ref()),
-                        Stored(s.sum.as_ref()),
+                        Stored(s.total.stored().as_ref()),
                         Stored(Some(&s.first.1)),
                         Stored(Some(&s.last.1)),
                         place.pack,
@@ -756,7 +766,7 @@ impl Snapshot<'_> {
         times: impl Fn(&T) -> &Vec<i64>,
     ) -> Result<Option<T>, Error> {
         self.bytes_at(meta.id, meta.place, &self.pack, |bytes| {
-            let found = decode(bytes).ok()?;
+            let found = decode(chunk_frame::body_of(bytes, meta.id, meta.series)?).ok()?;
             let times = times(&found);
             let whole = times.len() as u64 == meta.summary.count
                 && times.first() == Some(&meta.t0)
@@ -1073,135 +1083,6 @@ fn series_row(connection: &Connection, row: &Row<'_>) -> Result<Option<StoredSer
     Ok(Some(StoredSeries { definition, sealed, span, fresh: state.fresh, until: state.until }))
 }
 
-/// Rows of one table that are looked for one by one.
-const NUMBERS_MAX: i64 = 1 << 22;
-
-/// A store file that may be damaged anywhere: every row is asked for by itself, and what fails is passed over.
-pub(crate) struct Damaged {
-    connection: Connection,
-}
-
-impl Damaged {
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
-            .and_then(|c| c.execute_batch("PRAGMA query_only = ON").map(|()| c))
-            .map_err(|e| Error::sqlite("open the damaged store file", path, e))?;
-        Ok(Self { connection })
-    }
-
-    /// The rows of a table one by one, by their numbers.
-    fn each<T>(
-        &self,
-        table: &str,
-        key: &str,
-        sql: &str,
-        lost: &mut Vec<String>,
-        read: impl Fn(&Row<'_>) -> Result<Option<T>, rusqlite::Error>,
-    ) -> Vec<T> {
-        let last = format!("SELECT coalesce(max({key}), 0) FROM {table}");
-        // Numbers are given in order: one beyond all bounds is damage.
-        let last = self.connection.query_row(&last, [], |r| r.get::<_, i64>(0)).unwrap_or(100_000);
-        let last = if last > NUMBERS_MAX { 100_000 } else { last };
-        let mut found = Vec::new();
-        let mut bad = 0u64;
-        for id in 0..=last {
-            let row = self.connection.prepare_cached(sql).and_then(|mut s| s.query_row([id], |r| read(r)));
-            match row {
-                Ok(Some(row)) => found.push(row),
-                Err(rusqlite::Error::QueryReturnedNoRows) => {}
-                Ok(None) | Err(_) => bad += 1,
-            }
-        }
-        if bad > 0 {
-            lost.push(format!("{bad} rows of the table {table} are damaged or cannot be reached"));
-        }
-        found
-    }
-
-    pub(crate) fn buckets(&self, lost: &mut Vec<String>) -> Vec<StoredBucket> {
-        self.each("bucket", "id", "SELECT id, name, retention, crc FROM bucket WHERE id = ?1", lost, |row| {
-            let bucket = StoredBucket { id: row.get(0)?, name: row.get(1)?, retention: row.get(2)? };
-            let good = bucket_crc(bucket.id, &bucket.name, bucket.retention) == row.get::<_, i64>(3)?;
-            Ok(Some(if good { bucket } else { StoredBucket { retention: 0, ..bucket } }))
-        })
-    }
-
-    pub(crate) fn tombstones(&self, lost: &mut Vec<String>) -> Vec<Tombstone> {
-        let sql = "SELECT series, start, stop, sequence, crc FROM tombstone WHERE id = ?1";
-        self.each("tombstone", "id", sql, lost, tombstone_row)
-    }
-
-    pub(crate) fn removed(&self) -> Vec<u32> {
-        let sql = "SELECT series FROM removed WHERE series = ?1";
-        self.each("removed", "series", sql, &mut Vec::new(), |row| row.get(0).map(Some))
-    }
-
-    pub(crate) fn series(&self, lost: &mut Vec<String>) -> Vec<StoredSeries> {
-        let sql = format!("{SERIES_COLUMNS} WHERE series.id = ?1");
-        self.each("series", "id", &sql, lost, |row| series_row(&self.connection, row))
-    }
-
-    /// The chunks of a series with the bytes of their readings and hours.
-    pub(crate) fn chunks(
-        &self,
-        series: u32,
-        field_type: FieldType,
-        lost: &mut Vec<String>,
-    ) -> Vec<(ChunkMeta, Vec<u8>, Vec<u8>)> {
-        // Where the weeks cannot be listed, every week from 1970 to 2100 is asked for.
-        let weeks = periods(&self.connection).unwrap_or_else(|_| (0..6800).collect());
-        let mut found = Vec::new();
-        for week in weeks {
-            if let Err(error) = self.chunks_of_week(series, field_type, week, lost, &mut found) {
-                lost.push(format!("series {series}, week {week} since 1970: {error}"));
-            }
-        }
-        found
-    }
-
-    fn chunks_of_week(
-        &self,
-        series: u32,
-        field_type: FieldType,
-        week: i64,
-        lost: &mut Vec<String>,
-        found: &mut Vec<(ChunkMeta, Vec<u8>, Vec<u8>)>,
-    ) -> Result<(), rusqlite::Error> {
-        let sql = format!("{CHUNK_COLUMNS} WHERE period = ?1 AND series = ?2");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![week, series])?;
-        while let Some(row) = rows.next()? {
-            let Some(meta) = chunk_meta(row, series, field_type)? else {
-                lost.push(format!("series {series}: a chunk's row is damaged"));
-                continue;
-            };
-            let at = |place: Place| -> Option<Vec<u8>> {
-                let sql = "SELECT substr(bytes, ?2 + 1, ?3) FROM pack WHERE id = ?1";
-                let mut statement = self.connection.prepare_cached(sql).ok()?;
-                let bytes: Vec<u8> =
-                    statement.query_row([place.pack, place.offset, place.length], |r| r.get(0)).ok()?;
-                (data_crc(meta.id, &bytes) == place.crc).then_some(bytes)
-            };
-            match (at(meta.place), meta.hours.map(at)) {
-                // Hours that are gone are made again when the chunk is compacted again: it counts as new.
-                (Some(bytes), Some(None)) => {
-                    found.push((ChunkMeta { level: 0, hours: None, ..meta }, bytes, Vec::new()));
-                }
-                (Some(bytes), hours) => found.push((meta, bytes, hours.flatten().unwrap_or_default())),
-                (None, _) => {
-                    let (from, to) = (Timestamp::from_nanos(meta.t0), Timestamp::from_nanos(meta.t1));
-                    lost.push(format!(
-                        "series {series}: {} readings from {from} to {to}: their bytes are damaged",
-                        meta.summary.count
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 fn tombstone_row(row: &Row<'_>) -> Result<Option<Tombstone>, rusqlite::Error> {
     let tombstone = Tombstone {
         series: row.get(0)?,
@@ -1247,7 +1128,7 @@ fn tags_bytes(tags: &[(String, String)]) -> Vec<u8> {
     out
 }
 
-fn parse_tags(bytes: &[u8]) -> Option<Vec<(String, String)>> {
+pub(crate) fn parse_tags(bytes: &[u8]) -> Option<Vec<(String, String)>> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut parts = text.split_terminator('\0');
     let mut tags = Vec::new();
@@ -1295,7 +1176,7 @@ impl Crc {
     }
 }
 
-fn definition_crc(d: &Definition, tags: &[u8]) -> i64 {
+pub(crate) fn definition_crc(d: &Definition, tags: &[u8]) -> i64 {
     Crc(0)
         .number(i64::from(d.series))
         .number(i64::from(d.bucket))
@@ -1308,12 +1189,12 @@ fn definition_crc(d: &Definition, tags: &[u8]) -> i64 {
 }
 
 /// Over the bytes and the number of the chunk, so that the bytes of another chunk are not taken for these.
-fn data_crc(id: i64, bytes: &[u8]) -> i64 {
+pub(crate) fn data_crc(id: i64, bytes: &[u8]) -> i64 {
     Crc(0).number(id).add(bytes).end()
 }
 
 #[expect(clippy::too_many_arguments, reason = "a checksum is over every column of the row")]
-fn meta_crc(
+pub(crate) fn meta_crc(
     series: u32,
     id: i64,
     (t0, t1): (i64, i64),
@@ -1333,7 +1214,7 @@ fn meta_crc(
         .number(s.count as i64)
         .value(s.min.as_ref())
         .value(s.max.as_ref())
-        .value(s.sum.as_ref())
+        .value(s.total.stored().as_ref())
         .value(Some(&s.first.1))
         .value(Some(&s.last.1))
         .place(place)
@@ -1341,21 +1222,21 @@ fn meta_crc(
         .end()
 }
 
-fn sealed_crc(s: &SealedState) -> i64 {
+pub(crate) fn sealed_crc(s: &SealedState) -> i64 {
     let optional = |crc: Crc, v: Option<i64>| crc.number(i64::from(v.is_some())).number(v.unwrap_or(0));
     let crc = Crc(0).number(i64::from(s.series)).number(s.sequence as i64).number(s.span);
     optional(optional(crc, s.fresh), s.until).end()
 }
 
-fn use_crc(pack: i64, chunks: i64) -> i64 {
+pub(crate) fn use_crc(pack: i64, chunks: i64) -> i64 {
     Crc(0).number(pack).number(chunks).end()
 }
 
-fn bucket_crc(id: u32, name: &str, retention: i64) -> i64 {
+pub(crate) fn bucket_crc(id: u32, name: &str, retention: i64) -> i64 {
     Crc(0).number(i64::from(id)).text(name).number(retention).end()
 }
 
-fn tombstone_crc(t: &Tombstone) -> i64 {
+pub(crate) fn tombstone_crc(t: &Tombstone) -> i64 {
     Crc(0).number(i64::from(t.series)).number(t.start).number(t.stop).number(t.sequence as i64).end()
 }
 
@@ -1384,7 +1265,7 @@ impl ToSql for Stored<'_> {
     }
 }
 
-fn stored_value(value: ValueRef<'_>, field_type: FieldType) -> Option<Value> {
+pub(crate) fn stored_value(value: ValueRef<'_>, field_type: FieldType) -> Option<Value> {
     Some(match (field_type, value) {
         (FieldType::Float, ValueRef::Real(v)) => Value::Float(v),
         (FieldType::Float, ValueRef::Blob(v)) => {
@@ -1415,11 +1296,12 @@ fn chunk_meta(
     };
     let sum_type = if field_type == FieldType::Boolean { FieldType::Unsigned } else { field_type };
     let (Some(first), Some(last)) = (value(8, field_type)?, value(9, field_type)?) else { return Ok(None) };
+    let (min, max) = (value(5, field_type)?, value(6, field_type)?);
     let summary = Summary {
         count: n as u64,
-        min: value(5, field_type)?,
-        max: value(6, field_type)?,
-        sum: value(7, sum_type)?,
+        total: Total::restored(value(7, sum_type)?.as_ref(), n as u64, min.as_ref(), max.as_ref()),
+        min,
+        max,
         first: (Timestamp::from_nanos(t0), first),
         last: (Timestamp::from_nanos(t1), last),
     };
@@ -1435,5 +1317,6 @@ fn chunk_meta(
     let (Some(place), hours) = (place_at(12)?, place_at(16)?) else { return Ok(None) };
     let known = meta_crc(series, id, (t0, t1), sequence as u64, level, &summary, place, hours);
     let good = known == crc && t0 <= t1 && n > 0;
-    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, level, summary, place, hours }))
+    let sequence = sequence as u64;
+    Ok(good.then_some(ChunkMeta { id, series, t0, t1, sequence, level, summary, place, hours }))
 }

@@ -1,5 +1,6 @@
 //! The store as its users see it: open, write, ask, close. What happens inside is in `write.rs`, `scan.rs`, `worker.rs`.
 
+use crate::arrival::Arrivals;
 use crate::catalog::{Bucket, Catalog, Newest, SeriesInfo};
 use crate::core::{Clock, Core, Shared, Source, Trouble, lock, process_written};
 use crate::error::{Error, Kind};
@@ -15,19 +16,20 @@ use crate::worker::Workers;
 use crate::write::{WriteOptions, WriteReport};
 use graylogic_durable::{Disk, DiskLock, Log, LogOptions, OpenMode, OverlayDisk, RealDisk};
 use graylogic_line::Timestamp;
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Log identity in the headers of the hot log's segments: "store".
-const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
+pub(crate) const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
 /// Segments of the hot log.
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// One batch is one record; its row form is at most about twice its text.
 const RECORD_BYTES_MAX: u32 = 128 << 20;
-/// So much of the log may wait for a sync, and is kept in memory meanwhile.
-const UNSYNCED_BYTES_MAX: usize = 2 << 20;
+/// So much of the log is kept in memory while a sync hangs, in case that it fails. Beyond it, a write waits for the sync.
+const UNSYNCED_BYTES_MAX: usize = 16 << 20;
 
 /// Changes that reading the log of a disk that takes no byte may need: a torn tail is in one segment, and whatever the
 /// record after it needs.
@@ -106,7 +108,7 @@ impl StoreOptions {
         self
     }
 
-    /// What tells the time for retention; the system's clock without it.
+    /// What tells the time for retention and for lines without a timestamp; the system's clock without it.
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> Timestamp + Send + std::marker::Sync + 'static) -> Self {
         self.clock = Clock(Arc::new(clock));
@@ -300,11 +302,11 @@ impl Store {
         })
     }
 
-    /// Copies everything that is still good in the store file of one folder, and the hot log, into another folder, which
-    /// must be empty or new. The damaged folder is only read, and must not be open.
+    /// Copies everything that is still good in a store, its file and its hot log, into another folder, which must be
+    /// empty or new. The damaged folder is only read, and must not be open.
     ///
     /// # Errors
-    /// When the file cannot be opened at all, the new folder is not empty, or it cannot be written.
+    /// When there is nothing to read, the new folder is not empty, or it cannot be written.
     pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged, Error> {
         crate::salvage::run(from.as_ref(), to.as_ref())
     }
@@ -331,16 +333,21 @@ impl Store {
     /// control characters, or a failure of the disk.
     pub fn create_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
         check_bucket_name(name)?;
-        let mut core = self.writable()?.open_core()?;
-        if core.catalog.bucket_place(name).is_ok() {
-            return Err(Error::new(
-                Kind::Exists,
-                format!("create bucket {name:?}: there is one with this name"),
-            ));
-        }
-        let id = core.catalog.next_bucket_id();
-        self.writable()?.file.insert_bucket(id, name, 0)?;
-        core.catalog.buckets.push(Bucket::new(id, name, 0));
+        let shared = self.writable()?;
+        let _one = lock(&shared.buckets);
+        let id = {
+            let core = shared.open_core()?;
+            if core.catalog.bucket_place(name).is_ok() {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("create bucket {name:?}: there is one with this name"),
+                ));
+            }
+            core.catalog.next_bucket_id()
+        };
+        // Writes to other buckets do not wait for the disk.
+        shared.file.insert_bucket(id, name, 0)?;
+        shared.open_core()?.catalog.buckets.push(Bucket::new(id, name, 0));
         Ok(BucketInfo { id, name: name.to_owned(), retention: None, series: 0 })
     }
 
@@ -385,16 +392,22 @@ impl Store {
         name: &str,
         change: impl FnOnce(&mut crate::file::StoredBucket),
     ) -> Result<BucketInfo, Error> {
-        let mut core = self.writable()?.open_core()?;
-        let place = core.catalog.bucket_place(name)?;
-        let bucket = &core.catalog.buckets[place];
-        let mut stored = crate::file::StoredBucket {
-            id: bucket.id,
-            name: bucket.name.to_string(),
-            retention: bucket.retention,
+        let shared = self.writable()?;
+        let _one = lock(&shared.buckets);
+        let mut stored = {
+            let core = shared.open_core()?;
+            let bucket = &core.catalog.buckets[core.catalog.bucket_place(name)?];
+            crate::file::StoredBucket {
+                id: bucket.id,
+                name: bucket.name.to_string(),
+                retention: bucket.retention,
+            }
         };
         change(&mut stored);
-        self.writable()?.file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        // Writes to buckets do not wait for the disk.
+        shared.file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        let mut core = shared.open_core()?;
+        let place = core.catalog.bucket_place(name)?;
         core.catalog.buckets[place].retention = stored.retention;
         core.catalog.rename_bucket(place, &stored.name);
         drop(core);
@@ -489,7 +502,8 @@ impl Store {
 
     /// Stores line protocol and says what became of each line that was not stored.
     ///
-    /// The lines that are stored are stored together: after a crash all are there or none. They answer questions when
+    /// The lines that are stored are stored together: after a crash all are there or none, unless they and the definitions
+    /// of new series need more than 32 MiB. They answer questions when
     /// the call returns and survive the end of the process; when they survive a power cut is the store's [`Sync`].
     ///
     /// # Errors
@@ -810,6 +824,7 @@ fn read_in(
         log,
         file,
         sealer: Mutex::new(()),
+        buckets: Mutex::new(()),
         wake: Condvar::new(),
         room: Condvar::new(),
         sync_each: options.sync == Sync::EachWrite,
@@ -820,6 +835,7 @@ fn read_in(
         memory_bytes: options.memory_bytes,
         series_max: options.series_max,
         clock: options.clock.clone(),
+        arrivals: Arrivals::new(),
         written_before: (written, process_written()),
         directory: directory.to_owned(),
         folder: Mutex::new(folder),
@@ -936,13 +952,13 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
                 .push(format!("hot log: record {sequence} is not understood, though its checksum is good"));
             continue;
         };
-        let mut moved = Vec::new();
+        let mut moved = HashMap::new();
         for definition in &record.definitions {
             let before = core.catalog.series.len();
             match core.catalog.define(definition) {
                 Ok(id) => {
                     if id != definition.series {
-                        moved.push((definition.series, id));
+                        moved.insert(definition.series, id);
                     }
                     if core.catalog.series.len() > before || !core.catalog.series_mut(id).in_file {
                         core.catalog.undefined.push(id);
@@ -955,7 +971,7 @@ fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Err
         let texts: Vec<Arc<str>> = record.texts.iter().map(|t| Arc::from(t.as_str())).collect();
         let mut homeless = 0;
         for row in &record.rows {
-            let id = moved.iter().find(|m| m.0 == row.series).map_or(row.series, |m| m.1);
+            let id = moved.get(&row.series).copied().unwrap_or(row.series);
             if core.catalog.get(id).is_some_and(|s| s.must_part_before(sequence)) {
                 // A part of a series lies wholly before a deletion or wholly after.
                 core.detach(id);
