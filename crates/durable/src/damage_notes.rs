@@ -166,8 +166,14 @@ impl DamageNotes {
                 }
                 opened => (opened?, false),
             };
-            file.write_at(line.as_bytes(), file.bytes()?.max(state.bytes))?;
-            file.sync()?;
+            let end = file.bytes()?;
+            if let Err(error) =
+                file.write_at(line.as_bytes(), end.max(state.bytes)).and_then(|()| file.sync())
+            {
+                // Half a note is none, and would count as damage itself.
+                let _left_behind = if is_new { self.disk.remove(&path) } else { file.truncate(end) };
+                return Err(error);
+            }
             if is_new { self.disk.sync_dir(&self.folder) } else { Ok(()) }
         };
         write().map_err(failed)?;

@@ -41,6 +41,7 @@
 //! Not here: encryption, several writers of one folder (take [`Disk::lock`]; [`Spool`] does), network file systems without a
 //! working `fdatasync`, what a line means and where it goes.
 
+mod ahead;
 mod carve;
 mod cursor;
 mod damage_notes;
@@ -54,10 +55,14 @@ mod lane;
 mod log;
 mod memory;
 mod overlay;
+mod passing;
+mod pending;
 mod queue;
+mod roll;
 mod settling;
 mod sim;
 mod spool;
+mod unsynced;
 
 pub use carve::{Carved, carve_segment, segment_log_id};
 pub use damage_notes::{DamageNotes, Note};
@@ -70,7 +75,9 @@ pub use lane::{
     Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, NearlyFull,
     Next, WhenFull,
 };
-pub use log::{Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed};
+pub use log::{
+    Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed, segment_ids,
+};
 pub use memory::MemoryDisk;
 pub use overlay::OverlayDisk;
 pub use queue::{

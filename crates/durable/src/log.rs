@@ -7,19 +7,21 @@ use crate::frame::{
     FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame, padded, payload_crc,
     torn_header,
 };
+use crate::roll::Spare;
+use crate::unsynced::Unsynced;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Suffix of segment files.
-const SUFFIX: &str = ".seg";
+pub(crate) const SUFFIX: &str = ".seg";
 /// Suffix of a segment that is being made.
-const UNNAMED: &str = "new";
+pub(crate) const UNNAMED: &str = "new";
 /// Folder for what was found damaged.
 pub(crate) const DAMAGED: &str = "damaged";
 /// A tail that is not whole is looked at so often again, with this pause, before it counts as torn: somebody may be
@@ -31,12 +33,13 @@ const TAIL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 20
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogOptions {
-    log_id: u64,
+    pub(crate) log_id: u64,
+    earlier_id: Option<u64>,
     segment_bytes: u64,
     payload_bytes_max: u32,
-    unsynced_bytes_max: usize,
+    pub(crate) unsynced_bytes_max: usize,
     first_sequence: u64,
-    clock: fn() -> i64,
+    pub(crate) clock: fn() -> i64,
 }
 
 /// Nanoseconds since the epoch by the clock of the machine.
@@ -55,6 +58,7 @@ impl LogOptions {
     pub fn new(log_id: u64) -> Self {
         Self {
             log_id,
+            earlier_id: None,
             segment_bytes: 8 << 20,
             payload_bytes_max: 16 << 20,
             unsynced_bytes_max: 16 << 20,
@@ -68,6 +72,18 @@ impl LogOptions {
     pub fn clock(mut self, clock: fn() -> i64) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Segments that carry this identity belong to the log as well: it had this one before. New segments get the present
+    /// identity.
+    #[must_use]
+    pub fn earlier_id(mut self, log_id: u64) -> Self {
+        self.earlier_id = Some(log_id);
+        self
+    }
+
+    fn is_own(&self, log_id: u64) -> bool {
+        log_id == self.log_id || self.earlier_id == Some(log_id)
     }
 
     /// A new segment is begun when the present one has this many bytes.
@@ -84,8 +100,8 @@ impl LogOptions {
         self
     }
 
-    /// So many bytes of frames may wait for a sync; an append beyond that syncs first. They are kept in memory as well, so
-    /// that a failed sync loses none of them.
+    /// So many bytes of frames that no sync has covered are kept in memory as well, so that a failed sync loses none of them.
+    /// Frames beyond that are read back from the segment if a sync fails. After one has failed, appends beyond that fail too.
     #[must_use]
     pub fn unsynced_bytes_max(mut self, bytes: usize) -> Self {
         self.unsynced_bytes_max = bytes;
@@ -108,6 +124,9 @@ pub struct Recovery {
     pub segments: usize,
     /// Damage seen while opening. What lies inside closed segments is found by [`Log::replay`].
     pub damage: Vec<Damage>,
+    /// The sequence after the last whole frame that was found; 0 without segments. [`LogOptions::first_sequence`] does not
+    /// change it.
+    pub end_sequence: u64,
 }
 
 /// Bytes that are not what was written, and what they cost.
@@ -214,19 +233,23 @@ pub struct LogStats {
 }
 
 #[derive(Clone, Debug)]
-struct Segment {
+pub(crate) struct Segment {
     /// Its name in hexadecimal: later segments have larger ones.
-    number: u64,
-    path: PathBuf,
-    first: u64,
-    end: u64,
-    bytes: u64,
+    pub(crate) number: u64,
+    /// The identity its frames are bound to.
+    pub(crate) log_id: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    pub(crate) bytes: u64,
     /// By the clock of who made it, in nanoseconds since the epoch.
-    created: i64,
+    pub(crate) created: i64,
     /// `None` when only its name and place are known: it is opened when it is read.
-    file: Option<Arc<dyn DiskFile>>,
+    pub(crate) file: Option<Arc<dyn DiskFile>>,
     /// Has bytes that no sync has covered.
-    dirty: bool,
+    pub(crate) dirty: bool,
+    /// Its header is durable, and with it the first number.
+    pub(crate) header_synced: bool,
 }
 
 impl Segment {
@@ -235,36 +258,32 @@ impl Segment {
     }
 }
 
-/// A frame that no sync has covered yet.
 #[derive(Debug)]
-struct Unsynced {
-    end_sequence: u64,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     /// In the order of their numbers.
-    segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
     /// Whether the last segment takes more frames.
-    active: bool,
-    next: u64,
+    pub(crate) active: bool,
+    /// The next append begins a segment: the active one is full, and the next one was made ahead.
+    pub(crate) roll_next: bool,
+    /// The next segment, made ahead.
+    pub(crate) spare: Option<Spare>,
+    pub(crate) next: u64,
     opened_at: u64,
-    synced: u64,
-    /// The frames that no sync has covered, one after the other, and where each ends.
-    unsynced: VecDeque<Unsynced>,
-    unsynced_bytes: VecDeque<u8>,
+    pub(crate) synced: u64,
+    pub(crate) unsynced: Unsynced,
     /// A name may not be durable.
-    folder_dirty: bool,
-    /// A sync failed and what it should have covered is only in `unsynced_bytes`.
-    broken: bool,
+    pub(crate) folder_dirty: bool,
+    /// A sync failed and what it should have covered is only in `unsynced`.
+    pub(crate) broken: bool,
     buffer: Vec<u8>,
-    stats: LogStats,
+    pub(crate) stats: LogStats,
 }
 
 impl Inner {
     fn first(&self) -> u64 {
-        self.segments.first().map_or(self.next, |s| s.first)
+        // One that was begun while a failed sync was written again lies before what was written again.
+        self.segments.iter().map(|s| s.first).min().unwrap_or(self.next)
     }
 }
 
@@ -287,9 +306,9 @@ impl Inner {
 /// ```
 #[derive(Debug)]
 pub struct Log {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
-    options: LogOptions,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) directory: PathBuf,
+    pub(crate) options: LogOptions,
     /// Somebody else may hold the folder: nothing is written, and segments may go away.
     looking: bool,
     inner: Mutex<Inner>,
@@ -297,8 +316,14 @@ pub struct Log {
     /// asks for them does not wait for that.
     first: AtomicU64,
     next: AtomicU64,
+    synced_last: AtomicU64,
+    pub(crate) has_spare: AtomicBool,
+    pub(crate) is_ahead: AtomicBool,
     /// Held by who syncs: others wait and find that theirs was covered.
     syncing: Mutex<()>,
+    /// Held by who trims, and by who makes a segment ahead; the number of the last one made.
+    pub(crate) trimming: Mutex<()>,
+    pub(crate) preparing: Mutex<u64>,
 }
 
 impl Log {
@@ -324,7 +349,7 @@ impl Log {
             next = next.max(segment.first);
         }
         if let Some(last) = segments.last_mut() {
-            let end = cut_torn_tail(&*disk, directory, &options, last, &mut recovery).map_err(opening)?;
+            let end = cut_torn_tail(&*disk, directory, last, &mut recovery).map_err(opening)?;
             next = next.max(end);
             last.end = next;
         }
@@ -359,7 +384,7 @@ impl Log {
             in_order(&mut segments);
             let mut next = segments.iter().map(|s| s.first).fold(options.first_sequence.max(1), u64::max);
             if let Some(last) = segments.last_mut() {
-                next = next.max(look_at_tail(&*disk, options.log_id, last, &mut recovery)?);
+                next = next.max(look_at_tail(&*disk, last, &mut recovery)?);
                 last.end = next;
             }
             recovery.segments = segments.len();
@@ -388,11 +413,12 @@ impl Log {
         let inner = Inner {
             segments,
             active: false,
+            roll_next: false,
+            spare: None,
             next,
             opened_at: next,
             synced: next,
-            unsynced: VecDeque::new(),
-            unsynced_bytes: VecDeque::new(),
+            unsynced: Unsynced::new(options.unsynced_bytes_max, disk.is_volatile()),
             folder_dirty: false,
             broken: false,
             buffer: Vec::new(),
@@ -405,14 +431,21 @@ impl Log {
             looking,
             first: AtomicU64::new(inner.first()),
             next: AtomicU64::new(inner.next),
+            synced_last: AtomicU64::new(inner.synced),
+            has_spare: AtomicBool::new(false),
+            is_ahead: AtomicBool::new(false),
             inner: Mutex::new(inner),
             syncing: Mutex::new(()),
+            trimming: Mutex::new(()),
+            preparing: Mutex::new(0),
         }
     }
 
-    fn publish(&self, inner: &Inner) {
+    pub(crate) fn publish(&self, inner: &Inner) {
         self.first.store(inner.first(), Ordering::Release);
         self.next.store(inner.next, Ordering::Release);
+        self.synced_last.store(inner.synced, Ordering::Release);
+        self.has_spare.store(inner.spare.is_some(), Ordering::Release);
     }
 
     /// What it holds and has done: segments, the first sequence that may not survive a power cut, figures; `None` when a
@@ -432,7 +465,7 @@ impl Log {
         Some((infos(&inner.segments), inner.synced, inner.stats))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         // Fields change together between fallible calls, so that a panic elsewhere leaves them whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -460,10 +493,18 @@ impl Log {
     pub fn append_with(&self, count: u32, flags: u16, fill: impl FnOnce(&mut Vec<u8>)) -> Result<u64, Error> {
         assert!(count > 0, "a frame has at least one sequence");
         let mut inner = self.lock();
-        if inner.unsynced_bytes.len() > self.options.unsynced_bytes_max || inner.broken {
+        let is_ahead = self.is_ahead();
+        if !is_ahead && (inner.broken || inner.unsynced.is_full()) {
             drop(inner);
             self.sync()?;
             inner = self.lock();
+        }
+        if inner.broken && inner.unsynced.is_full() {
+            let message = format!(
+                "append to the log in {}: the disk failed to sync, and too much is not synced yet; it is tried again",
+                self.directory.display()
+            );
+            return Err(Error::plain(io::ErrorKind::Other, message));
         }
         let mut buffer = std::mem::take(&mut inner.buffer);
         buffer.clear();
@@ -506,15 +547,18 @@ impl Log {
                 "append to the log: all sequence numbers are used".into(),
             )
         })?;
-        let full = inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes);
-        if !inner.active || full {
-            self.begin_segment(inner, sequence, &[])?;
+        if !inner.active || inner.roll_next || (!self.is_ahead() && self.is_full(inner)) {
+            self.begin(inner)?;
         }
         self.write(inner, buffer, end)?;
         inner.next = end;
         self.publish(inner);
-        inner.unsynced.push_back(Unsynced { end_sequence: end, bytes: buffer.len() });
-        inner.unsynced_bytes.extend(&*buffer);
+        inner.unsynced.push(sequence..end, buffer);
+        if disk_is_volatile(inner) {
+            inner.synced = end;
+        }
+        // Without a segment made ahead the present one goes on: an append waits for no sync.
+        inner.roll_next = self.is_full(inner) && inner.spare.is_some();
         Ok(sequence)
     }
 
@@ -537,61 +581,6 @@ impl Log {
         Ok(())
     }
 
-    /// Makes a segment that begins with `frames`, from the sequence `first` on: durable before it has its name, so that
-    /// it takes the place of what earlier segments hold of them whole or not at all. Its name is durable with the next
-    /// sync of the folder.
-    fn begin_segment(&self, inner: &mut Inner, first: u64, frames: &[u8]) -> Result<(), Error> {
-        // After all others, also after one that was written again without anything new.
-        let number = inner.segments.last().map_or(0, |s| s.number + 1).max(inner.next);
-        let path = self.directory.join(format!("{number:016x}{SUFFIX}"));
-        let unnamed = path.with_extension(UNNAMED);
-        let created = (self.options.clock)();
-        let header = SegmentHeader { log_id: self.options.log_id, first_sequence: first, created };
-        let make = || -> io::Result<Arc<dyn DiskFile>> {
-            let found = match self.disk.list(&self.directory) {
-                // Somebody took it away while it was in use.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    self.disk.create_dir_all(&self.directory)?;
-                    Vec::new()
-                }
-                found => found?,
-            };
-            if found.iter().any(|e| unnamed.ends_with(&e.name)) {
-                // Left behind by a call that failed; gone for good before the name is used again.
-                self.disk.remove(&unnamed)?;
-                self.disk.sync_dir(&self.directory)?;
-            }
-            let file = self.disk.open(&unnamed, OpenMode::CreateNew)?;
-            file.write_at(&header.encode(), 0)?;
-            if !frames.is_empty() {
-                file.write_at(frames, SEGMENT_HEADER_BYTES as u64)?;
-            }
-            file.sync()?;
-            self.disk.rename(&unnamed, &path)?;
-            Ok(file)
-        };
-        let file = make().map_err(|e| {
-            // If it cannot be removed either, opening does.
-            let _left_behind = self.disk.remove(&unnamed);
-            Error::io(format_args!("begin segment {}", path.display()), e)
-        })?;
-        inner.segments.push(Segment {
-            number,
-            path,
-            first,
-            end: inner.next,
-            bytes: (SEGMENT_HEADER_BYTES + frames.len()) as u64,
-            created,
-            file: Some(file),
-            dirty: false,
-        });
-        inner.stats.bytes_written += frames.len() as u64;
-        inner.active = true;
-        inner.folder_dirty = true;
-        self.publish(inner);
-        Ok(())
-    }
-
     /// Returns when everything appended before the call survives a power cut, with the first sequence that may not.
     ///
     /// Callers that come while one syncs share the next sync. Appends go on meanwhile.
@@ -600,21 +589,34 @@ impl Log {
     /// When the disk refuses. What was appended is still in memory and in the hands of the operating system; it is
     /// written again to a new segment with the next sync.
     pub fn sync(&self) -> Result<u64, Error> {
+        let synced = self.sync_all()?;
+        if self.is_ahead() {
+            // A disk that has no room for a segment now may have some when one is needed.
+            let _tried_again = self.prepare();
+        }
+        Ok(synced)
+    }
+
+    fn sync_all(&self) -> Result<u64, Error> {
         let wanted = self.lock().next;
         let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (target, files, folder_dirty) = {
-            let mut inner = self.lock();
+        let broken = {
+            let inner = self.lock();
             if inner.synced >= wanted && !inner.broken {
                 return Ok(inner.synced);
             }
-            if inner.broken {
-                self.write_again(&mut inner)?;
-            }
-            let dirty: Vec<(Arc<dyn DiskFile>, PathBuf)> = inner
+            inner.broken
+        };
+        if broken {
+            self.write_again()?;
+        }
+        let (target, files, folder_dirty) = {
+            let mut inner = self.lock();
+            let dirty: Vec<(Arc<dyn DiskFile>, PathBuf, u64)> = inner
                 .segments
                 .iter_mut()
                 .filter(|s| s.dirty)
-                .filter_map(|s| Some((s.file.clone()?, s.path.clone())))
+                .filter_map(|s| Some((s.file.clone()?, s.path.clone(), s.number)))
                 .collect();
             // Bytes appended from here on make them dirty again.
             inner.segments.iter_mut().for_each(|s| s.dirty = false);
@@ -622,7 +624,7 @@ impl Log {
         };
         let began = Instant::now();
         let synced = (|| {
-            for (file, path) in &files {
+            for (file, path, _) in &files {
                 file.sync().map_err(|e| Error::io(format_args!("sync {}", path.display()), e))?;
             }
             if folder_dirty { self.sync_folder() } else { Ok(()) }
@@ -631,7 +633,7 @@ impl Log {
             // The kernel may have dropped the pages and call the file clean: it is not trusted any more.
             let mut inner = self.lock();
             inner.broken = true;
-            inner.active = false;
+            (inner.active, inner.roll_next) = (false, false);
             inner.folder_dirty |= folder_dirty;
             inner.stats.failed_syncs += 1;
             return Err(error);
@@ -640,10 +642,11 @@ impl Log {
         inner.stats.syncs += files.len() as u64;
         inner.stats.last_sync = began.elapsed();
         inner.synced = inner.synced.max(target);
-        while inner.unsynced.front().is_some_and(|f| f.end_sequence <= target) {
-            if let Some(frame) = inner.unsynced.pop_front() {
-                inner.unsynced_bytes.drain(..frame.bytes);
-            }
+        self.publish(&inner);
+        let next = inner.next;
+        inner.unsynced.synced(target, next);
+        for segment in inner.segments.iter_mut().filter(|s| files.iter().any(|f| f.2 == s.number)) {
+            segment.header_synced = true;
         }
         let last = inner.segments.len().saturating_sub(1);
         for segment in inner.segments[..last].iter_mut().filter(|s| !s.dirty) {
@@ -652,23 +655,20 @@ impl Log {
         Ok(inner.synced)
     }
 
-    /// Writes what no sync has covered to a new segment, which takes the place of what earlier ones hold of it.
-    fn write_again(&self, inner: &mut Inner) -> Result<(), Error> {
-        if inner.unsynced.is_empty() {
-            inner.broken = false;
-            return Ok(());
-        }
-        let first = inner.synced;
-        let frames: Vec<u8> = inner.unsynced_bytes.iter().copied().collect();
-        self.begin_segment(inner, first, &frames)?;
-        inner.broken = false;
-        Ok(())
+    /// A segment is closed when it has this many bytes.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes
     }
 
     /// Every sequence below this one survives a power cut.
     #[must_use]
     pub fn synced(&self) -> u64 {
         self.lock().synced
+    }
+
+    /// [`Log::synced`] as of the last sync, without waiting for who holds the log.
+    pub(crate) fn synced_last(&self) -> u64 {
+        self.synced_last.load(Ordering::Acquire)
     }
 
     /// The sequence the next frame gets.
@@ -683,53 +683,25 @@ impl Log {
         self.first.load(Ordering::Acquire)
     }
 
+    /// Whether the next frame begins a segment, unless a sync fails before.
+    #[must_use]
+    pub fn begins_segment(&self) -> bool {
+        let inner = self.lock();
+        // Decided by the append before, so that nothing another thread does meanwhile changes it.
+        !inner.active || inner.roll_next || (!self.is_ahead() && self.is_full(&inner))
+    }
+
+    fn is_full(&self, inner: &Inner) -> bool {
+        inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes)
+    }
+
     /// Closes the segment that takes frames, so that [`Log::trim`] may remove it; the next append begins another.
     pub fn roll(&self) {
-        self.lock().active = false;
-    }
-
-    /// Removes the segments whose sequences are all below `before`, oldest first. Freeing needs no room.
-    ///
-    /// # Errors
-    /// When the disk refuses; what was not removed is tried again by the next call.
-    pub fn trim(&self, before: u64) -> Result<Trimmed, Error> {
         let mut inner = self.lock();
-        let mut trimmed = Trimmed::default();
-        while let Some(oldest) = inner.segments.first() {
-            let following = inner.segments.get(1).map(|s| s.first);
-            let end = following.unwrap_or(oldest.end);
-            let path = oldest.path.clone();
-            let bytes = oldest.bytes;
-            if end > before || (inner.active && following.is_none()) || (inner.broken && end > inner.synced) {
-                break;
-            }
-            if following.is_none() {
-                // The next sequence must outlive the last frame: an empty segment remembers it. Without room for that
-                // the last segment stays.
-                let next = inner.next;
-                if self.begin_segment(&mut inner, next, &[]).is_err() {
-                    break;
-                }
-            }
-            if inner.folder_dirty {
-                // A power cut may keep a removal and forget the name of what comes after it.
-                self.sync_folder()?;
-                inner.folder_dirty = false;
-            }
-            remove_if_there(&*self.disk, &path)
-                .map_err(|e| Error::io(format_args!("remove segment {}", path.display()), e))?;
-            trimmed.segments += 1;
-            trimmed.bytes += bytes;
-            inner.segments.remove(0);
-            self.publish(&inner);
-        }
-        if trimmed.segments > 0 {
-            self.sync_folder()?;
-        }
-        Ok(trimmed)
+        (inner.active, inner.roll_next) = (false, false);
     }
 
-    fn sync_folder(&self) -> Result<(), Error> {
+    pub(crate) fn sync_folder(&self) -> Result<(), Error> {
         let doing = format_args!("sync folder {}", self.directory.display());
         self.disk.sync_dir(&self.directory).map_err(|e| Error::io(doing, e))
     }
@@ -762,6 +734,7 @@ impl Log {
         let segment = &segments[i];
         Some(Place {
             number: segment.number,
+            log_id: segment.log_id,
             path: segment.path.clone(),
             file: segment.file.clone(),
             bytes: segment.bytes,
@@ -806,10 +779,9 @@ impl Log {
     pub fn replay(&self, from: u64) -> Replay {
         let inner = self.lock();
         let segments: Vec<Segment> = inner.segments.clone();
-        let expected = segments.first().map_or(inner.next, |s| s.first);
+        let expected = inner.first();
         Replay {
             disk: self.disk.clone(),
-            log_id: self.options.log_id,
             end: inner.next,
             segments: segments.into_iter().collect(),
             from,
@@ -845,6 +817,7 @@ pub(crate) enum Step {
 /// A segment as a reader needs it.
 struct Place {
     number: u64,
+    log_id: u64,
     path: PathBuf,
     file: Option<Arc<dyn DiskFile>>,
     bytes: u64,
@@ -956,7 +929,7 @@ impl Follow {
             && let Some(end) = header.end_sequence()
         {
             let whole = FRAME_HEADER_BYTES + header.payload_bytes as usize;
-            let (id, expected) = (self.log.options.log_id, self.expected);
+            let (id, expected) = (place.log_id, self.expected);
             let payload = self.bytes(place, whole)?.get(FRAME_HEADER_BYTES..).unwrap_or_default();
             if payload.len() == header.payload_bytes as usize
                 && header.count > 0
@@ -1003,7 +976,7 @@ impl Follow {
     fn damaged(&mut self, place: &Place) -> Result<Step, Error> {
         let rest = usize::try_from(place.bytes - self.offset).unwrap_or(usize::MAX);
         let (at, expected) = (self.offset, self.expected);
-        let id = self.log.options.log_id;
+        let id = place.log_id;
         let rest = self.bytes(place, rest)?;
         // Frames that were written again elsewhere are no damage, but not looked for: they end where damage begins.
         let found =
@@ -1107,7 +1080,6 @@ fn read_around(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> bool {
 #[derive(Debug)]
 pub struct Replay {
     disk: Arc<dyn Disk>,
-    log_id: u64,
     end: u64,
     segments: VecDeque<Segment>,
     from: u64,
@@ -1196,12 +1168,13 @@ impl Iterator for Replay {
                 }
             };
             let expected = self.expected;
-            let found = next_frame(&current.bytes, current.at, self.log_id, expected..current.limit);
+            let log_id = current.segment.log_id;
+            let found = next_frame(&current.bytes, current.at, log_id, expected..current.limit);
             let name = || current.segment.name();
             let Some(found) = found else {
                 // Nothing more counts here. Bytes that are no frame at the end cost what the next segment does not have.
                 let (at, end) = (current.at, current.bytes.len());
-                let superseded = frames_end(&current.bytes, at, self.log_id);
+                let superseded = frames_end(&current.bytes, at, log_id);
                 let lost = expected..current.limit.max(expected);
                 let damage = (superseded < end || !lost.is_empty()).then(|| Damage {
                     segment: name(),
@@ -1265,7 +1238,7 @@ fn frames_end(bytes: &[u8], mut at: usize, log_id: u64) -> usize {
     at
 }
 
-fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     match disk.remove(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
@@ -1334,21 +1307,30 @@ fn entry_of(disk: &dyn Disk, directory: &Path, options: &LogOptions, entry: &Dir
     }
     let header = SegmentHeader::decode(&front);
     let damage = |bytes| Damage { segment: name.to_owned(), offset: 0, bytes, lost: 0..0, kept_in: None };
-    let (number, first, damaged) = match (number, header) {
-        (Some(number), Some(header)) if header.log_id == options.log_id => {
-            (number, header.first_sequence, None)
+    let (number, log_id, first, damaged) = match (number, header) {
+        (Some(number), Some(header)) if options.is_own(header.log_id) => {
+            (number, header.log_id, header.first_sequence, None)
+        }
+        // Made ahead, and begun just before a power cut: frames know themselves where they belong.
+        (Some(number), None)
+            if SegmentHeader::decode_provisional(&front).is_some_and(|h| options.is_own(h.log_id)) =>
+        {
+            match first_good_frame(disk, &path, options)? {
+                Some((log_id, first)) => (number, log_id, first, None),
+                None => return Ok(Entry::Unfinished),
+            }
         }
         // A damaged header: frames know themselves where they belong. The name is at least as large as the truth.
         (Some(number), None) if bytes > SEGMENT_HEADER_BYTES as u64 => {
-            let first = first_good_sequence(disk, &path, options.log_id)?.unwrap_or(number).min(number);
-            (number, first, Some(damage(SEGMENT_HEADER_BYTES as u64)))
+            let (log_id, first) = first_good_frame(disk, &path, options)?.unwrap_or((options.log_id, number));
+            (number, log_id, first.min(number), Some(damage(SEGMENT_HEADER_BYTES as u64)))
         }
-        // A crash while it was made: never held a frame.
-        (Some(_), None) => return Ok(Entry::Unfinished),
+        // A segment gets its name when its header is on the disk: one without was emptied.
         _ => return Ok(Entry::Foreign(damage(bytes))),
     };
     let segment = Segment {
         number,
+        log_id,
         path,
         first,
         end: first,
@@ -1356,8 +1338,13 @@ fn entry_of(disk: &dyn Disk, directory: &Path, options: &LogOptions, entry: &Dir
         created: header.map_or(i64::MAX, |h| h.created),
         file: None,
         dirty: false,
+        header_synced: true,
     };
     Ok(Entry::Segment(segment, damaged))
+}
+
+fn disk_is_volatile(inner: &Inner) -> bool {
+    inner.unsynced.is_volatile()
 }
 
 fn in_order(segments: &mut [Segment]) {
@@ -1410,9 +1397,37 @@ fn sync_found(disk: &dyn Disk, directory: &Path, segments: &[Segment]) -> io::Re
     if segments.is_empty() { Ok(()) } else { disk.sync_dir(directory) }
 }
 
-fn first_good_sequence(disk: &dyn Disk, path: &Path, log_id: u64) -> io::Result<Option<u64>> {
+/// The identity and the first sequence of the first whole frame.
+fn first_good_frame(disk: &dyn Disk, path: &Path, options: &LogOptions) -> io::Result<Option<(u64, u64)>> {
     let (bytes, _) = read_what_can_be(disk, path)?;
-    Ok(next_frame(&bytes, 0, log_id, 0..u64::MAX).map(|f| f.header.first_sequence))
+    let of = |log_id| next_frame(&bytes, 0, log_id, 0..u64::MAX).map(|f| (log_id, f.header.first_sequence));
+    Ok(of(options.log_id).or_else(|| options.earlier_id.and_then(of)))
+}
+
+/// The segments in the folder of a log, by name, with the identity that each carries; `None` for a damaged header.
+/// Nothing is changed. A folder that is not there has none.
+///
+/// # Errors
+/// When the disk refuses a call.
+pub fn segment_ids(disk: &dyn Disk, directory: &Path) -> Result<Vec<(String, Option<u64>)>, Error> {
+    let read = || -> io::Result<Vec<(String, Option<u64>)>> {
+        let entries = match disk.list(directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries.iter().filter(|e| !e.is_dir) {
+            let Some(name) = entry.name.to_str().filter(|n| n.ends_with(SUFFIX)) else { continue };
+            let mut front = [0; SEGMENT_HEADER_BYTES];
+            let file = disk.open(&directory.join(name), OpenMode::Read)?;
+            let header =
+                read_patiently(&*file, &mut front, 0).ok().and_then(|()| SegmentHeader::decode(&front));
+            found.push((name.to_owned(), header.map(|h| h.log_id)));
+        }
+        found.sort_unstable();
+        Ok(found)
+    };
+    read().map_err(|e| Error::io(format_args!("read the log in {}", directory.display()), e))
 }
 
 /// Where the last whole frame of a segment ends, and the sequence after it.
@@ -1435,12 +1450,12 @@ fn torn_numbers(bytes: &[u8], at: usize, next: u64) -> Range<u64> {
 fn cut_torn_tail(
     disk: &dyn Disk,
     directory: &Path,
-    options: &LogOptions,
     last: &mut Segment,
     recovery: &mut Recovery,
 ) -> io::Result<u64> {
     let (bytes, is_whole) = read_what_can_be(disk, &last.path)?;
-    let (at, mut next) = whole_end(&bytes, options.log_id, last.first);
+    let (at, mut next) = whole_end(&bytes, last.log_id, last.first);
+    recovery.end_sequence = next;
     if at < bytes.len() {
         let lost = torn_numbers(&bytes, at, next);
         next = next.max(lost.end);
@@ -1473,14 +1488,11 @@ fn cut_torn_tail(
 
 /// Passes over what follows the last whole frame of the last segment, and returns the first free sequence. What somebody is
 /// appending at this moment is no damage.
-fn look_at_tail(
-    disk: &dyn Disk,
-    log_id: u64,
-    last: &mut Segment,
-    recovery: &mut Recovery,
-) -> io::Result<u64> {
+fn look_at_tail(disk: &dyn Disk, last: &mut Segment, recovery: &mut Recovery) -> io::Result<u64> {
+    let log_id = last.log_id;
     let mut bytes = read_all(disk, &last.path)?;
     let (at, mut next) = whole_end(&bytes, log_id, last.first);
+    recovery.end_sequence = next;
     last.bytes = at as u64;
     if at == bytes.len() {
         return Ok(next);

@@ -136,13 +136,22 @@ impl Settling {
 }
 
 /// Numbers, as ranges that do not touch each other: starts and ends.
-#[derive(Debug, Default)]
-struct Numbers {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Numbers {
     ranges: BTreeMap<u64, u64>,
 }
 
 impl Numbers {
-    fn add(&mut self, mut numbers: Range<u64>) {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// How many ranges.
+    pub(crate) fn ranges(&self) -> usize {
+        self.ranges.len()
+    }
+
+    pub(crate) fn add(&mut self, mut numbers: Range<u64>) {
         if numbers.is_empty() {
             return;
         }
@@ -162,12 +171,12 @@ impl Numbers {
         touched.map(|(start, end)| (*start, *end))
     }
 
-    fn count(&self, numbers: Range<u64>) -> u64 {
+    pub(crate) fn count(&self, numbers: Range<u64>) -> u64 {
         let within = |(start, end): (u64, u64)| end.min(numbers.end) - start.max(numbers.start);
         self.touched(&numbers).map(within).sum()
     }
 
-    fn remove(&mut self, numbers: Range<u64>) {
+    pub(crate) fn remove(&mut self, numbers: Range<u64>) {
         if numbers.is_empty() {
             return;
         }

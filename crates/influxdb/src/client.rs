@@ -10,6 +10,7 @@ use crate::lane::Lane;
 use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
+use crate::query::try_query;
 use crate::server::http::{Haste, Http};
 use crate::server::preflight::{self, Preflight};
 use crate::stats::Stats;
@@ -104,7 +105,7 @@ impl Client {
     /// # Errors
     /// [`Error::is_invalid_config`] when there is nothing to ask, because the configuration itself cannot be used.
     pub fn preflight(config: &Config) -> Result<Preflight, Error> {
-        preflight::look(config)
+        preflight::look(config, try_query)
     }
 
     /// A client of a store that is open already, as its main target; closing the client closes the store.
@@ -393,6 +394,42 @@ impl Client {
         encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
     ) -> Result<(), Error> {
         fanout::give(lanes, &self.handle.notifier, time, encode, |_, _| {})
+    }
+
+    /// [`Client::write_point`] for a plain thread that may wait: while too many readings are pending, it waits for room, up to
+    /// `timeout`, instead of rejecting the point.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), graylogic_influxdb::Error> {
+    /// # let client = graylogic_influxdb::Client::open("data/telemetry")?;
+    /// # let points: Vec<graylogic_influxdb::Point> = Vec::new();
+    /// for point in points {
+    ///     client.write_point_timeout(&point, std::time::Duration::from_secs(60))?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::write_point`]; [`Error::is_full`] when there is no room within the time.
+    pub fn write_point_timeout(&self, point: &Point, timeout: Duration) -> Result<(), Error> {
+        let until = Instant::now() + timeout;
+        let lanes = self.lanes_of(point);
+        let time = fanout::stamp(point.time(), lanes, &self.handle.notifier);
+        loop {
+            match self.accept(lanes, Some(time), |time, out| self.encode(point, time, out)) {
+                Err(error) if error.is_full() && fanout::wait_for_room(lanes, until) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits until the client accepts readings for its bucket, or the time is up; returns whether it does. For a plain thread
+    /// that got [`Error::is_full`] from any call that writes. Another thread may take the room first: then the call is
+    /// rejected again.
+    #[must_use]
+    pub fn wait_for_room(&self, timeout: Duration) -> bool {
+        self.lane.queue.wait_for_room(Instant::now() + timeout)
     }
 
     /// [`Client::write_point`] for asynchronous code that may wait: while too many readings wait, it waits for room instead

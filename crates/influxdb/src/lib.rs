@@ -57,14 +57,19 @@
 //! delivered. What it would drop without an error, because of its retention or its limits, is rejected.
 //! In a cluster, the restart of a storing part shows only as a connection that the inserting part lost.
 //!
+//! Only the documented success of a server that shows what it is counts as delivered, and only its own words reject a line:
+//! another program at the address pauses delivery and drops nothing.
 //! [`Client::preflight`] finds out beforehand what is wrong with a configuration: each fault is a sentence that names the
 //! setting. [`Client::bucket`] writes to other buckets; `create_buckets` makes those that a server has not.
 //!
 //! Certificates are taken from their files again when those change, without a restart and without a pause. HTTP/2 is spoken
 //! where an `https://` server offers it. Requests go through a proxy when the configuration or the environment names one.
 //!
-//! While the target does not take readings and there is no spool, they wait in memory, up to 64 MiB; then calls are refused,
-//! as [`Error::is_retryable`].
+//! **A write can be rejected.** Without a spool, and with the embedded store, up to 64 MiB of readings are pending in memory;
+//! with a spool 32 MiB, while its disk does not take them. Beyond that a call returns at once with an error of which
+//! [`Error::is_full`] and [`Error::is_retryable`] are true, whose message says what is slow. A program that produces readings
+//! faster than their target takes them waits instead: [`Client::write_point_timeout`] and [`Client::wait_for_room`] on a plain
+//! thread, [`Client::write_point_async`] in asynchronous code.
 //!
 //! # Questions
 //! [`Client::ask`] puts a typed question ([`Query`]: measurement, tags, fields, range, windows, fill, latest) to whatever the
@@ -128,6 +133,7 @@ mod secret;
 mod sender;
 mod server;
 mod stats;
+mod target_sync;
 mod worker;
 
 pub use client::{Client, CloseReport, FlushReport, SeriesHandle};

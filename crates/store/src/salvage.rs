@@ -15,6 +15,7 @@ mod tree;
 
 use crate::error::{Error, Kind};
 use crate::file::{Commit, SealedState, StoreFile, StoredBucket};
+use crate::mark::{Mark, new_identity};
 use crate::record::Definition;
 use catalog::Tables;
 use graylogic_line::FieldType;
@@ -62,7 +63,7 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
     let file = from.join("store.sqlite");
     let pages = Pages::open(&file)
         .map_err(|e| Error::io(format_args!("read the damaged store file {}", file.display()), e))?;
-    let log = log::read(&from.join("log"), crate::store::LOG_ID)?;
+    let log = log::read(&from.join("log"), crate::halves::SHARED_LOG_ID)?;
     if pages.last() == 0 && log.segments == 0 {
         return Err(Error::new(
             Kind::NotFound,
@@ -83,7 +84,7 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
     let tables = catalog::read(&pages);
     let carved = carve::carve(&pages, tables.packs_root);
     let plan = plan::plan(&tables, &carved);
-    let new = StoreFile::open(&to.join("store.sqlite"))?;
+    let new = StoreFile::open_with(&to.join("store.sqlite"), &Mark::new(new_identity()))?;
     let mut rescue = Rescue {
         pages,
         tables,

@@ -5,7 +5,7 @@ use crate::catalog::Catalog;
 use crate::core::{Core, Shared};
 use crate::error::{Error, Kind};
 use crate::limits::{Limits, Refusal, check_fields, check_limits, short_enough, type_of};
-use crate::record::{self, Row};
+use crate::record::Row;
 use crate::repeats::{Overwritten, overwritten};
 use graylogic_line::{Field, FieldRef, FieldType, Line, ParseOptions, Parser, Precision, Timestamp};
 use std::borrow::Cow;
@@ -354,26 +354,8 @@ impl Shared {
 
     /// Rows go to the log first, then to the tails. Returns whether each is later than all of its series in the tail.
     fn store(&self, core: &mut Core, rows: &[Row], texts: &[Arc<str>], bucket: &str) -> Result<bool, Error> {
-        let count = u32::try_from(rows.len()).expect("a batch of bounded bytes has fewer than 2^32 values");
-        let mut definitions = Vec::new();
-        if !core.catalog.undefined.is_empty() {
-            core.records += 1;
-            let stamp = core.records;
-            for row in rows {
-                let series = core.catalog.series_mut(row.series);
-                if !series.in_file && series.defined_in != stamp {
-                    series.defined_in = stamp;
-                    definitions.push(row.series);
-                }
-            }
-        }
-        let catalog = &core.catalog;
-        let definition = |&id: &u32| catalog.get(id).expect("rows name series of the catalog").definition();
         let sequence = self
-            .log
-            .append_with(count, 0, |out| {
-                record::encode(out, definitions.iter().map(definition), rows, texts);
-            })
+            .append_record(core, rows, texts)
             .map_err(|e| Error::log(format_args!("write to bucket {bucket:?}"), e))?;
         let mut full = Vec::new();
         let mut bytes = 0;

@@ -49,6 +49,7 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
         }
     }
     let store = Store::open(folder, StoreOptions::default())?;
+    super::remark_damage(&store);
     store.ensure_bucket(config.bucket())?;
     let began = Instant::now();
     let mut files = Vec::new();

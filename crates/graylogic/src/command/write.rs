@@ -2,6 +2,7 @@
 //! which lines go where.
 
 use super::batches::{NAMED_MAX, batches};
+use super::remark_damage;
 use crate::app;
 use crate::cli::Write;
 use crate::failure::{Failure, SOME_REFUSED};
@@ -30,6 +31,7 @@ pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
         _ => return super::send::run(options, &config, input, json),
     };
     let store = Store::open(folder, StoreOptions::default())?;
+    remark_damage(&store);
     store.ensure_bucket(config.bucket())?;
     let mut sink = Sink {
         store: &store,

@@ -25,12 +25,14 @@ const KEYS_TELLING: [&str; 6] = ["url", "token", "org", "bucket", "batch_size", 
 /// Longest time between syncs of the spool.
 const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
 /// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 26] = [
     "enabled",
     "url",
     "query_url",
     "kind",
     "token",
+    "basic_user",
+    "basic_password",
     "org",
     "bucket",
     "batch_size",
@@ -239,7 +241,10 @@ impl Config {
                 })?;
             }
         }
-        Ok(())
+        match self.connection.basic_mistake() {
+            Some((key, why)) => Err(page.wrong(&path(key), &why)),
+            None => Ok(()),
+        }
     }
 
     /// The further target that a section describes; what it does not say of batches is as for the main one.
@@ -460,6 +465,11 @@ impl Config {
             }
             // The value of a token is never shown, whatever its type.
             "token" => self.token = Secret(text().map_err(|_| "is not a text; put it in quotes".to_owned())?),
+            "basic_user" => self.connection.basic_user = text()?,
+            "basic_password" => {
+                let text = text().map_err(|_| "is not a text; put it in quotes".to_owned())?;
+                self.connection.basic_password = Secret(text);
+            }
             "org" => self.org = text()?,
             "bucket" => {
                 let name = text()?;

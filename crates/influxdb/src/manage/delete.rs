@@ -221,14 +221,14 @@ async fn influxdb2(
         body["predicate"] = predicate.into();
     }
     let request = server.with_org(Request::json(Method::POST, "api/v2/delete", &body));
-    match server.ask(doing, request.clone().with("bucket", bucket)).await {
+    match server.done(doing, request.clone().with("bucket", bucket)).await {
         // Here, unlike where it is written to, a name that could be an ID is taken for nothing else.
         Err(error) if error.is_not_found() && is_id(bucket) => {
             let found = bucket::find(Managed::Server(Box::new(server.clone())), bucket.to_owned()).await;
             let Ok(Some(found)) = found else { return Err(error) };
-            server.ask(doing, request.with("bucketID", found.id)).await.map(drop)
+            server.done(doing, request.with("bucketID", found.id)).await
         }
-        answer => answer.map(drop),
+        done => done,
     }
 }
 
@@ -254,7 +254,7 @@ async fn victoria_metrics(
     }
     let request = Request::new(Method::POST, "api/v1/admin/tsdb/delete_series");
     let request = request.with("match[]", predicate.victoria_metrics(bucket));
-    server.ask(doing, request).await.map(drop)
+    server.done(doing, request).await
 }
 
 fn embedded(

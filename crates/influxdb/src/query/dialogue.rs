@@ -197,6 +197,23 @@ impl Dialogue {
         }
     }
 
+    /// Whether the answer to the request of now says itself where it ends. Others are lines, any of which may be the last.
+    pub(crate) fn has_end(&self) -> bool {
+        match &self.language {
+            Language::Flux(_) | Language::InfluxQl(_) => true,
+            Language::Sql(_) => false,
+            Language::MetricsQl(metricsql) => metricsql.has_end(),
+        }
+    }
+
+    /// An answer whose end cannot be told from a connection that breaks off.
+    pub(crate) fn endless(&self) -> Error {
+        self.query.failed(
+            "the server answered without the length of its answer, so that one that breaks off looks whole; let the proxy in \
+             front of it, if there is one, speak HTTP/1.1 to this client",
+        )
+    }
+
     /// The answer, when there is nothing more to ask.
     ///
     /// # Errors

@@ -173,6 +173,11 @@ impl MetricsQl {
         })
     }
 
+    /// Whether the answer to the request of now is one document, or lines, any of which may be the last.
+    pub(crate) fn has_end(&self) -> bool {
+        !matches!(self.asked, Some(Part::Readings))
+    }
+
     pub(crate) fn read(
         &mut self,
         json: &Json,

@@ -10,9 +10,12 @@ use crate::server::exchange::{Answer, NoAnswer, Request};
 use crate::server::http::{Http, Rested};
 use crate::server::kind::{Recognised, ServerKind, speaks_against};
 use crate::server::outcome::{self, Outcome};
+use crate::server::probe;
 use crate::server::recognise::{self, Shown};
+use crate::server::refusal::moved;
 use crate::server::retry::Backoff;
 use crate::server::settle::{Seen, Settlement};
+use crate::server::standing::Standing;
 use crate::server::tls::Stamps;
 use crate::server::translate::{Translated, translate};
 use crate::server::vm_line::Takes;
@@ -76,6 +79,8 @@ pub(crate) struct Delivery {
     kind: Option<ServerKind>,
     /// Whether it showed that, or will not show anything.
     is_sure: bool,
+    /// What it showed itself to be last, and whether it has proven that it takes writes here.
+    standing: Standing,
     /// What it was last, which may be forgotten in `kind`.
     last_kind: Option<ServerKind>,
     /// It has no other way than an older kind's.
@@ -133,6 +138,7 @@ impl Delivery {
             place: Place { org: config.org().to_owned(), bucket: bucket.to_owned() },
             kind: None,
             is_sure: false,
+            standing: Standing::default(),
             last_kind: None,
             older_way: false,
             config: config.clone(),
@@ -268,6 +274,7 @@ impl Delivery {
         // Another lane may have found another server at this address since.
         if let Some(known) = self.http.recognised() {
             self.is_sure = true;
+            self.standing.kind = Some(known.kind);
             return Ok(self.learnt(known.kind));
         }
         if let Some(kind) = self.kind.filter(|_| self.is_sure) {
@@ -277,6 +284,12 @@ impl Delivery {
         let asking = recognise::shown(&self.http, self.last_kind.is_none());
         let shown = self.http.wait(asking).unwrap_or(Err(NoAnswer::Stopped))?;
         self.is_sure = !matches!(shown, Shown::Unknown);
+        match &shown {
+            Shown::Is(found) => self.standing.kind = Some(found.kind),
+            Shown::Hidden => self.standing.kind = None,
+            // A proxy answered: the server behind it is probably the one of before.
+            Shown::Unknown => {}
+        }
         Ok(match shown {
             Shown::Is(found) => self.learnt(found.kind),
             Shown::Hidden => self.learnt(ServerKind::InfluxDb2),
@@ -289,6 +302,7 @@ impl Delivery {
         if self.last_kind.replace(kind).is_some_and(|last| last != kind) {
             (self.gzip, self.bytes_max) = (!self.http.is_local(), usize::MAX);
             (self.location, self.older_way) = (None, false);
+            self.standing.is_proven = false;
         }
         self.kind = Some(kind);
         kind
@@ -322,6 +336,7 @@ impl Delivery {
     /// What was learnt may be of another server than answers at this address next time.
     fn forget(&mut self) {
         (self.kind, self.location, self.older_way) = (None, None, false);
+        self.standing.is_proven = false;
         self.http.set_recognised(None);
     }
 
@@ -344,10 +359,11 @@ impl Delivery {
         events: &mut dyn FnMut(Event),
     ) -> Step {
         let now = Timestamp::now().as_nanos() / 1_000_000_000;
-        let outcome = outcome::read(answer, batch, &piece.places, self.gzip, now);
-        let lets_through =
-            !matches!(outcome, Outcome::Retry { .. } | Outcome::Held { .. } | Outcome::Redirect(_));
-        if lets_through {
+        let outcome = outcome::read(answer, batch, &piece.places, self.gzip, self.standing, now);
+        if outcome.proves_the_place() {
+            self.standing.is_proven = true;
+        }
+        if outcome.is_a_verdict() {
             self.backoff.reset();
             self.answers += 1;
             self.suspected = false;
@@ -377,6 +393,7 @@ impl Delivery {
                 refuse_or_split(piece, reason, delivered)
             }
             Outcome::Unnamed(reason) => refuse_or_split(piece, reason, delivered),
+            Outcome::Unproven(reason) => self.prove(reason, piece, events),
             // What the answer names is not all there may be: of a shard, of a list that was cut. Sending the rest again
             // changes nothing in the server, and tells.
             Outcome::Refused(named) | Outcome::Partial { named, .. } => {
@@ -440,6 +457,26 @@ impl Delivery {
         refuse_or_split(piece, reason, delivered)
     }
 
+    /// Tells lines that a server rejects without naming them from an address at which nothing takes lines: a server that
+    /// takes an empty write has judged the lines.
+    fn prove(&mut self, reason: String, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
+        let kind = self.kind.unwrap_or(ServerKind::InfluxDb2);
+        match probe::empty_write(&self.http, &self.place, kind, None) {
+            Ok(answer) if self.standing.takes_writes(&answer) => {
+                self.standing.is_proven = true;
+                Step::Again(piece)
+            }
+            Ok(answer) => {
+                let status = answer.status;
+                let reason = format!(
+                    "{reason}; it answers {status} to an empty write as well, so no line is at fault"
+                );
+                self.hold(reason, "url", piece, events)
+            }
+            Err(why) => self.after_silence(why, piece, events),
+        }
+    }
+
     /// Whether the server says that it is well.
     fn is_healthy(&self) -> bool {
         let path = match self.kind {
@@ -456,8 +493,8 @@ impl Delivery {
             self.location = Some(location.to_owned());
             return Step::Again(piece);
         }
-        let shown = location.split(['?', '#']).next().unwrap_or_default();
-        let reason = format!("the server sends writes on to {shown:?}, where this client does not follow");
+        let answer = Answer { status: 307, location: Some(location.to_owned()), ..Answer::default() };
+        let reason = format!("the server does not take writes here: {}", moved(&answer).unwrap_or_default());
         self.hold(reason, "url", piece, events)
     }
 
