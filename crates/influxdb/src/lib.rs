@@ -47,7 +47,8 @@
 //! A client starts while the server is down, unless `connect_strict` is set. A failure that may pass is tried again for ever,
 //! with pauses up to a minute; a wrong token, organisation, bucket or address holds the lane until it is mended, and a new
 //! token in the configuration file is picked up; lines that the server will never take are kept as dead letters, and
-//! exactly those. A line may reach the server twice, after a crash or a lost answer, which InfluxDB counts once.
+//! exactly those. A server that fails (`500`) proves nothing about a line, unless it takes other lines of the bucket before and
+//! after, over minutes. A line may reach the server twice, after a crash or a lost answer, which InfluxDB counts once.
 //! VictoriaMetrics does when it runs with `-dedup.minScrapeInterval=1ms`; else its counts and sums are too large. What it
 //! acknowledged within the last seconds goes with it when it is killed.
 //! [`Client::preflight`] finds out beforehand what is wrong with a configuration: each fault is a sentence that names the
@@ -86,7 +87,9 @@
 //!
 //! # Threads
 //! All methods take `&self` and are safe from any number of threads. The client owns its threads: it works inside and
-//! outside of any asynchronous runtime, and after one was dropped. `flush`, `close` and the queries wait and have
+//! outside of any asynchronous runtime, and after one was dropped. When one of its threads panics, over a program's logging or
+//! callback for example, it starts again with what is not settled; until it has worked again, [`Client::health_check`],
+//! [`Client::is_connected`], [`Client::stats`] and the error callback say so. `flush`, `close` and the queries wait and have
 //! `_async` forms that do not hold up a runtime.
 //!
 //! # Configuration

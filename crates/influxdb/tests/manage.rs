@@ -1618,7 +1618,7 @@ fn a_bucket_that_is_missing_is_made_where_that_is_allowed() {
     let connect = |server: &Scripted, creates| {
         let config =
             Config::remote(&server.url()).unwrap().with_spool(None).with_bucket("house").with_org("my-org");
-        let config = config.with_batches(1, Duration::from_millis(1)).with_hurry(100);
+        let config = config.with_quick_batches(1, Duration::from_millis(1)).with_hurry(100);
         Client::connect(&config.with_create_buckets(creates)).unwrap()
     };
     let asks = |server: &Scripted, path: &str| server.seen().iter().filter(|s| s.path == path).count();
@@ -1683,7 +1683,8 @@ fn a_bucket_that_does_not_show_after_it_was_made_is_waited_for() {
     });
     let config =
         Config::remote(&server.url()).unwrap().with_spool(None).with_bucket("house").with_org("my-org");
-    let config = config.with_batches(1, Duration::from_millis(1)).with_hurry(1000).with_create_buckets(true);
+    let config =
+        config.with_quick_batches(1, Duration::from_millis(1)).with_hurry(1000).with_create_buckets(true);
     let client = Client::connect(&config).unwrap();
     client.write_device_metric("a", "level", 1.0).unwrap();
     let count = |path: &str| server.seen().iter().filter(|seen| seen.path == path).count();

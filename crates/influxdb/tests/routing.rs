@@ -51,13 +51,13 @@ fn remote(url: &str, spool: &Path) -> Config {
     Config::remote(url)
         .unwrap()
         .with_spool(Some(spool.to_owned()))
-        .with_batches(20, Duration::from_millis(20))
+        .with_quick_batches(20, Duration::from_millis(20))
         .with_hurry(100)
 }
 
 /// A further target, whose spool is beside that of the main one.
 fn further(url: &str) -> Config {
-    Config::remote(url).unwrap().with_batches(20, Duration::from_millis(20)).with_hurry(100)
+    Config::remote(url).unwrap().with_quick_batches(20, Duration::from_millis(20)).with_hurry(100)
 }
 
 fn at(i: i64) -> Timestamp {
@@ -310,7 +310,7 @@ fn targets_that_hang_or_are_dead_or_full_delay_nobody() {
     let hanging_url = format!("http://{}", hanging.local_addr().unwrap());
     let spool = tempfile::tempdir().unwrap();
     let full = further(NOWHERE)
-        .with_spool_bytes_max(200_000)
+        .with_small_spool(200_000)
         .with_spool_when_full(graylogic_influxdb::WhenFull::DropNewest);
     let config = remote(&main.url(), &spool.path().join("spool"))
         .with_further_target("hung", further(&hanging_url))
@@ -445,7 +445,7 @@ fn who_may_wait_waits_for_targets_that_block_and_for_no_other() {
     let spool = tempfile::tempdir().unwrap();
     let config = |when_full| {
         let name = format!("spool-{when_full:?}");
-        let office = further(&office.url()).with_spool_bytes_max(200_000).with_spool_when_full(when_full);
+        let office = further(&office.url()).with_small_spool(200_000).with_spool_when_full(when_full);
         remote(&main.url(), &spool.path().join(name))
             .with_further_target("office", office)
             .with_route(Route::to(["office", "main"]))
@@ -498,7 +498,7 @@ fn who_waits_for_room_hears_of_the_close() {
     let spool = tempfile::tempdir().unwrap();
     let full = || {
         further(NOWHERE)
-            .with_spool_bytes_max(200_000)
+            .with_small_spool(200_000)
             .with_spool_when_full(graylogic_influxdb::WhenFull::DropNewest)
     };
     let config = remote(NOWHERE, &spool.path().join("spool"))

@@ -286,7 +286,7 @@ fn server_and_spool_hang(after: Duration) {
         .unwrap()
         .with_spool(Some(spool.path().to_owned()))
         .with_spool_disk(Arc::new(HangingDisk(gate.clone())))
-        .with_batches(20, Duration::from_millis(1))
+        .with_quick_batches(20, Duration::from_millis(1))
         .with_hurry(20);
     let client = Client::connect(&config).unwrap();
     client.write_device_metric_at("d", "m", 1.0, at(1)).unwrap();
