@@ -6,6 +6,7 @@ mod questions;
 use crate::config::{Config, Target};
 use crate::error::{Error, Kind};
 use crate::fanout::{self, Router};
+use crate::greeting::greet;
 use crate::lane::Lane;
 use crate::manage::Manage;
 use crate::metrics;
@@ -84,7 +85,9 @@ pub struct CloseReport {
 impl Client {
     /// A client of the configured target, ready to write.
     ///
-    /// A server need not answer: readings are spooled until it does, unless `connect_strict` is set.
+    /// A server need not answer: readings are spooled until it does, unless `connect_strict` is set. It is pinged all the same,
+    /// and `connect` does not wait for that: a server that cannot be reached is in [`Client::stats`], the error callback hears of
+    /// it, and so does the log.
     ///
     /// # Errors
     /// [`Error::is_disabled`] when the configuration says so, [`Error::is_invalid_config`] when a name in it is empty,
@@ -141,6 +144,7 @@ impl Client {
         }
         let router = started.router(config)?;
         start_notifier(&notifier)?;
+        started.0.iter().try_for_each(greet)?;
         let targets = std::mem::take(&mut started.0);
         let (Some(works), Some(lane)) = (targets.first().cloned(), first) else {
             return Err(Error::new(Kind::ConnectionFailed, "the client has no target"));
@@ -165,7 +169,7 @@ impl Client {
     /// let client = Client::connect(&Config::embedded(folder.path()))?;
     /// let energy = client.bucket("energy")?;
     /// client.write_device_metric("light-living-1", "level", 50.0)?; // to the configured bucket
-    /// energy.write_energy_metric("hvac-main", -450.0, None)?;
+    /// energy.write_energy_metric("hvac-main", 450.0, None)?;
     /// let report = client.close(Duration::from_secs(10))?;
     /// assert_eq!(report.delivered, 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -292,8 +296,8 @@ impl Client {
         self.device(DeviceMetric { device_id, measurement, value }, Some(time))
     }
 
-    /// Writes power in watts and, when it is known, a meter's reading in kilowatt-hours, now. Positive power is
-    /// generated, exported or discharged.
+    /// Writes power in watts and, when it is known, a meter's reading in kilowatt-hours, now. They are stored as given: a
+    /// device that draws 450 W reports 450.
     ///
     /// # Errors
     /// As [`Client::write_device_metric`].

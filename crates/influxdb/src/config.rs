@@ -121,7 +121,7 @@ pub enum Target {
 }
 
 impl Default for Config {
-    /// The embedded store in `./graylogic-data`, organisation `graylogic`, bucket `telemetry`, batches of 100 lines at
+    /// The embedded store in `./graylogic-data`, organisation `graylogic`, bucket `metrics`, batches of 100 lines at
     /// most 10 s apart; readings for a server are spooled in `./graylogic-spool`.
     fn default() -> Self {
         Self {
@@ -131,7 +131,7 @@ impl Default for Config {
             kind: None,
             token: Secret::default(),
             org: "graylogic".into(),
-            bucket: "telemetry".into(),
+            bucket: "metrics".into(),
             batch_size: 100,
             flush_interval: Duration::from_secs(10),
             connect_strict: false,

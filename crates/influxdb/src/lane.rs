@@ -159,6 +159,27 @@ impl Lane {
         news
     }
 
+    /// A ping found the server away, unless something else is known to be wrong; `before` is what it found last time.
+    pub(crate) fn not_reached(
+        &self,
+        before: Option<&str>,
+        reason: &str,
+        setting: Option<&'static str>,
+        next_try: Duration,
+    ) {
+        let trouble = self.status().trouble.as_ref().map(|t| t.reason.clone());
+        if trouble.as_deref() == before {
+            self.troubled(reason, setting, Some(next_try));
+        }
+    }
+
+    /// What a ping found before is over.
+    pub(crate) fn no_longer(&self, before: Option<&str>) {
+        if let Some(before) = before {
+            self.status().trouble.take_if(|trouble| trouble.reason == before);
+        }
+    }
+
     /// The thread that delivers panicked; returns whether it had delivered something since the last time.
     pub(crate) fn panicked(&self, reason: &str, next_try: Duration) -> bool {
         self.troubled(reason, None, Some(next_try));

@@ -10,7 +10,7 @@
 //! client.set_on_error(|error| eprintln!("{error}"));
 //!
 //! client.write_device_metric("light-living-1", "level", 50.0)?;
-//! client.write_energy_metric("hvac-main", -450.0, Some(12.34))?; // consumption is negative
+//! client.write_energy_metric("hvac-main", 450.0, Some(12.34))?; // draws 450 W, has used 12.34 kWh
 //! client.write_phm_metric("pump-2", "vibration_mm_s", 2.1)?;
 //! client.flush(Level::Durable, Duration::from_secs(5))?;
 //!
@@ -20,7 +20,7 @@
 //! let power = client.query_range(
 //!     "energy", &[], "power_watts", Timestamp::from_nanos(0), Timestamp::MAX, hour, Aggregate::Mean,
 //! )?;
-//! assert_eq!(power[0].values[0].1.as_f64(), Some(-450.0));
+//! assert_eq!(power[0].values[0].1.as_f64(), Some(450.0));
 //!
 //! let report = client.close(Duration::from_secs(10))?;
 //! assert_eq!((report.delivered, report.dropped), (3, 0));
@@ -112,6 +112,7 @@ mod config;
 mod error;
 mod fanout;
 mod flux;
+mod greeting;
 mod lane;
 mod manage;
 mod metrics;

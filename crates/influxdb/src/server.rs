@@ -9,6 +9,7 @@ pub(crate) mod exchange;
 pub(crate) mod http;
 pub(crate) mod kind;
 pub(crate) mod outcome;
+mod parts;
 mod poison;
 pub(crate) mod preflight;
 pub(crate) mod proxy;

@@ -50,7 +50,7 @@ fn outages() -> Vec<Do> {
         Do::ResetAfterBody,
         Do::Answer(message("503 Service Unavailable", "starting")),
         Do::Answer(message("401 Unauthorized", "unauthorized access")),
-        Do::Answer(message("404 Not Found", "bucket \"telemetry\" not found")),
+        Do::Answer(message("404 Not Found", "bucket \"metrics\" not found")),
     ]
 }
 

@@ -7,6 +7,7 @@ mod hostile;
 use graylogic_influxdb::{Client, Config, Health, Level, Point, Timestamp, WriteErrorKind};
 use hostile::{Do, Hostile, message};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -302,4 +303,53 @@ fn a_close_without_a_spool_tries_until_its_deadline() {
     write(&client, 0..10);
     let report = client.close(SOON).unwrap();
     assert_eq!((report.level, report.delivered, report.dropped), (Level::Delivered, 10, 0));
+}
+
+#[test]
+fn a_server_that_is_away_is_reported_before_there_is_a_line() {
+    let listener = TcpListener::bind("127.77.7.3:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    drop(listener);
+    let spool = tempfile::tempdir().unwrap();
+    let config = Config::remote(&format!("http://{at}"))
+        .unwrap()
+        .with_spool(Some(spool.path().to_owned()))
+        .with_hurry(100);
+    let client = Client::connect(&config).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let keeps = told.clone();
+    client.set_on_error(move |news| keeps.lock().unwrap().push(news.clone()));
+    assert!(comes(|| client.stats().health == Health::Retrying && !client.is_connected()));
+    assert!(client.stats().trouble.unwrap().contains(&at.to_string()));
+    assert!(comes(|| !told.lock().unwrap().is_empty()));
+    let first = told.lock().unwrap()[0].clone();
+    assert_eq!((first.kind, first.lines), (WriteErrorKind::Delayed, 0), "{first}");
+    // It is there again, and nobody wrote anything.
+    let server = Hostile::judging_at(TcpListener::bind(at).unwrap(), |_| None);
+    assert!(comes(|| client.stats().health == Health::Ok && client.is_connected()), "{:?}", client.stats());
+    assert_eq!(server.seen.lock().unwrap().requests, 0);
+    write(&client, 0..10);
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!(told.lock().unwrap().len(), 1, "once");
+    client.close(SOON).unwrap();
+}
+
+#[test]
+fn what_an_earlier_version_left_for_its_default_bucket_is_delivered_there() {
+    let server = Hostile::judging(|request| {
+        let is_right = request.target.contains("bucket=telemetry");
+        (!is_right && !request.lines.is_empty()).then(|| (message("404 Not Found", "no bucket"), Vec::new()))
+    });
+    let spool = tempfile::tempdir().unwrap();
+    let config =
+        |url: &str| Config::remote(url).unwrap().with_spool(Some(spool.path().to_owned())).with_hurry(20);
+    let client = Client::connect(&config("http://127.0.0.1:9").with_bucket("telemetry")).unwrap();
+    write(&client, 0..10);
+    assert_eq!(client.close(SOON).unwrap().spooled, 10);
+    drop(client);
+    let client = Client::connect(&config(&server.url())).unwrap();
+    assert_eq!(client.buckets()[0].0, "metrics");
+    client.flush(Level::Delivered, SOON).unwrap();
+    assert_eq!(distinct(&server), (0..10).map(line).collect());
+    client.close(SOON).unwrap();
 }

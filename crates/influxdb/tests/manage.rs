@@ -1419,7 +1419,7 @@ fn the_embedded_store_is_managed() {
     // The store is open once: through the client.
     assert!(Manage::connect(&config).unwrap_err().is_connection_failed());
     let names: Vec<String> = m.buckets().unwrap().into_iter().map(|b| b.name).collect();
-    assert_eq!(names, ["telemetry", "days"]);
+    assert_eq!(names, ["metrics", "days"]);
     // One that cannot keep what it was asked to is not made.
     let error = m.create_bucket(&NewBucket::new("x").retention(Duration::from_secs(1))).unwrap_err();
     assert!(error.is_refused() && error.to_string().contains("give at least an hour"), "{error}");
@@ -1433,9 +1433,9 @@ fn the_embedded_store_is_managed() {
     client.flush(graylogic_influxdb::Level::Durable, DAY).unwrap();
     // What is at the end stays.
     let boiler = Predicate::new().measurement("energy").field("power_watts").tag("device_id", "a");
-    m.delete("telemetry", &(time(1)..time(3)), &boiler).unwrap();
-    m.delete("telemetry", &(time(1)..time(3)), &Predicate::new().measurement("other")).unwrap();
-    m.delete("telemetry", &(time(3)..time(9)), &Predicate::new().tag_not("device_id", "a")).unwrap();
+    m.delete("metrics", &(time(1)..time(3)), &boiler).unwrap();
+    m.delete("metrics", &(time(1)..time(3)), &Predicate::new().measurement("other")).unwrap();
+    m.delete("metrics", &(time(3)..time(9)), &Predicate::new().tag_not("device_id", "a")).unwrap();
     let count = |device: &str| {
         let tags = [("device_id", device)];
         let all =

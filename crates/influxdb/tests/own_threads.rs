@@ -363,3 +363,37 @@ fn a_callback_that_panics_with_what_panics_is_called_again() {
     assert!(report.errors_told);
     assert_eq!((report.delivered, report.rejected), (1, 3));
 }
+
+#[test]
+fn a_thread_of_the_store_that_panics_is_seen_and_starts_again() {
+    let _one = begin();
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path(), StoreOptions::default().disk(Arc::new(PanickingDisk))).unwrap();
+    let client = Client::connect_store(&Config::embedded(folder.path()), store).unwrap();
+    let mut n = 0;
+    let mut more = || {
+        write(&client, n..n + 10);
+        n += 10;
+    };
+    more();
+    client.flush(Level::Durable, SOON).unwrap();
+    let panics = Panics::on("store-sync");
+    let is_seen = || {
+        let asked = client.health_check(SOON);
+        asked.is_err_and(|e| e.is_connection_failed() && e.to_string().contains("panicked"))
+    };
+    // It syncs each second what came since.
+    assert!(comes(|| {
+        more();
+        is_seen()
+    }));
+    drop(panics);
+    assert!(comes(|| {
+        more();
+        client.health_check(SOON).is_ok()
+    }));
+    client.flush(Level::Durable, SOON).unwrap();
+    conserved(&client.stats());
+    let report = client.close(SOON).unwrap();
+    assert_eq!((report.delivered, report.dropped), (n as u64, 0));
+}

@@ -42,7 +42,7 @@ fn all_behaviours() -> Vec<Do> {
         Do::Answer(message("503 Service Unavailable", "queue length exceeded")),
         Do::Answer(answer("429 Too Many Requests", "Retry-After: 0\r\n", "")),
         Do::Answer(answer("200 OK", "Content-Type: text/html\r\n", "<!doctype html><p>Sign in to the hotel")),
-        Do::Answer(message("404 Not Found", "bucket \"telemetry\" not found")),
+        Do::Answer(message("404 Not Found", "bucket \"metrics\" not found")),
         Do::Answer(message("401 Unauthorized", "unauthorized access")),
         Do::Answer("HTTP/1.0 408 Request Timeout\r\n\r\n".to_owned()),
         Do::Answer(message("400 Bad Request", "unable to read data: gzip: invalid checksum")),
@@ -295,8 +295,8 @@ enum Mended {
 fn s5_a_wrong_setting_holds_the_lane_and_drops_nothing() {
     let wrong_token = ("401 Unauthorized", "unauthorized access", "token");
     let forbidden = ("403 Forbidden", "insufficient permissions for write", "token");
-    let no_bucket = ("404 Not Found", "bucket \"telemetry\" not found", "bucket");
-    let no_database = ("404 Not Found", "database not found: \"telemetry\"", "bucket");
+    let no_bucket = ("404 Not Found", "bucket \"metrics\" not found", "bucket");
+    let no_database = ("404 Not Found", "database not found: \"metrics\"", "bucket");
     let all = [
         wrong_token,
         forbidden,

@@ -72,7 +72,7 @@ fn a_sync_that_fails_once_is_tried_again() {
     let after = disk.after_power_cut(3);
     drop(client);
     let store = Store::open(folder.path(), StoreOptions::default().disk(Arc::new(after))).unwrap();
-    let selector = graylogic_store::Selector::bucket("telemetry");
+    let selector = graylogic_store::Selector::bucket("metrics");
     assert_eq!(store.latest(&selector).unwrap().len(), 1, "what was flushed survives the power cut");
 }
 

@@ -125,6 +125,7 @@ impl Trouble {
 pub(crate) enum Source {
     Sync,
     Seal,
+    Compact,
 }
 
 impl Shared {

@@ -3,7 +3,7 @@
 
 use crate::app::{self, CLOSE_DEADLINE};
 use crate::cli::{Aggregate, Query, Which};
-use crate::command::{flux, open_store};
+use crate::command::{flux, open_store, other_buckets};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json, json_value, remark};
 use crate::text;
@@ -53,8 +53,16 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
         Target::Embedded(_) => {
             let (store, config) = open_store(&options.what.place, "query")?;
             let selector = selector(&options.what, config.bucket())?;
+            let elsewhere = other_buckets(&store, &options.what.place, config.bucket());
+            let is_there = store.buckets().iter().any(|bucket| bucket.name == config.bucket());
+            if let (Some(elsewhere), false) = (&elsewhere, is_there) {
+                return Err(Failure::new(elsewhere));
+            }
             let rows = rows(&store, &selector, range, options)?;
             store.close()?;
+            if let Some(elsewhere) = elsewhere.filter(|_| rows.is_empty()) {
+                remark(format_args!("{elsewhere}"));
+            }
             rows
         }
         _ => rows_of_server(config, range, options)?,

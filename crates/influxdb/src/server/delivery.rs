@@ -10,6 +10,7 @@ use crate::server::exchange::{Answer, NoAnswer};
 use crate::server::http::{Http, Rested};
 use crate::server::kind::{Recognised, ServerKind, speaks_against};
 use crate::server::outcome::{self, Outcome};
+use crate::server::parts::{Parts, Piece, SEARCH_AFTER, Step, Stopped};
 use crate::server::poison::Suspects;
 use crate::server::recognise::{self, Shown};
 use crate::server::retry::Backoff;
@@ -19,8 +20,6 @@ use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
 use std::time::{Duration, Instant};
 
-/// After so many faults of the server on the same lines, parts of them are tried.
-const SEARCH_AFTER: u32 = 5;
 /// After so many lines in a row that the server fails on, it is rather the server, whatever it took before.
 const FAILED_IN_A_ROW_MAX: u32 = 64;
 /// While a setting is wrong, a new token and new certificates are looked for this often.
@@ -78,10 +77,6 @@ impl Delivered {
     }
 }
 
-/// Somebody stopped it: nobody knows of the lines that were on their way.
-#[derive(Debug)]
-pub(crate) struct Stopped;
-
 /// Delivers batches to one server, and remembers what it learnt of it.
 #[derive(Debug)]
 pub(crate) struct Delivery {
@@ -121,21 +116,6 @@ pub(crate) struct Delivery {
     created: bool,
 }
 
-/// Lines of a batch that go out together, by their places in ascending order.
-#[derive(Debug)]
-struct Piece {
-    places: Vec<usize>,
-    faults: u32,
-    /// One line alone, on which the server fails.
-    is_suspect: bool,
-}
-
-impl Piece {
-    fn of(places: Vec<usize>) -> Self {
-        Self { places, faults: 0, is_suspect: false }
-    }
-}
-
 /// Parts of lines that the server fails on are tried, to find out which it takes.
 #[derive(Clone, Copy, Debug)]
 struct Search {
@@ -151,33 +131,6 @@ struct Sent<'a> {
     batch: &'a Batch,
     /// Bytes of those that went out.
     length: usize,
-}
-
-/// The parts of a batch on its way.
-#[derive(Default)]
-struct Parts {
-    /// Still to be sent, the next one last.
-    pieces: Vec<Piece>,
-    /// Suspects that stay for another round.
-    aside: Vec<Piece>,
-    /// Some were sent before others that come before them: of two values for one time the older one may have won.
-    out_of_order: bool,
-}
-
-/// How a piece goes on after an answer.
-enum Step {
-    Done,
-    Again(Piece),
-    /// In another round.
-    Aside(Piece),
-    Split(Piece),
-    /// The second half first.
-    SplitFromBehind(Piece),
-    /// Together with all the others but suspects.
-    Regroup(Piece),
-    /// These of its lines by themselves, then the others.
-    Apart(Piece, Vec<usize>),
-    Stopped,
 }
 
 impl Delivery {
@@ -658,45 +611,5 @@ impl Delivery {
             Rested::Stopped => Err(Stopped),
             Rested::Whole | Rested::CutShort => Ok(()),
         }
-    }
-}
-
-impl Parts {
-    /// Where what is left of a piece goes.
-    fn put_back(&mut self, step: Step) -> Result<(), Stopped> {
-        match step {
-            Step::Done => {}
-            Step::Again(piece) => self.pieces.push(piece),
-            Step::Aside(piece) => self.aside.push(piece),
-            Step::Split(piece) => self.split(piece),
-            Step::SplitFromBehind(piece) => {
-                self.out_of_order = true;
-                self.split(piece);
-                let length = self.pieces.len();
-                self.pieces.swap(length - 1, length - 2);
-            }
-            Step::Regroup(mut piece) => {
-                for other in self.pieces.extract_if(.., |other| !other.is_suspect) {
-                    piece.places.extend(other.places);
-                }
-                piece.places.sort_unstable();
-                self.pieces.push(piece);
-            }
-            Step::Apart(mut piece, apart) => {
-                piece.places.retain(|p| apart.binary_search(p).is_err());
-                self.pieces.push(Piece { faults: 0, ..piece });
-                self.pieces.push(Piece::of(apart));
-            }
-            Step::Stopped => return Err(Stopped),
-        }
-        Ok(())
-    }
-
-    /// Two pieces of one of several lines; the first half goes out first. In a search neither is tried as often again.
-    fn split(&mut self, mut piece: Piece) {
-        let second = piece.places.split_off(piece.places.len() / 2);
-        let faults = if piece.faults >= SEARCH_AFTER { SEARCH_AFTER } else { 0 };
-        self.pieces.push(Piece { faults, ..Piece::of(second) });
-        self.pieces.push(Piece { faults, ..Piece::of(piece.places) });
     }
 }
