@@ -5,8 +5,9 @@ use crate::config::as_named;
 use crate::error::{Error, Kind};
 use crate::lane::Lane;
 use crate::notify::{WriteError, WriteErrorKind};
-use crate::server::exchange::{NoAnswer, Request};
+use crate::server::exchange::NoAnswer;
 use crate::server::http::{Http, Rested};
+use crate::server::recognise::{self, Shown};
 use crate::server::retry::Backoff;
 use crate::worker::Works;
 use graylogic_durable::caught;
@@ -30,18 +31,22 @@ fn ping(works: &Works, http: &Http) {
     let mut backoff = Backoff::new(Timestamp::now().as_nanos() as u64).hurried(works.config.hurry());
     let mut told: Option<String> = None;
     loop {
-        let answered = http.send(Request::get("ping"));
+        // In the words, and with the exceptions, of those who ask before the first line.
+        let answered = http.wait(recognise::shown(http, false)).unwrap_or(Err(NoAnswer::Stopped));
         if works.is_closing() {
             return;
         }
         let (reason, setting) = match answered {
-            Ok(answer) if answer.status >= 500 => {
-                (format!("{} answered {} to GET /ping", http.base(), answer.status), None)
-            }
-            // Whoever answers is there; what it is and what it takes shows with the first line.
-            Ok(answer) => {
+            // Whoever answers is there; what it takes shows with the first line.
+            Ok(shown) => {
                 works.lanes().iter().for_each(|lane| lane.no_longer(told.as_deref()));
-                tracing::info!(server = http.base(), status = answer.status, "the server answers");
+                match shown {
+                    Shown::Is(found) => tracing::info!(server = http.base(), %found, "the server answers"),
+                    _ => tracing::info!(
+                        server = http.base(),
+                        "the server answers, and does not show what it is"
+                    ),
+                }
                 return;
             }
             Err(NoAnswer::Stopped) => return,

@@ -5,6 +5,7 @@ use crate::config::{Config, as_named};
 use crate::lane::Lane;
 use crate::notify::{Notifier, RefusedLine, WriteError, WriteErrorKind};
 use crate::server::delivery::{Delivered, Delivery, Ending, Event, Onward};
+use crate::server::settle::Seen;
 use graylogic_durable::{Batch, Outbox, Taken, Want, Work, caught};
 use graylogic_line::Timestamp;
 use graylogic_store::{Rejected, Store, WriteOptions};
@@ -59,7 +60,8 @@ impl Sender<'_> {
     pub(crate) fn run(&mut self) {
         let mut outbox = Outbox::default();
         let mut pause = PAUSE_FIRST;
-        while let Err(panic) = caught(|| self.carry(&mut outbox)) {
+        let mut has_begun = false;
+        while let Err(panic) = caught(|| self.carry(&mut outbox, &mut has_begun)) {
             let lane = self.lane;
             let reason = format!("the thread that delivers readings panicked and was restarted: {panic}");
             pause = if lane.panicked(&reason, pause) { PAUSE_FIRST } else { (pause * 2).min(PAUSE_LONGEST) };
@@ -75,15 +77,20 @@ impl Sender<'_> {
         }
     }
 
-    fn carry(&mut self, outbox: &mut Outbox) {
+    fn carry(&mut self, outbox: &mut Outbox, has_begun: &mut bool) {
         let mut earlier = self.earlier_outage();
         let mut want = self.want;
         loop {
             self.lane.has_recovered();
             let done = match self.lane.queue.next(outbox, &want) {
+                Work::Batch(_) if !std::mem::replace(has_begun, true) && self.goes_on(outbox) => Ok(()),
                 Work::Batch(taken) => {
                     want = self.want;
                     self.batch(outbox, &taken, std::mem::take(&mut earlier), &mut want)
+                }
+                Work::Look => {
+                    self.look(outbox);
+                    Ok(())
                 }
                 Work::Lost(damage) => {
                     let lost = damage.lost_count();
@@ -91,7 +98,7 @@ impl Sender<'_> {
                     Ok(())
                 }
                 Work::SyncTarget(lines) => self.sync_target(lines),
-                _ => Err(Abandoned),
+                _ => return,
             };
             if done.is_err() {
                 return;
@@ -121,7 +128,7 @@ impl Sender<'_> {
             }
             Destination::Server(_) => self.send(&taken.batch, &mut outage)?,
         };
-        let Delivered { refused, altered } = match ending {
+        let Delivered { mut refused, altered } = match ending {
             Ending::Settled(delivered) => delivered,
             Ending::Again { alone } => {
                 self.lane.queue.rewind(outbox);
@@ -131,13 +138,74 @@ impl Sender<'_> {
             }
         };
         outage = outage.max(self.lane.went_well(Timestamp::now()));
-        if let Err(error) = self.lane.queue.settle(outbox, taken, &refused) {
+        let all = refused.clone();
+        outbox.forget_reported(taken, &mut refused);
+        let settled = match &self.destination {
+            Destination::Server(delivery) if delivery.settles_later() => {
+                self.lane.queue.acknowledged(outbox, taken, &all)
+            }
+            _ => self.lane.queue.settle(outbox, taken, &all),
+        };
+        if let Err(error) = settled {
             tracing::error!(%error, lines = refused.len(), "refused lines could not be kept");
+        }
+        if let Destination::Server(delivery) = &self.destination
+            && let Some(time) = delivery.look_every()
+        {
+            // After an outage at once: it may have been a restart.
+            outbox.look_in(if outage.is_zero() { time } else { Duration::ZERO });
         }
         self.lane.queue.live_first(outbox, outage, &self.want);
         self.tell_lines(WriteErrorKind::Rejected, &taken.batch, &refused);
         self.tell_lines(WriteErrorKind::Altered, &taken.batch, &altered);
         Ok(())
+    }
+
+    /// Before the first batch goes to a server: whether an earlier run of this client sent it already, so that the queue goes on
+    /// behind it.
+    fn goes_on(&mut self, outbox: &mut Outbox) -> bool {
+        let Destination::Server(delivery) = &mut self.destination else { return false };
+        let lines = delivery.begin().map_or(0, |run| self.lane.queue.go_on(outbox, run));
+        if lines > 0 {
+            outbox.look_in(Duration::ZERO);
+        }
+        lines > 0
+    }
+
+    /// Looks at a server that may lose or ignore what it acknowledged.
+    fn look(&mut self, outbox: &mut Outbox) {
+        let lane = self.lane;
+        let Destination::Server(delivery) = &mut self.destination else { return };
+        match delivery.look() {
+            Seen::Well { until, by } => {
+                outbox.seen(by);
+                lane.queue.settle_until(outbox, until);
+            }
+            Seen::Restarted { by } => {
+                outbox.seen(by);
+                let lines = lane.queue.send_again(outbox);
+                if lines > 0 {
+                    let (target_name, bucket) = (&lane.target, &lane.bucket);
+                    tracing::warn!(
+                        target_name,
+                        bucket,
+                        lines,
+                        "the server was restarted: readings that it may have lost are sent again"
+                    );
+                }
+            }
+            Seen::Silent => {}
+        }
+        if let Some(time) = delivery.look_every().filter(|_| outbox.is_settling()) {
+            outbox.look_in(time);
+        }
+        for ignored in delivery.take_ignored() {
+            let reason = format!(
+                "VictoriaMetrics ignored these rows, which this client or another one wrote, because {}",
+                ignored.why
+            );
+            self.tell(WriteErrorKind::Ignored, ignored.rows, reason, Vec::new());
+        }
     }
 
     /// Gives lines to a server, however long it takes; `outage` becomes the longest time that nothing got through.

@@ -341,3 +341,26 @@ fn empty_strings_among_others_come_at_their_times() {
         }
     }
 }
+
+#[test]
+fn a_recorded_server_compares_values_with_strings_as_the_split_needs_it() {
+    let values = |name: &str, condition: &str| -> Vec<String> {
+        let script = std::fs::read_to_string(fixtures().join(name).with_extension("flux")).unwrap();
+        assert!(script.contains(condition), "{script}");
+        let mut reader = graylogic_influxdb::FluxReader::new();
+        reader.feed(&std::fs::read(fixtures().join(name).with_extension("csv")).unwrap()).unwrap();
+        reader.finish();
+        let mut values = Vec::new();
+        while let Some(item) = reader.next_item().unwrap() {
+            if let graylogic_influxdb::FluxItem::Record(row) = item {
+                values.extend(row.value().map(|value| format!("{value:?}")));
+            }
+        }
+        values
+    };
+    // Fields of numbers in the same range do not match, and are no error.
+    let equal = values("filter-value-string-equality-over-all-fields", "r._value == \"Wh\"");
+    assert!(equal.len() == 4 && equal.iter().all(|v| v.starts_with("String(")), "{equal:?}");
+    let first = values("first-of-strings-that-are-not-empty", "and r._value != \"\")");
+    assert!(first.iter().all(|v| v.contains("shut")) && !first.is_empty(), "{first:?}");
+}

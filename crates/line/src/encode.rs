@@ -2,6 +2,7 @@
 
 use crate::dialect::{Dialect, is_plain, put_name};
 use crate::error::{Element, EncodeError, EncodeReason};
+use crate::names::Names;
 use crate::number::put_float;
 use crate::point::{FieldRef, FieldValue, Point};
 use crate::time::Timestamp;
@@ -308,6 +309,7 @@ impl Encoder {
     ) -> Result<(), EncodeError> {
         let key_bytes = out.len() - start;
         let n = fields.len();
+        let names = Names::new(tags, fields);
         let mut separator = b' ';
         let mut not_finite = None;
         for i in 0..n {
@@ -321,7 +323,7 @@ impl Encoder {
                 not_finite = Some(key);
                 continue;
             }
-            if n > 1 && (i + 1..n).any(|j| fields.get(j).0 == key) {
+            if names.has_later_field(i, key) {
                 match self.on_duplicate {
                     OnDuplicate::Refuse => {
                         return Err(EncodeError::new(
@@ -334,7 +336,7 @@ impl Encoder {
                     OnDuplicate::LastWins => continue,
                 }
             }
-            if (0..tags.len()).any(|j| tags.get(j).0 == key) {
+            if names.has_tag(key) {
                 return Err(EncodeError::new(Element::FieldKey, key, 0, EncodeReason::TagAndField));
             }
             out.push(separator);

@@ -30,6 +30,7 @@ const NAMED_MAX: u64 = 20;
 #[derive(Default)]
 struct Done {
     points: u64,
+    overwritten: u64,
     refused: u64,
     skipped: usize,
 }
@@ -48,6 +49,7 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
         }
     }
     let store = Store::open(folder, StoreOptions::default())?;
+    super::remark_damage(&store);
     store.ensure_bucket(config.bucket())?;
     let began = Instant::now();
     let mut files = Vec::new();
@@ -60,6 +62,7 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
         files.push(json!({
             "file": file.display().to_string(),
             "points": done.points,
+            "overwritten": done.overwritten,
             "refused": done.refused,
             "lines_done_before": done.skipped,
         }));
@@ -71,8 +74,9 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
             };
             let name = file.display();
             answer(format_args!(
-                "{name}: {} points stored, {} lines refused{before}",
+                "{name}: {} points stored{}, {} lines refused{before}",
                 text::count(done.points),
+                text::overwritten(done.overwritten),
                 done.refused
             ));
         }
@@ -171,6 +175,7 @@ impl Sink<'_> {
         }
         let report = self.store.write_lines(self.bucket, batch, &self.options)?;
         self.done.points += report.points;
+        self.done.overwritten += report.overwritten;
         for refused in &report.rejected {
             if self.done.refused < NAMED_MAX && !self.json {
                 remark(format_args!("line {}: {refused}", before + refused.line));

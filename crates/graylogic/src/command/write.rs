@@ -2,10 +2,12 @@
 //! which lines go where.
 
 use super::batches::{NAMED_MAX, batches};
+use super::remark_damage;
 use crate::app;
 use crate::cli::Write;
 use crate::failure::{Failure, SOME_REFUSED};
 use crate::output::{answer, answer_json, remark};
+use crate::text;
 use graylogic_influxdb::Target;
 use graylogic_store::{BadLine, Store, StoreOptions, WriteOptions};
 use serde_json::json;
@@ -29,6 +31,7 @@ pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
         _ => return super::send::run(options, &config, input, json),
     };
     let store = Store::open(folder, StoreOptions::default())?;
+    remark_damage(&store);
     store.ensure_bucket(config.bucket())?;
     let mut sink = Sink {
         store: &store,
@@ -42,22 +45,27 @@ pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
         json,
         lines_before: 0,
         points: 0,
+        overwritten: 0,
         refused: 0,
         named: Vec::new(),
     };
     let outcome = batches(input, options.batch as usize, |batch, lines| sink.take(batch, lines));
     let done = outcome.and_then(|()| store.sync().map_err(Failure::from));
-    let (points, refused, named) = (sink.points, sink.refused, std::mem::take(&mut sink.named));
+    let (points, overwritten, refused) = (sink.points, sink.overwritten, sink.refused);
+    let named = std::mem::take(&mut sink.named);
     let closed = store.close();
     done?;
     closed?;
     if json {
-        answer_json(&json!({ "points": points, "refused": refused, "lines": named }));
+        answer_json(
+            &json!({ "points": points, "overwritten": overwritten, "refused": refused, "lines": named }),
+        );
     } else {
         if refused > NAMED_MAX as u64 {
             remark(format_args!("... and {} more", refused - NAMED_MAX as u64));
         }
-        answer(format_args!("{points} points stored, {refused} lines refused"));
+        let overwritten = text::overwritten(overwritten);
+        answer(format_args!("{points} points stored{overwritten}, {refused} lines refused"));
     }
     Ok(if refused > 0 { ExitCode::from(SOME_REFUSED) } else { ExitCode::SUCCESS })
 }
@@ -71,15 +79,16 @@ struct Sink<'a> {
     json: bool,
     lines_before: usize,
     points: u64,
+    overwritten: u64,
     refused: u64,
     named: Vec<serde_json::Value>,
 }
 
 impl Sink<'_> {
     fn take(&mut self, batch: &[u8], lines: usize) -> Result<(), Failure> {
-        self.options.default_time = graylogic_line::Timestamp::now();
         let report = self.store.write_lines(self.bucket, batch, &self.options)?;
         self.points += report.points;
+        self.overwritten += report.overwritten;
         self.refused += report.rejected_count;
         for refused in &report.rejected {
             if self.named.len() == NAMED_MAX {

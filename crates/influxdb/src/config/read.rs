@@ -22,12 +22,14 @@ const SECTION: &str = "influxdb";
 /// Keys that mean us wherever they stand.
 const KEYS_TELLING: [&str; 6] = ["url", "token", "org", "bucket", "batch_size", "flush_interval"];
 /// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 26] = [
     "enabled",
     "url",
     "query_url",
     "kind",
     "token",
+    "basic_user",
+    "basic_password",
     "org",
     "bucket",
     "batch_size",
@@ -46,6 +48,7 @@ const KEYS: [&str; 23] = [
     "spool_megabytes_max",
     "spool_hours_max",
     "spool_when_full",
+    "settle_time",
 ];
 /// Keys of the section alone, not of a further target: those and the rules between them.
 const TARGETS: &str = "targets";
@@ -255,7 +258,10 @@ impl Config {
                 })?;
             }
         }
-        Ok(())
+        match self.connection.basic_mistake() {
+            Some((key, why)) => Err(page.wrong(&path(key), &why)),
+            None => Ok(()),
+        }
     }
 
     /// The further target that a section describes; what it does not say of batches is as for the main one.
@@ -470,6 +476,11 @@ impl Config {
             }
             // The value of a token is never shown, whatever its type.
             "token" => self.token = Secret(text().map_err(|_| "is not a text; put it in quotes".to_owned())?),
+            "basic_user" => self.connection.basic_user = text()?,
+            "basic_password" => {
+                let text = text().map_err(|_| "is not a text; put it in quotes".to_owned())?;
+                self.connection.basic_password = Secret(text);
+            }
             "org" => self.org = text()?,
             "bucket" => {
                 let name = text()?;
@@ -552,6 +563,11 @@ impl Config {
                     other => return Err(format!("is {other:?}; write drop_oldest, drop_newest or block")),
                 };
             }
+            // `off` is a boolean for YAML.
+            "settle_time" if switch(value) == Some(false) => {
+                self.settle_time = Duration::ZERO;
+            }
+            "settle_time" => self.settle_time = Duration::from_secs(values::SETTLE_TIME.read(value)?),
             _ => unreachable!("only known keys are set"),
         }
         Ok(())

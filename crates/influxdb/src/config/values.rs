@@ -21,6 +21,8 @@ pub(super) const FLUSH_INTERVAL: Bounds = Bounds { least: 1, most: 3600, unit: "
 pub(super) const SPOOL_MEGABYTES: Bounds = Bounds { least: 1, most: 1 << 20, unit: "megabytes" };
 /// Age of what is in the spool.
 pub(super) const SPOOL_HOURS: Bounds = Bounds { least: 1, most: 87_600, unit: "hours" };
+/// Time that lines are kept after VictoriaMetrics acknowledged them.
+pub(super) const SETTLE_TIME: Bounds = Bounds { least: 1, most: 3600, unit: "seconds" };
 /// Time between syncs of the spool.
 const SPOOL_SYNC_MILLISECONDS: Bounds = Bounds { least: 1, most: 60_000, unit: "milliseconds" };
 
@@ -41,6 +43,11 @@ impl Bounds {
     pub(super) fn clamp_seconds(self, time: Duration) -> Duration {
         time.clamp(Duration::from_secs(self.least), Duration::from_secs(self.most))
     }
+}
+
+/// A time that lines settle in, within the bounds; none at all switches that off.
+pub(super) fn settle_time(time: Duration) -> Duration {
+    time.min(Duration::from_secs(SETTLE_TIME.most))
 }
 
 /// Bytes of the spool within the bounds.

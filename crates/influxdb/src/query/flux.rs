@@ -11,6 +11,7 @@ use super::ask::Ask;
 use super::{Aggregate, CheckedQuery, Shape};
 use crate::error::Error;
 use crate::flux::annotated_csv::FluxReader;
+use crate::flux::ending::Ending;
 use crate::flux::table::{FluxItem, FluxRecord, FluxType, FluxValue};
 use graylogic_line::Timestamp;
 use graylogic_store::Value;
@@ -28,8 +29,7 @@ pub(crate) struct Flux {
     /// What the present answer is of.
     part: Part,
     reader: FluxReader,
-    /// Whether anything came: an answer without series is a line end.
-    has_begun: bool,
+    ending: Ending,
     /// The place of the table's series in the answer, once its first row came; `Some(None)` when it is not asked for.
     place: Option<Option<usize>>,
     /// Fields that hold strings, and fields that hold something else.
@@ -62,7 +62,7 @@ impl Flux {
             parts: VecDeque::from([first]),
             part: first,
             reader: FluxReader::new(),
-            has_begun: false,
+            ending: Ending::default(),
             place: None,
             strings: BTreeSet::new(),
             others: BTreeSet::new(),
@@ -72,7 +72,7 @@ impl Flux {
 
     pub(crate) fn next_ask(&mut self, query: &CheckedQuery) -> Option<Ask> {
         self.part = self.parts.pop_front()?;
-        (self.reader, self.has_begun, self.place) = (FluxReader::new(), false, None);
+        (self.reader, self.ending, self.place) = (FluxReader::new(), Ending::default(), None);
         let body = json!({
             "query": self.script(query),
             "type": "flux",
@@ -93,17 +93,18 @@ impl Flux {
         query: &CheckedQuery,
         answer: &mut Answer,
     ) -> Result<(), Error> {
-        self.has_begun |= !bytes.is_empty();
+        self.ending.feed(bytes);
         self.reader.feed(bytes)?;
         self.read(query, answer)
     }
 
     pub(crate) fn end(&mut self, query: &CheckedQuery, answer: &mut Answer) -> Result<(), Error> {
-        if !self.has_begun {
-            return Err(query.failed("the answer to Flux is empty: it did not come whole").retryable(true));
-        }
         self.reader.finish();
         self.read(query, answer)?;
+        // An answer without series is an empty line.
+        if !self.ending.is_whole() {
+            return Err(query.failed("the answer to Flux has no end: it did not come whole").retryable(true));
+        }
         if self.part == Part::Types {
             let numbers_only = query.aggregate().is_some_and(Aggregate::needs_numbers);
             if !self.others.is_empty() {
@@ -125,7 +126,7 @@ impl Flux {
         while let Some(item) = self.reader.next_item()? {
             match item {
                 FluxItem::Table(_) => self.place = None,
-                FluxItem::Record(row) if self.part == Part::Types => self.note_type(&row),
+                FluxItem::Record(row) if self.part == Part::Types => self.note_type(&row, query),
                 FluxItem::Record(row) => self.row(&row, query, answer)?,
             }
         }
@@ -133,9 +134,12 @@ impl Flux {
     }
 
     /// A field that has other values as well is no string field.
-    fn note_type(&mut self, row: &FluxRecord) {
+    fn note_type(&mut self, row: &FluxRecord, query: &CheckedQuery) {
         let value = row.columns().iter().find(|column| column.name() == "_value");
         let (Some(field), Some(value)) = (row.field(), value) else { return };
+        // As it is asked for: CSV makes one line end of CR LF.
+        let asked = query.fields.iter().find(|asked| asked.replace("\r\n", "\n") == field);
+        let field = asked.map_or(field, String::as_str);
         if value.datatype() != FluxType::String {
             self.strings.remove(field);
             self.others.insert(field.to_owned());
