@@ -76,7 +76,7 @@ pub(crate) struct Place {
     /// Configuration file, section `influxdb`.
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "data")]
     pub(crate) config: Option<PathBuf>,
-    /// Bucket; without it the configuration's, or telemetry.
+    /// Bucket; without it the configuration's, or metrics.
     #[arg(long, value_name = "NAME")]
     pub(crate) bucket: Option<String>,
 }

@@ -73,6 +73,14 @@ fn open_store(place: &Place, command: &str) -> Result<(Store, Config), Failure> 
     Ok((store, config))
 }
 
+/// The other buckets that hold readings, for a command that names no bucket: the default one may not be the one that is meant.
+pub(crate) fn other_buckets(store: &Store, place: &Place, bucket: &str) -> Option<String> {
+    let others = store.buckets().into_iter().filter(|other| other.name != bucket && other.series > 0);
+    let names: Vec<String> = others.map(|other| other.name).collect();
+    (place.bucket.is_none() && !names.is_empty()).then(|| {
+        format!("nothing found in bucket {bucket:?}; name another with --bucket: {}", names.join(", "))
+    })
+}
 /// Prints the damage of a store that is not settled, so that no command passes over it.
 fn remark_damage(store: &Store) {
     let damage = &store.recovery().damage;

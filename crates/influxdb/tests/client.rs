@@ -124,7 +124,7 @@ fn any_id_is_stored_as_it_is_or_refused() {
         );
         assert_eq!(client.latest("energy", &[("device_id", id)]).unwrap().len(), 2, "{id:?}");
     }
-    let all = everything(client.store().unwrap(), "telemetry");
+    let all = everything(client.store().unwrap(), "metrics");
     assert!(
         !all.keys().any(|k| k.contains("evil|") || k.contains("device_id=other|")),
         "no id makes a second point"
@@ -157,7 +157,7 @@ fn numbers_are_exact_and_what_is_none_is_refused() {
         .field("s", "a \"b\"\\\nc");
     client.write_point_at(&point, at(5)).unwrap();
     client.flush(Level::Durable, SOON).unwrap();
-    let all = everything(client.store().unwrap(), "telemetry");
+    let all = everything(client.store().unwrap(), "metrics");
     let exact = &all["device_metrics|device_id=d|measurement=exact|value"];
     for (found, expected) in exact.iter().zip(values) {
         assert_eq!(found.1.as_f64().unwrap().to_bits(), expected.to_bits());
@@ -199,7 +199,7 @@ fn eight_threads_write_while_one_closes() {
         assert_eq!((report.delivered, report.rejected, report.dropped), (sum, 0, 0));
         conserved(&client.stats());
         let store = Store::open(folder.path(), graylogic_store::StoreOptions::default()).unwrap();
-        let all = everything(&store, "telemetry");
+        let all = everything(&store, "metrics");
         for (thread, accepted) in accepted.iter().enumerate() {
             let n = accepted.load(Ordering::Relaxed);
             let found = all.get(&format!("device_metrics|device_id=dev-{thread}|measurement=n|value"));
@@ -216,7 +216,7 @@ fn one_clock_reading_each() {
         client.write_device_metric("d", "m", f64::from(i)).unwrap();
     }
     client.flush(Level::Durable, SOON).unwrap();
-    let all = everything(client.store().unwrap(), "telemetry");
+    let all = everything(client.store().unwrap(), "metrics");
     let readings = &all["device_metrics|device_id=d|measurement=m|value"];
     assert_eq!(readings.len(), 5000);
     assert!(readings.iter().enumerate().all(|(i, r)| r.1.as_f64() == Some(i as f64)), "and keep their order");
@@ -239,7 +239,7 @@ fn a_rejected_reading_is_told_with_line_and_reason() {
     assert_eq!(told.len(), 1);
     assert_eq!(
         (told[0].kind, told[0].lines, told[0].bucket.as_str()),
-        (WriteErrorKind::Rejected, 1, "telemetry")
+        (WriteErrorKind::Rejected, 1, "metrics")
     );
     assert!(told[0].first[0].text.starts_with("m f=\"text\""), "{:?}", told[0]);
     assert!(told[0].reason.contains("already exists as type float"), "{:?}", told[0].reason);
@@ -383,7 +383,7 @@ fn dropping_the_last_clone_delivers() {
     }
     drop(clone);
     let store = Store::open(folder.path(), graylogic_store::StoreOptions::default()).unwrap();
-    assert_eq!(everything(&store, "telemetry").values().map(Vec::len).sum::<usize>(), 1000);
+    assert_eq!(everything(&store, "metrics").values().map(Vec::len).sum::<usize>(), 1000);
 }
 
 #[test]
@@ -503,7 +503,7 @@ fn a_series_handle_writes_what_the_helpers_write() {
     let two = client.series("m", &[], &["a", "b"]).unwrap();
     two.write(&[FieldRef::Integer(1), FieldRef::Boolean(true)], Some(at(1))).unwrap();
     client.flush(Level::Durable, SOON).unwrap();
-    let all = everything(client.store().unwrap(), "telemetry");
+    let all = everything(client.store().unwrap(), "metrics");
     assert_eq!(all["device_metrics|device_id=a b|measurement=m|value"].len(), 2);
     assert_eq!(all["m||b"][0].1, Value::Boolean(true));
 }
@@ -596,5 +596,5 @@ fn a_string_of_many_text_lines_blames_only_the_line_that_is_wrong() {
 
 /// The bucket of a configuration that names none.
 fn client_bucket() -> &'static str {
-    "telemetry"
+    "metrics"
 }

@@ -73,7 +73,7 @@ fn cycle(kind: &Kind<'_>, number: usize) {
         Kind::Server { url, spooled, .. } => Config::remote(url)
             .unwrap()
             .with_spool(spooled.then(|| folder.path().join("spool")))
-            .with_batches(100, Duration::from_millis(1))
+            .with_quick_batches(100, Duration::from_millis(1))
             .with_hurry(20),
     };
     let client = Client::connect(&config).unwrap();

@@ -72,7 +72,7 @@ fn a_sync_that_fails_once_is_tried_again() {
     let after = disk.after_power_cut(3);
     drop(client);
     let store = Store::open(folder.path(), StoreOptions::default().disk(Arc::new(after))).unwrap();
-    let selector = graylogic_store::Selector::bucket("telemetry");
+    let selector = graylogic_store::Selector::bucket("metrics");
     assert_eq!(store.latest(&selector).unwrap().len(), 1, "what was flushed survives the power cut");
 }
 
@@ -286,7 +286,7 @@ fn server_and_spool_hang(after: Duration) {
         .unwrap()
         .with_spool(Some(spool.path().to_owned()))
         .with_spool_disk(Arc::new(HangingDisk(gate.clone())))
-        .with_batches(20, Duration::from_millis(1))
+        .with_quick_batches(20, Duration::from_millis(1))
         .with_hurry(20);
     let client = Client::connect(&config).unwrap();
     client.write_device_metric_at("d", "m", 1.0, at(1)).unwrap();

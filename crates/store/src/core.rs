@@ -135,6 +135,7 @@ impl Trouble {
 pub(crate) enum Source {
     Sync,
     Seal,
+    Compact,
 }
 
 impl Shared {

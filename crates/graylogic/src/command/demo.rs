@@ -36,8 +36,9 @@ struct Day {
 }
 
 pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
-    let config =
-        Config::from_yaml("")?.with_target(Target::Embedded(options.data.clone())).with_bucket("telemetry");
+    let config = Config::from_yaml("")?
+        .with_target(Target::Embedded(options.data.clone()))
+        .with_bucket(Config::default().bucket());
     let client = Client::connect(&config)?;
     let imported = import(&client, config.bucket(), json)?;
     let store = embedded(&client)?;
@@ -212,11 +213,11 @@ fn last_days(store: &Store, bucket: &str) -> Result<Vec<Day>, Failure> {
     let found = store.windows(&house, range, &days)?;
     let of = |w: &graylogic_store::Window| -> Result<Day, Failure> {
         let name = midnights.iter().find(|m| instant(m) == w.start).map(|m| m.date().to_string());
-        // Each reading is the mean over its minute; consumption is stored as negative watts.
+        // Each reading is the mean over its minute, and what the house uses is positive.
         let watts = w.summary.sum()?.and_then(|sum| sum.as_f64()).unwrap_or(0.0);
         Ok(Day {
             name: name.unwrap_or_default(),
-            kwh: -watts * HOUSE_STEP_SECONDS / 3.6e6,
+            kwh: watts * HOUSE_STEP_SECONDS / 3.6e6,
             minutes: w.summary.count,
         })
     };
