@@ -197,6 +197,16 @@ pub(crate) struct ChunkMeta {
 }
 
 impl ChunkMeta {
+    /// Bytes of its readings.
+    pub(crate) fn bytes(&self) -> usize {
+        usize::try_from(self.place.length).unwrap_or(0)
+    }
+
+    /// Bytes of what is known of its hours.
+    pub(crate) fn hours_bytes(&self) -> usize {
+        self.hours.and_then(|place| usize::try_from(place.length).ok()).unwrap_or(0)
+    }
+
     pub(crate) fn has_hours(&self) -> bool {
         self.hours.is_some()
     }
@@ -609,6 +619,11 @@ impl StoreFile {
                 Ok(Totals { chunks: number(0)?, readings: number(1)?, bytes: number(2)? })
             })
             .map_err(|e| Error::sqlite("count chunks", &self.path, e))
+    }
+
+    /// Bytes of SQLite's own log.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        wal_bytes(&self.path)
     }
 
     /// Writes what SQLite's own log holds into the file and empties it.

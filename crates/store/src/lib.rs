@@ -70,6 +70,8 @@ mod fields;
 mod file;
 mod key;
 mod limits;
+mod quarantine;
+mod recompress;
 mod record;
 mod repeats;
 mod rollup;
@@ -86,6 +88,7 @@ mod write;
 
 pub use catalog::SeriesInfo;
 pub use error::Error;
+pub use quarantine::{Quarantine, Released};
 pub use salvage::Salvaged;
 pub use scan::{Block, Scan};
 pub use selector::{Matcher, Selector};
@@ -95,4 +98,4 @@ pub use store::{
 };
 pub use value::{Value, Values};
 pub use window::{Summary, TimeRange, Window, Windows};
-pub use write::{BadLine, RejectKind, Rejected, WriteOptions, WriteReport};
+pub use write::{BadLine, RejectKind, Rejected, Times, WriteOptions, WriteReport};

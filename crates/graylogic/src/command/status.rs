@@ -36,7 +36,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
         State::Degraded(why) => Some(why.as_str()),
         _ => None,
     };
-    let per_value = if stats.values == 0 { 0.0 } else { stats.bytes_on_disk as f64 / stats.values as f64 };
+    let per_value = stats.bytes_per_value();
     if json {
         answer_json(&json!({
             "folder": folder.display().to_string(),
