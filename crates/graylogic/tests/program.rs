@@ -517,7 +517,9 @@ fn lines_for_a_server_that_is_away_wait_in_the_spool_and_go_out_when_it_is_back(
                 let n = stream.read(&mut piece).unwrap();
                 request.extend_from_slice(&piece[..n]);
             }
-            stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
+            let stored =
+                b"HTTP/1.1 204 No Content\r\nX-Influxdb-Version: v2.8.0\r\nConnection: close\r\n\r\n";
+            stream.write_all(stored).unwrap();
         }
         body
     });

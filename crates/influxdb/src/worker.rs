@@ -9,11 +9,12 @@ use crate::sender::{Destination, Sender};
 use crate::server::delivery::Delivery;
 use crate::server::http::Http;
 use crate::server::preflight;
+use crate::server::watch::Watch;
 use graylogic_durable::{
     DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
     is_cut, lanes,
 };
-use graylogic_store::Store;
+use graylogic_store::{Store, WriteOptions};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -48,6 +49,8 @@ pub(crate) struct Works {
     pub(crate) config: Config,
     /// The server, when that is the target.
     pub(crate) http: Option<Http>,
+    /// What all lanes know of a server that may lose or ignore what it acknowledged.
+    watch: Arc<Watch>,
     /// Whether what waits outlives the client.
     pub(crate) on_disk: bool,
     /// The spool that the lanes are in, once it could be opened.
@@ -192,7 +195,8 @@ impl Works {
         let destination = match (&self.store, &self.http) {
             (Some(store), _) => Destination::Embedded(store.clone()),
             (None, Some(http)) => {
-                Destination::Server(Box::new(Delivery::new(&self.config, http.clone(), bucket)))
+                let delivery = Delivery::new(&self.config, http.clone(), bucket, self.watch.clone());
+                Destination::Server(Box::new(delivery))
             }
             (None, None) => return Err(Error::new(Kind::ConnectionFailed, "the client has no target")),
         };
@@ -208,7 +212,12 @@ impl Works {
             // However this thread ends, nobody waits for it in vain.
             let _ends = EndsSender(&theirs);
             let want = destination.want(&works.config);
-            Sender { lane: &theirs, notifier: &works.notifier, destination, want }.carry();
+            let write_options = match works.config.takes_any_time() {
+                true => WriteOptions::now().any_time(),
+                false => WriteOptions::now(),
+            };
+            let notifier = &works.notifier;
+            Sender { lane: &theirs, notifier, destination, write_options, want }.carry();
         });
         if let Err(error) = sender {
             lane.queue.abandon();
@@ -237,6 +246,7 @@ pub(crate) fn start(
         store,
         config: config.clone(),
         http,
+        watch: Arc::default(),
         spool: Arc::default(),
     });
     let lane = works.lane(config.bucket())?;

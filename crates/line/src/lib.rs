@@ -34,6 +34,7 @@
 
 mod dialect;
 mod encode;
+mod ends;
 mod error;
 mod names;
 mod number;
@@ -44,8 +45,9 @@ mod time;
 
 pub use dialect::Dialect;
 pub use encode::{Encoder, OnControl, OnDuplicate, OnEmptyTag, OnNotFinite};
+pub use ends::LineEnds;
 pub use error::{Element, EncodeError, EncodeReason};
-pub use parse::{Field, Line, LineEnds, LineError, ParseOptions, Parser, Reason};
+pub use parse::{Field, Line, LineError, ParseOptions, Parser, Reason};
 pub use point::{FieldRef, FieldType, FieldValue, Point};
 pub use template::SeriesTemplate;
 pub use time::{Precision, Timestamp};

@@ -2,6 +2,7 @@
 //! listed at [`Parser`]. One pass over the bytes, nothing allocated for a line in the steady state.
 
 use crate::encode::KEY_BYTES_MAX;
+use crate::ends::{LineEnds, is_one_line};
 use crate::number;
 use crate::point::{FieldRef, Point};
 use crate::time::{Precision, Timestamp};
@@ -55,8 +56,10 @@ impl ParseOptions {
 /// ```
 #[derive(Debug)]
 pub struct Parser<'a> {
+    body: &'a [u8],
     rest: &'a [u8],
     options: ParseOptions,
+    resume: Option<Resume>,
     /// Text lines passed so far.
     passed: usize,
     fields: Vec<Field<'a>>,
@@ -230,6 +233,18 @@ impl fmt::Display for LineError<'_> {
 
 impl std::error::Error for LineError<'_> {}
 
+/// How far a string of a line that is read again may reach.
+const LOOK_AHEAD_BYTES_MAX: usize = 1 << 20;
+
+/// How a parser resumes within a line that could not be read.
+#[derive(Clone, Copy, Debug)]
+struct Resume {
+    /// Up to this byte of the body each text line is looked at by itself.
+    apart_until: usize,
+    /// So many bytes may still be looked at in search of the end of a string: reading stays linear.
+    budget: usize,
+}
+
 /// Where in the line and why.
 type Fault<'a> = (usize, Reason<'a>);
 
@@ -238,13 +253,41 @@ impl<'a> Parser<'a> {
     #[must_use]
     pub fn new(body: &'a [u8], options: ParseOptions) -> Self {
         Self {
+            body,
             rest: body,
             options,
+            resume: None,
             passed: 0,
             fields: Vec::new(),
             #[cfg(test)]
             work: 0,
         }
+    }
+
+    /// Keeps what is wrong with one line from costing the lines behind it.
+    ///
+    /// A quote that is never closed, or a backslash before a line feed, makes one line of all that follows, and InfluxDB 2.8
+    /// rejects it as a whole. With this, the first text line of such a line is an error of its own, and reading resumes
+    /// behind it: with each text line that can be read by itself, and with strings that close within 1 MiB. Text lines that
+    /// can be read in neither way are errors, one each. A line whose strings are well formed stays one line, whatever else is
+    /// wrong with it.
+    ///
+    /// ```
+    /// use graylogic_line::{ParseOptions, Parser, Precision, Timestamp};
+    ///
+    /// let body = b"m f=1 1\nm s=\"open 2\nm f=3 3\nm s=\"two\nlines\" 4\n";
+    /// let options = ParseOptions::new(Precision::Nanoseconds, Timestamp::now());
+    /// let mut parser = Parser::new(body, options).resuming();
+    /// let mut read = Vec::new();
+    /// while let Some(next) = parser.next_line() {
+    ///     read.push(next.map(|line| line.number()).map_err(|error| error.line()));
+    /// }
+    /// assert_eq!(read, [Ok(1), Err(2), Ok(3), Ok(4)]);
+    /// ```
+    #[must_use]
+    pub fn resuming(mut self) -> Self {
+        self.resume = Some(Resume { apart_until: 0, budget: self.body.len().saturating_mul(2) });
+        self
     }
 
     /// The next line that is not blank and no comment, or why it cannot be read; `None` at the end.
@@ -260,8 +303,13 @@ impl<'a> Parser<'a> {
         &mut self,
         known: impl FnOnce(&'a [u8]) -> bool,
     ) -> Option<Result<Line<'_, 'a>, LineError<'a>>> {
-        let (number, text) = self.next_text()?;
-        let read = read_line(text, &self.options, &mut self.fields, known);
+        let (mut number, mut text) = self.next_text()?;
+        let mut read = read_line(text, &self.options, &mut self.fields, known);
+        if let (Err(_), Some(resume)) = (&read, self.resume)
+            && let Some(other) = self.read_again(number, text, resume)
+        {
+            (number, text, read) = other;
+        }
         Some(match read {
             Ok(parts) => Ok(Line {
                 number,
@@ -274,6 +322,52 @@ impl<'a> Parser<'a> {
             }),
             Err((at, reason)) => Err(LineError { line: number, column: at + 1, text, reason }),
         })
+    }
+
+    /// What a text that cannot be read is otherwise: one text line of several, or the beginning of a string that closes in a
+    /// later one. `None` when it is what it seems to be.
+    #[cold]
+    #[inline(never)]
+    fn read_again(
+        &mut self,
+        number: usize,
+        text: &'a [u8],
+        resume: Resume,
+    ) -> Option<(usize, &'a [u8], Result<Parts<'a>, Fault<'a>>)> {
+        let start = offset_in(self.body, text);
+        let end = self.body.len() - self.rest.len();
+        if start >= resume.apart_until {
+            let first = memchr(b'\n', text)?;
+            if is_one_line(text) {
+                return None;
+            }
+            self.note_work(text.len());
+            self.resume = Some(Resume { apart_until: end, ..resume });
+            self.rest = &self.body[start + first + 1..];
+            self.passed = number;
+            let text = text[..first].strip_suffix(b"\r").unwrap_or(&text[..first]);
+            let read = read_line(text, &self.options, &mut self.fields, |_| false);
+            return Some((number, text, read));
+        }
+        let ahead = &self.body[start..];
+        let ahead = &ahead[..ahead.len().min(LOOK_AHEAD_BYTES_MAX).min(resume.budget)];
+        let mut ends = LineEnds::new();
+        if ends.feed(ahead.get(..end - start)?).is_some() {
+            return None;
+        }
+        let found = ends.feed(&ahead[end - start..]);
+        let bytes = found.map_or(ahead.len(), |more| end - start + more);
+        self.note_work(bytes);
+        self.resume = Some(Resume { budget: resume.budget - bytes, ..resume });
+        if found.is_none() && start + bytes < self.body.len() {
+            return None;
+        }
+        let whole = &ahead[..bytes];
+        let whole = whole.strip_suffix(b"\n").map_or(whole, |w| w.strip_suffix(b"\r").unwrap_or(w));
+        let read = read_line(whole, &self.options, &mut self.fields, |_| false).ok()?;
+        self.rest = &self.body[start + bytes..];
+        self.passed = number - 1 + memchr::memchr_iter(b'\n', whole).count() + 1;
+        Some((number, whole, Ok(read)))
     }
 
     /// The next text that is a line, with its number.
@@ -298,7 +392,7 @@ impl<'a> Parser<'a> {
     #[inline]
     fn split_line(&mut self) -> (&'a [u8], &'a [u8]) {
         let end = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
-        let simple = memchr2(b'"', b'\\', &self.rest[..end]).is_none();
+        let simple = memchr2(b'"', b'\\', &self.rest[..end]).is_none() || self.is_apart();
         let end = if simple { end } else { quoted_line_end(self.rest) };
         self.note_work(end);
         let block = &self.rest[..end];
@@ -311,6 +405,11 @@ impl<'a> Parser<'a> {
         let ended = end < self.rest.len();
         let block = if ended { block.strip_suffix(b"\r").unwrap_or(block) } else { block };
         (block, rest)
+    }
+
+    /// Whether every text line is looked at by itself here.
+    fn is_apart(&self) -> bool {
+        self.resume.is_some_and(|resume| self.body.len() - self.rest.len() < resume.apart_until)
     }
 
     #[cfg(test)]
@@ -327,53 +426,6 @@ impl<'a> Parser<'a> {
 /// Where a line with quotes or backslashes ends.
 fn quoted_line_end(body: &[u8]) -> usize {
     LineEnds::new().feed(body).map_or(body.len(), |end| end - 1)
-}
-
-/// Finds where lines end in line protocol that arrives in pieces: a line feed inside a quoted value, or behind a
-/// backslash, ends none.
-///
-/// ```
-/// let mut ends = graylogic_line::LineEnds::new();
-/// assert_eq!(ends.feed(b"m note=\"two\n"), None);
-/// assert_eq!(ends.feed(b"lines\"\nm f=1\n"), Some(7));
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LineEnds {
-    escaped: bool,
-    quoted: bool,
-    in_fields: bool,
-    // A quote opens a string only where a value stands: behind more equals signs than commas.
-    equals: usize,
-    commas: usize,
-}
-
-impl LineEnds {
-    /// At the beginning of a line.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How many bytes of `piece` belong to the line, its line feed included, when it ends there; then the next piece is
-    /// expected to go on behind it. `None` when the line goes on in the next piece.
-    pub fn feed(&mut self, piece: &[u8]) -> Option<usize> {
-        for (i, &b) in piece.iter().enumerate() {
-            match b {
-                _ if self.escaped => self.escaped = false,
-                b'\\' => self.escaped = true,
-                b' ' => self.in_fields = true,
-                b'=' if self.in_fields && !self.quoted => self.equals += 1,
-                b',' if self.in_fields && !self.quoted => self.commas += 1,
-                b'"' if self.in_fields && self.equals > self.commas => self.quoted = !self.quoted,
-                b'\n' if !self.quoted => {
-                    *self = Self::new();
-                    return Some(i + 1);
-                }
-                _ => {}
-            }
-        }
-        None
-    }
 }
 
 struct Parts<'a> {
@@ -897,13 +949,64 @@ mod tests {
     fn an_open_quote_is_one_error_and_reading_stays_linear() {
         let mut body = b"m f=\"".to_vec();
         body.extend(b"\nm f=\"a\\".repeat(200_000));
-        let mut parser =
-            Parser::new(&body, ParseOptions::new(Precision::Nanoseconds, Timestamp::from_nanos(1)));
-        let mut lines = 0;
-        while let Some(next) = parser.next_line() {
-            lines += usize::from(next.is_ok() || next.is_err());
+        let options = ParseOptions::new(Precision::Nanoseconds, Timestamp::from_nanos(1));
+        for (mut parser, most) in
+            [(Parser::new(&body, options), 2), (Parser::new(&body, options).resuming(), 6)]
+        {
+            let mut lines = 0;
+            while let Some(next) = parser.next_line() {
+                lines += usize::from(next.is_ok() || next.is_err());
+            }
+            assert!(lines > 0);
+            assert!(
+                parser.work <= most * body.len(),
+                "{} bytes looked at in a body of {}",
+                parser.work,
+                body.len()
+            );
         }
-        assert!(lines > 0);
-        assert!(parser.work <= 2 * body.len(), "{} bytes looked at in a body of {}", parser.work, body.len());
+    }
+
+    /// What became of each line: its number, and whether it was read.
+    fn resumed(body: &str) -> Vec<(usize, bool)> {
+        let options = ParseOptions::new(Precision::Nanoseconds, Timestamp::from_nanos(1));
+        let mut parser = Parser::new(body.as_bytes(), options).resuming();
+        let mut found = Vec::new();
+        while let Some(next) = parser.next_line() {
+            found.push(next.map_or_else(|e| (e.line(), false), |line| (line.number(), true)));
+        }
+        found
+    }
+
+    #[test]
+    fn one_open_quote_costs_one_line() {
+        for (body, expected) in [
+            ("m s=\"open 1\nm f=2 2\nm f=3 3\n", vec![(1, false), (2, true), (3, true)]),
+            // The quotes of later lines close and open the wrong strings.
+            ("m s=\"open 1\nm s=\"b\" 2\nm s=\"c\" 3\n", vec![(1, false), (2, true), (3, true)]),
+            ("m s=\"open 1\nm s=\" b\" 2\nm s=\" c\" 3\n", vec![(1, false), (2, true), (3, true)]),
+            ("m n=1x,s=\"open 1\r\nm f=2 2\r\n", vec![(1, false), (2, true)]),
+            // Strings with line feeds, before, behind and in the middle of it.
+            (
+                "m s=\"a\nb\" 1\nm s=\"open 2\nm s=\"c\n\nd\" 3\nx\nm s=\"e\r\nf\" 4\r\nm f=5 5",
+                vec![(1, true), (3, false), (4, true), (7, false), (8, true), (10, true)],
+            ),
+            // One line, whatever else is wrong with it: what its string holds is not stored as lines.
+            ("m s=\"a\nn f=1 1\nb\" 1x\nm f=2 2\n", vec![(1, false), (4, true)]),
+            ("m n=1x,s=\"a\nn f=1 1\nb\" 1\nm f=2 2\n", vec![(1, false), (4, true)]),
+            // A backslash at the end of a line is no reason to lose the next one, nor is a quote in a comment.
+            ("m f=1 1\\\nm f=2 2\n", vec![(1, false), (2, true)]),
+            ("# it's f=\"open\nm f=2 2\n", vec![(2, true)]),
+            ("m s=\"open", vec![(1, false)]),
+            ("m s=\"open\n\n", vec![(1, false)]),
+        ] {
+            assert_eq!(resumed(body), expected, "{body:?}");
+        }
+        let good: String = (0..12_000).map(|i| format!("m,t=a s=\"x y\",f={i} {i}\n")).collect();
+        let cut = good.match_indices('\n').nth(9).unwrap().0 + 1;
+        let body = format!("{}m s=\"open 1\n{}", &good[..cut], &good[cut..]);
+        let found = resumed(&body);
+        assert_eq!(found.iter().filter(|(_, read)| !read).collect::<Vec<_>>(), [&(11, false)]);
+        assert_eq!(found.len(), 12_001);
     }
 }

@@ -3,9 +3,8 @@
 
 use crate::error::{Error, Kind};
 use crate::fields::{EntryField, Fields};
-use crate::file::Tombstone;
 use crate::key::{Key, Packed};
-use crate::record::{Definition, DefinitionRef};
+use crate::record::{BucketDefinition, Definition, DefinitionRef, Tombstone};
 use crate::selector::{Matcher, Selector};
 use crate::tail::Tail;
 use crate::value::Value;
@@ -19,6 +18,8 @@ use std::sync::Arc;
 /// Different spellings of a series key (tags in another order) that are remembered per bucket, so that a sender who
 /// shuffles tags cannot fill the memory.
 const SPELLINGS_MAX: usize = 50_000;
+/// A number so far beyond all others is damage.
+const NUMBERS_APART_MAX: usize = 1 << 22;
 /// What a key takes besides its series and its text: its head, its places in tables, what allocation rounds up.
 const KEY_BYTES: usize = 176;
 
@@ -177,6 +178,17 @@ impl Series {
         }
     }
 
+    /// What the store file says of how far it is in chunks.
+    pub(crate) fn sealed_state(&self) -> crate::file::SealedState {
+        crate::file::SealedState {
+            series: self.info.id,
+            sequence: self.sealed,
+            span: self.span,
+            fresh: self.fresh,
+            until: self.until,
+        }
+    }
+
     pub(crate) fn owned_definition(&self) -> Definition {
         let key = &self.info.key;
         Definition {
@@ -293,6 +305,10 @@ impl Bucket {
             by_spelling: HashTable::new(),
             measurements: BTreeMap::new(),
         }
+    }
+
+    pub(crate) fn definition(&self) -> BucketDefinition {
+        BucketDefinition { id: self.id, name: self.name.to_string(), retention: self.retention }
     }
 
     /// The key that was spelt so before.
@@ -434,8 +450,11 @@ pub(crate) struct Catalog {
     pub(crate) series: Vec<Option<Series>>,
     /// Series whose definition is not in the store file yet.
     pub(crate) undefined: Vec<u32>,
-    /// Series that were removed with their bucket: their numbers are not given again.
+    /// Series that were removed with their bucket: the log may still speak of them.
     pub(crate) removed: BTreeSet<u32>,
+    /// Numbers of series and buckets from these on were never given in the life of the folder.
+    pub(crate) next_series: u32,
+    pub(crate) next_bucket: u32,
 }
 
 impl Catalog {
@@ -455,7 +474,20 @@ impl Catalog {
     }
 
     pub(crate) fn next_bucket_id(&self) -> u32 {
-        self.buckets.iter().map(|b| b.id).max().map_or(1, |id| id + 1)
+        let highest = self.buckets.iter().map(|b| b.id.saturating_add(1)).max().unwrap_or(1);
+        highest.max(self.next_bucket)
+    }
+
+    pub(crate) fn add_bucket(&mut self, bucket: Bucket) {
+        self.next_bucket = self.next_bucket.max(bucket.id.saturating_add(1));
+        self.buckets.push(bucket);
+    }
+
+    /// A number that something was known by is not given again. One far beyond the others is damage, not a number.
+    pub(crate) fn note_series_number(&mut self, id: u32) {
+        if (id as usize) < self.series.len().max(self.next_series as usize) + NUMBERS_APART_MAX {
+            self.next_series = self.next_series.max(id.saturating_add(1));
+        }
     }
 
     /// Gives a bucket another name.
@@ -504,10 +536,7 @@ impl Catalog {
 
     /// Adds a field to a key under the next free number.
     pub(crate) fn add_series(&mut self, bucket: usize, key: u32, field: &str, field_type: FieldType) -> u32 {
-        let mut id = u32::try_from(self.series.len()).expect("fewer than 2^32 series fit into memory");
-        while self.removed.contains(&id) {
-            id += 1;
-        }
+        let id = self.next_series;
         self.insert_series(id, bucket, key, field, field_type);
         id
     }
@@ -529,6 +558,8 @@ impl Catalog {
         };
         entry.fields.push(EntryField { name: name.clone(), series: id, field_type });
         let info = SeriesInfo { id, key: entry.key.clone(), field: name, field_type };
+        self.next_series =
+            self.next_series.max(id.checked_add(1).expect("fewer than 2^32 series in the life of a store"));
         if self.series.len() <= id as usize {
             self.series.resize_with(id as usize + 1, || None);
         }
@@ -573,7 +604,7 @@ impl Catalog {
             return say("its number belongs to another series");
         }
         // Numbers are given in order; one far beyond the others is damage, not a series.
-        if d.series as usize > self.series.len() + (1 << 22) {
+        if d.series as usize > self.series.len().max(self.next_series as usize) + NUMBERS_APART_MAX {
             return say("its number is out of bounds");
         }
         if self.buckets[bucket].field_type(&d.measurement, &d.field).is_some_and(|t| t != d.field_type) {

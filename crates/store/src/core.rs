@@ -4,9 +4,10 @@ use crate::arrival::Arrivals;
 use crate::catalog::Catalog;
 use crate::error::{Error, Kind};
 use crate::file::{StoreFile, Totals};
+use crate::marking::Marking;
 use crate::tail::Tail;
 use crate::window::TimeRange;
-use graylogic_durable::{DiskLock, Log};
+use graylogic_durable::{DamageNotes, Disk, DiskLock, Log};
 use graylogic_line::Timestamp;
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -43,6 +44,10 @@ pub(crate) struct Shared {
     /// Bytes written before this store was opened, and what the process had written then.
     pub(crate) written_before: (u64, u64),
     pub(crate) directory: PathBuf,
+    /// The disk of the log.
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Damage that is not settled.
+    pub(crate) notes: DamageNotes,
     /// Held while the store is open, so that no other process opens it. There is none on a disk that takes no byte.
     pub(crate) folder: Mutex<Option<Box<dyn DiskLock>>>,
     /// Why the store takes no writes, when it was opened for questions only.
@@ -79,6 +84,7 @@ pub(crate) struct Core {
     pub(crate) sealing_bytes: usize,
     /// Records written since opening: stamps series whose definition went into one.
     pub(crate) records: u64,
+    pub(crate) marking: Marking,
     /// What the file holds: counted when first asked for, then kept up by every commit.
     pub(crate) totals: Option<Totals>,
     pub(crate) written_total: u64,
@@ -173,6 +179,7 @@ impl Core {
             sealing_readings: 0,
             sealing_bytes: 0,
             records: 0,
+            marking: Marking::default(),
             totals: None,
             written_total: 0,
             quarantined_total: 0,

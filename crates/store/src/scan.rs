@@ -486,7 +486,9 @@ impl Shared {
                 Newest::Unknown => (in_memory(held), held.commits),
             }
         };
-        let found = self.file.snapshot()?.newest_chunk(series.id, series.field_type)?;
+        let mut damage = Vec::new();
+        let found = self.file.snapshot()?.newest_chunk(series.id, series.field_type, &mut damage)?;
+        self.note_damage(&damage);
         let found = found.map(|meta| (meta.t1, meta.summary.last.1));
         if let Some(held) = self.core().catalog.get_mut(series.id)
             && matches!(held.newest, Newest::Unknown)
@@ -513,7 +515,7 @@ impl Shared {
             (parts.filter_map(crate::tail::Tail::bounds).map(|b| b.0).min(), held.span)
         };
         let snapshot = self.file.snapshot()?;
-        let in_file = match snapshot.oldest_chunk(series.id, series.field_type)? {
+        let in_file = match snapshot.oldest_chunk(series.id, series.field_type, &mut Vec::new())? {
             None => None,
             Some(first) => {
                 // The chunk that ends first need not begin first, but no chunk is longer than the span.

@@ -6,7 +6,7 @@ use crate::core::{Core, Shared};
 use crate::error::{Error, Kind};
 use crate::limits::{Limits, Refusal, check_fields, check_limits, short_enough, type_of};
 use crate::quarantine::{plausible, quarantine_of};
-use crate::record::{self, Row};
+use crate::record::Row;
 use crate::repeats::{Overwritten, overwritten};
 use crate::window::TimeRange;
 use graylogic_line::{Field, FieldRef, FieldType, Line, ParseOptions, Parser, Precision, Timestamp};
@@ -114,7 +114,7 @@ pub struct WriteReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected {
-    /// Its number in the batch, from 1.
+    /// The number of the text line on which it begins, from 1. A string value may span several text lines.
     pub line: usize,
     /// Its text, abbreviated when long.
     pub text: String,
@@ -425,26 +425,8 @@ impl Shared {
         texts: &[Arc<str>],
         bucket: &str,
     ) -> Result<bool, Error> {
-        let count = u32::try_from(rows.len()).expect("a batch of bounded bytes has fewer than 2^32 values");
-        let mut definitions = Vec::new();
-        if !core.catalog.undefined.is_empty() {
-            core.records += 1;
-            let stamp = core.records;
-            for row in rows {
-                let series = core.catalog.series_mut(row.series);
-                if !series.in_file && series.defined_in != stamp {
-                    series.defined_in = stamp;
-                    definitions.push(row.series);
-                }
-            }
-        }
-        let catalog = &core.catalog;
-        let definition = |&id: &u32| catalog.get(id).expect("rows name series of the catalog").definition();
         let sequence = self
-            .log
-            .append_with(count, 0, |out| {
-                record::encode(out, definitions.iter().map(definition), rows, texts);
-            })
+            .append_record(core, rows, texts)
             .map_err(|e| Error::log(format_args!("write to bucket {bucket:?}"), e))?;
         let mut full = Vec::new();
         let mut bytes = 0;

@@ -100,8 +100,9 @@ fn implausible_readings_are_kept_apart_and_can_be_released_or_dropped() {
     clock.0.store(decades, Ordering::Relaxed);
     assert_eq!(store.latest(&own().field("f")).unwrap()[0].value, Value::Float(3.0));
 
-    write(&store, "m f=8 7");
-    assert_eq!(store.drop_quarantined("b").unwrap(), 1);
+    write(&store, "m f=8 7\nm f=9 8");
+    assert_eq!(store.drop_quarantined("b").unwrap(), 2);
+    assert_eq!(store.drop_quarantined("b").unwrap(), 0);
     assert_eq!(store.quarantine().unwrap(), []);
     write(&store, "m f=8 7");
     store.remove_bucket("b").unwrap();

@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::cli::{Bucket, BucketCommand};
-use crate::command::{open_store, server};
+use crate::command::{open_store, remark_damage, server};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
@@ -18,6 +18,7 @@ pub(crate) fn run(options: &Bucket, json: bool) -> Result<ExitCode, Failure> {
         return of_server(&Manage::connect(&config)?, &options.command, json);
     }
     let (store, _) = open_store(&options.place, "bucket")?;
+    remark_damage(&store);
     let done = change(&store, &options.command);
     let buckets = store.buckets();
     store.close()?;

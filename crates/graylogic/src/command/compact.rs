@@ -1,7 +1,7 @@
 //! `graylogic compact`: compacts everything at once, which the background does day by day.
 
 use crate::cli::Place;
-use crate::command::open_store;
+use crate::command::{open_store, remark_damage};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     let (store, _) = open_store(place, "compact")?;
+    remark_damage(&store);
     let before = store.stats()?;
     store.compact()?;
     let after = store.stats()?;

@@ -53,9 +53,15 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
         Target::Embedded(_) => {
             let (store, config) = open_store(&options.what.place, "query")?;
             let selector = selector(&options.what, config.bucket())?;
+            let selector = if options.quarantine { selector.quarantined() } else { selector };
             let rows = rows(&store, &selector, range, options)?;
             store.close()?;
             rows
+        }
+        _ if options.quarantine => {
+            return Err(Failure::new(
+                "query --quarantine: only the embedded store has a quarantine; name its folder with --data",
+            ));
         }
         _ => rows_of_server(config, range, options)?,
     };

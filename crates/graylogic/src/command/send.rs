@@ -85,10 +85,19 @@ pub(crate) fn run(
         }
         Ok(())
     });
+    // A spool keeps what VictoriaMetrics may still lose for the next call; without one this call must wait until it cannot.
+    let (level, deadline) = match config.spool_folder() {
+        Some(_) => (Level::Acknowledged, CLOSE_DEADLINE),
+        None => (Level::Delivered, CLOSE_DEADLINE + 2 * config.settle_time()),
+    };
     // As long as the server takes any, however many there are.
-    let mut waiting = client.stats().waiting;
-    while client.flush(Level::Delivered, CLOSE_DEADLINE).is_err() {
-        let left = client.stats().waiting;
+    let waiting_now = || {
+        let stats = client.stats();
+        stats.waiting.saturating_sub(stats.settling)
+    };
+    let mut waiting = waiting_now();
+    while client.flush(level, deadline).is_err() {
+        let left = waiting_now();
         if left >= waiting {
             break;
         }
@@ -96,18 +105,27 @@ pub(crate) fn run(
     }
     wait_for_earlier(&client);
     let report = client.close(Duration::ZERO)?;
+    let delivered = report.delivered + report.settling;
     done?;
     let refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
     if json {
         answer_json(&json!({
-            "delivered": report.delivered,
+            "delivered": delivered,
+            "settling": report.settling,
             "waiting": report.spooled,
             "dropped": report.dropped,
             "refused": refusals.count,
             "lines": refusals.named,
         }));
     } else {
-        answer(format_args!("{} lines delivered, {} refused", report.delivered, refusals.count));
+        answer(format_args!("{delivered} lines delivered, {} refused", refusals.count));
+        if report.settling > 0 {
+            answer(format_args!(
+                "{} of them stay in the spool until VictoriaMetrics has them on its disk: the next write looks whether it was \
+                 restarted, and sends them again if so",
+                report.settling
+            ));
+        }
         if report.spooled > 0 {
             let folder = config.spool_folder().unwrap_or(std::path::Path::new("."));
             let others =
@@ -129,7 +147,11 @@ pub(crate) fn run(
 fn wait_for_earlier(client: &Client) {
     let waiting = || -> u64 {
         let lanes = client.buckets();
-        lanes.iter().filter(|(_, lane)| lane.health == Health::Ok).map(|(_, lane)| lane.waiting).sum()
+        lanes
+            .iter()
+            .filter(|(_, lane)| lane.health == Health::Ok)
+            .map(|(_, lane)| lane.waiting.saturating_sub(lane.settling))
+            .sum()
     };
     let (mut left, mut since) = (waiting(), Instant::now());
     while left > 0 && since.elapsed() < CLOSE_DEADLINE {
