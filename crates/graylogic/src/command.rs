@@ -17,6 +17,7 @@ mod doctor;
 mod flux;
 mod import;
 mod org;
+mod quarantine;
 mod query;
 mod salvage;
 mod send;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Status(place) => status::run(place, cli.json),
         Command::Delete(options) => delete::run(options, cli.json),
         Command::Bucket(options) => bucket::run(options, cli.json),
+        Command::Quarantine(options) => quarantine::run(options, cli.json),
         Command::Task(options) => task::run(options, cli.json),
         Command::Token(options) => token::run(options, cli.json),
         Command::Org(options) => org::run(options, cli.json),

@@ -66,6 +66,7 @@ pub struct Config {
     flush_interval: Duration,
     connect_strict: bool,
     create_buckets: bool,
+    any_time: bool,
     tls: TlsFiles,
     connection: ConnectionConfig,
     spool: SpoolConfig,
@@ -137,6 +138,7 @@ impl Default for Config {
             flush_interval: Duration::from_secs(10),
             connect_strict: false,
             create_buckets: false,
+            any_time: false,
             tls: TlsFiles::default(),
             connection: ConnectionConfig::default(),
             spool: SpoolConfig::default(),
@@ -359,6 +361,15 @@ impl Config {
     #[must_use]
     pub fn with_spool(mut self, folder: Option<PathBuf>) -> Self {
         self.spool.folder = folder;
+        self
+    }
+
+    /// Stores readings of any time in the embedded store, history and forecasts. Without it, readings with a timestamp
+    /// before 2000 or more than an hour ahead of the clock go into the store's quarantine. Has no effect on servers, which
+    /// have rules of their own.
+    #[must_use]
+    pub fn with_any_time(mut self, any: bool) -> Self {
+        self.any_time = any;
         self
     }
 
@@ -593,6 +604,12 @@ impl Config {
 
     pub(crate) fn creates_buckets(&self) -> bool {
         self.create_buckets
+    }
+
+    /// Whether the embedded store takes readings of any time.
+    #[must_use]
+    pub fn takes_any_time(&self) -> bool {
+        self.any_time
     }
 
     pub(crate) fn is_strict(&self) -> bool {

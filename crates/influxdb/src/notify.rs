@@ -53,6 +53,8 @@ pub enum WriteErrorKind {
     /// They were dropped: the spool was full, or the client was closed before the target took what was only in memory. Or
     /// this target had no room for readings that another one took.
     Dropped,
+    /// The embedded store keeps them apart, because a clock that is wrong must have made their timestamps.
+    Quarantined,
     /// They were in the spool and cannot be read any more: the disk changed what was written.
     Damaged,
     /// The disk of the spool does not take readings at present; they are kept in memory.
@@ -69,6 +71,7 @@ impl fmt::Display for WriteError {
             WriteErrorKind::Rejected => "refused",
             WriteErrorKind::Altered => "stored without some of their fields",
             WriteErrorKind::Delayed => "delayed",
+            WriteErrorKind::Quarantined => "quarantined",
             WriteErrorKind::Dropped => "dropped",
             WriteErrorKind::Damaged => "lost to damage",
             WriteErrorKind::Degraded => "refused by the spool",

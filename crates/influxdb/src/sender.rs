@@ -49,6 +49,8 @@ pub(crate) struct Sender<'a> {
     pub(crate) lane: &'a Lane,
     pub(crate) notifier: &'a Notifier,
     pub(crate) destination: Destination,
+    /// How the embedded store takes lines.
+    pub(crate) write_options: WriteOptions,
     pub(crate) want: Want,
 }
 
@@ -250,12 +252,18 @@ impl Sender<'_> {
     /// Gives lines to the embedded store, however long it takes.
     fn store(&self, batch: &Batch) -> Result<Vec<(usize, String)>, Abandoned> {
         let Destination::Embedded(store) = &self.destination else { return Ok(Vec::new()) };
-        let mut options = WriteOptions::now();
+        let mut options = self.write_options.clone();
         options.rejected_listed_max = usize::MAX;
         let mut pause = PAUSE_FIRST;
         loop {
             let error = match store.write_lines(&self.lane.bucket, &batch.bytes, &options) {
-                Ok(report) => return Ok(places_of(batch, report.rejected)),
+                Ok(report) => {
+                    if report.quarantined > 0 {
+                        let reason = "their timestamps are before 2000 or more than an hour ahead of the clock of this machine: check the clocks, then release or drop these readings; history and forecasts need any_time";
+                        self.tell(WriteErrorKind::Quarantined, report.quarantined, reason.into(), Vec::new());
+                    }
+                    return Ok(places_of(batch, report.rejected));
+                }
                 Err(error) => error,
             };
             if error.is_not_found() && store.ensure_bucket(&self.lane.bucket).is_ok() {

@@ -15,7 +15,7 @@ use graylogic_durable::{
     DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
     is_cut, lanes,
 };
-use graylogic_store::Store;
+use graylogic_store::{Store, WriteOptions};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -216,7 +216,12 @@ impl Works {
             // However this thread ends, nobody waits for it in vain.
             let _ends = EndsSender(&theirs);
             let want = destination.want(&works.config);
-            Sender { lane: &theirs, notifier: &works.notifier, destination, want }.run();
+            let write_options = match works.config.takes_any_time() {
+                true => WriteOptions::now().any_time(),
+                false => WriteOptions::now(),
+            };
+            let notifier = &works.notifier;
+            Sender { lane: &theirs, notifier, destination, write_options, want }.run();
         });
         if let Err(error) = sender {
             lane.queue.abandon();

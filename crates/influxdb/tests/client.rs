@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn client() -> (TempDir, Client) {
     let folder = tempfile::tempdir().unwrap();
-    let client = Client::connect(&Config::embedded(folder.path())).unwrap();
+    let client = Client::connect(&Config::embedded(folder.path()).with_any_time(true)).unwrap();
     (folder, client)
 }
 
@@ -282,7 +282,7 @@ fn a_client_that_only_its_callback_closes_lets_go_of_its_folder() {
     drop(client);
     let until = Instant::now() + SOON;
     let again = loop {
-        match Client::connect(&Config::embedded(folder.path())) {
+        match Client::connect(&Config::embedded(folder.path()).with_any_time(true)) {
             Ok(again) => break again,
             Err(error) => assert!(Instant::now() < until, "{error}"),
         }
@@ -370,7 +370,10 @@ fn closing_twice_and_use_after_close() {
         assert!(error.is_not_connected(), "{error}");
     }
     // The folder is free again.
-    Client::connect(&Config::embedded(folder.path())).unwrap().close(Duration::MAX).unwrap();
+    Client::connect(&Config::embedded(folder.path()).with_any_time(true))
+        .unwrap()
+        .close(Duration::MAX)
+        .unwrap();
 }
 
 #[test]
@@ -389,7 +392,7 @@ fn dropping_the_last_clone_delivers() {
 #[test]
 fn a_second_client_of_a_folder_is_told_who_has_it() {
     let (folder, client) = client();
-    let error = Client::connect(&Config::embedded(folder.path())).unwrap_err();
+    let error = Client::connect(&Config::embedded(folder.path()).with_any_time(true)).unwrap_err();
     assert!(error.is_connection_failed());
     assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
     client.close(SOON).unwrap();
@@ -441,7 +444,7 @@ fn it_works_in_and_outside_of_runtimes() {
     let other = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let inside = runtime.block_on(async {
-        let inside = Client::connect(&Config::embedded(other.path())).unwrap();
+        let inside = Client::connect(&Config::embedded(other.path()).with_any_time(true)).unwrap();
         inside.write_phm_metric("p", "m", 1.0).unwrap();
         assert_eq!(inside.close_async(SOON).await.unwrap().delivered, 1);
         inside
@@ -597,4 +600,27 @@ fn a_string_of_many_text_lines_blames_only_the_line_that_is_wrong() {
 /// The bucket of a configuration that names none.
 fn client_bucket() -> &'static str {
     "metrics"
+}
+
+#[test]
+fn readings_of_a_wrong_clock_are_quarantined_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::connect(&Config::embedded(folder.path())).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let keeps = told.clone();
+    client.set_on_error(move |news| keeps.lock().unwrap().push((news.kind, news.lines)));
+    let ahead = Timestamp::from_nanos(Timestamp::now().as_nanos() + 30 * 365 * 86_400 * 1_000_000_000);
+    for (value, time) in [(1.0, at(5)), (2.0, ahead), (3.0, at(1_700_000_000))] {
+        client.write_point(&Point::new("m").field("v", value).timestamp(time)).unwrap();
+    }
+    client.flush(Level::Durable, SOON).unwrap();
+    let store = client.store().unwrap();
+    assert_eq!(store.quarantine().unwrap()[0].values, 2);
+    assert_eq!(everything(store, client_bucket())["m||v"].len(), 1);
+    conserved(&client.stats());
+    assert_eq!((client.stats().delivered, client.stats().rejected), (3, 0));
+    assert!(client.close(SOON).unwrap().errors_told);
+    let told = told.lock().unwrap();
+    let quarantined = told.iter().filter(|n| n.0 == WriteErrorKind::Quarantined);
+    assert_eq!(quarantined.map(|n| n.1).sum::<u64>(), 2, "{told:?}");
 }

@@ -69,7 +69,7 @@ enum Kind<'a> {
 fn cycle(kind: &Kind<'_>, number: usize) {
     let folder = tempfile::tempdir().unwrap();
     let config = match kind {
-        Kind::Embedded => Config::embedded(folder.path()),
+        Kind::Embedded => Config::embedded(folder.path()).with_any_time(true),
         Kind::Server { url, spooled, .. } => Config::remote(url)
             .unwrap()
             .with_spool(spooled.then(|| folder.path().join("spool")))

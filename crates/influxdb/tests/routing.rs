@@ -660,7 +660,7 @@ fn a_target_without_a_token_is_not_shown_that_of_main() {
 #[test]
 fn a_write_by_rules_allocates_nothing_in_the_steady_state() {
     let folder = tempfile::tempdir().unwrap();
-    let store = |name: &str| Config::embedded(folder.path().join(name));
+    let store = |name: &str| Config::embedded(folder.path().join(name)).with_any_time(true);
     let config = store("main")
         .with_further_target("copy", store("copy"))
         .with_route(Route::to(["copy"]).measurement("nothing*").tag("a", "b*"))
@@ -690,7 +690,7 @@ fn a_copy_beside_a_server_answers_questions() {
     let server = server();
     let folder = tempfile::tempdir().unwrap();
     let config = remote(&server.url(), &folder.path().join("spool"))
-        .with_further_target("local", Config::embedded(folder.path().join("data")))
+        .with_further_target("local", Config::embedded(folder.path().join("data")).with_any_time(true))
         .with_route(Route::to(["main", "local"]));
     let client = Client::connect(&config).unwrap();
     client.write_energy_metric_at("hvac", -450.0, None, at(1)).unwrap();
@@ -702,7 +702,7 @@ fn a_copy_beside_a_server_answers_questions() {
     assert!(client.store().is_none() && local.store().is_some());
     // The store is let go with the client.
     client.close(SOON).unwrap();
-    let again = Client::connect(&Config::embedded(folder.path().join("data"))).unwrap();
+    let again = Client::connect(&Config::embedded(folder.path().join("data")).with_any_time(true)).unwrap();
     assert_eq!(again.latest("energy", &[]).unwrap().len(), 1);
     again.close(SOON).unwrap();
 }
@@ -717,12 +717,14 @@ fn a_target_that_cannot_be_opened_is_named_and_leaves_nothing_behind() {
         assert!(shown.starts_with("target \"copy\": ") && shown.contains(text), "{shown}");
         // The main target is free again.
         let main = config.clone();
-        let alone = Client::connect(&Config::embedded(path("main")).with_bucket(main.bucket())).unwrap();
+        let alone =
+            Client::connect(&Config::embedded(path("main")).with_any_time(true).with_bucket(main.bucket()))
+                .unwrap();
         alone.close(SOON).unwrap();
     };
-    let main = || Config::embedded(path("main"));
-    let holder = Client::connect(&Config::embedded(path("copy"))).unwrap();
-    check(main().with_further_target("copy", Config::embedded(path("copy"))), "copy");
+    let main = || Config::embedded(path("main")).with_any_time(true);
+    let holder = Client::connect(&Config::embedded(path("copy")).with_any_time(true)).unwrap();
+    check(main().with_further_target("copy", Config::embedded(path("copy")).with_any_time(true)), "copy");
     holder.close(SOON).unwrap();
     let holder = Client::connect(&remote(NOWHERE, &path("spool"))).unwrap();
     check(main().with_further_target("copy", remote(NOWHERE, &path("spool"))), "spool");

@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn client_on(disk: Arc<dyn Disk>, folder: &Path) -> Client {
     let store = Store::open(folder, StoreOptions::default().disk(disk)).unwrap();
-    Client::connect_store(&Config::embedded(folder), store).unwrap()
+    Client::connect_store(&Config::embedded(folder).with_any_time(true), store).unwrap()
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -367,7 +367,7 @@ fn a_folder_that_is_a_file_is_refused_in_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("data");
     std::fs::write(&file, b"").unwrap();
-    let error = Client::connect(&Config::embedded(&file)).unwrap_err();
+    let error = Client::connect(&Config::embedded(&file).with_any_time(true)).unwrap_err();
     assert!(error.is_connection_failed());
     assert!(error.to_string().contains("data") && !error.to_string().contains('\n'), "{error}");
 }

@@ -96,7 +96,10 @@ fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
     store.ensure_bucket("b").unwrap();
-    assert_eq!(store.write_lines("b", LINES.as_bytes(), &WriteOptions::now()).unwrap().rejected_count, 0);
+    assert_eq!(
+        store.write_lines("b", LINES.as_bytes(), &WriteOptions::now().any_time()).unwrap().rejected_count,
+        0
+    );
     (folder, store)
 }
 

@@ -24,7 +24,7 @@ fn store(bucket: &str) -> (tempfile::TempDir, Store) {
     let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
     store.ensure_bucket(bucket).unwrap();
     let lines = std::fs::read(fixtures().join("data").join(bucket).with_extension("lp")).unwrap();
-    let report = store.write_lines(bucket, &lines, &WriteOptions::now()).unwrap();
+    let report = store.write_lines(bucket, &lines, &WriteOptions::now().any_time()).unwrap();
     assert_eq!(report.rejected_count, 0, "{:?}", report.rejected);
     (folder, store)
 }

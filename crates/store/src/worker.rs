@@ -4,7 +4,7 @@
 use crate::catalog::{Catalog, Newest};
 use crate::chunk::{self, CHUNK_READINGS_MAX};
 use crate::column::Effort;
-use crate::compact::SERIES_PER_COMMIT;
+use crate::compact::{PAGES_GIVEN_BACK, SERIES_PER_COMMIT};
 use crate::core::{Core, Job, Shared, Source, Trouble, lock};
 use crate::error::{Error, Kind};
 use crate::file::{Commit, NewChunk, SealedState};
@@ -102,6 +102,7 @@ fn sync_loop(shared: &Shared) {
 /// Looks for complete days, deletions and expired chunks, and works on them at a fraction of a core.
 fn compact_loop(shared: &Shared) {
     let mut pause = COMPACTION_TICK;
+    let mut wal_bytes = 0;
     loop {
         {
             let core = shared.core();
@@ -121,6 +122,9 @@ fn compact_loop(shared: &Shared) {
             outcome = shared.compact_series(some, false);
         }
         let more = due.len() > some.len();
+        if outcome.is_ok() && !more {
+            outcome = shared.tidy(&mut wal_bytes).map(|()| 0);
+        }
         shared.note_trouble(Source::Compact, None);
         if let Err(error) = &outcome {
             tracing::warn!(%error, "compaction waits; nothing is lost by that");
@@ -167,6 +171,16 @@ fn seal_loop(shared: &Shared) {
 }
 
 impl Shared {
+    /// Gives pages that compaction freed back to the file system, and empties SQLite's own log when nothing was written to
+    /// it since the last look, of which `wal_bytes` tells.
+    fn tidy(&self, wal_bytes: &mut u64) -> Result<(), Error> {
+        self.file.give_back(PAGES_GIVEN_BACK)?;
+        let now = self.file.wal_bytes();
+        let idle = now > 0 && now == *wal_bytes;
+        *wal_bytes = now;
+        if idle { self.file.checkpoint() } else { Ok(()) }
+    }
+
     /// Remembers why readings do not go all the way, or that they do again.
     fn note_trouble(&self, source: Source, error: Option<Error>) {
         let mut core = self.core();

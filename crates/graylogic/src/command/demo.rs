@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
             "values": stats.values,
             "series": stats.series,
             "bytes_on_disk": stats.bytes_on_disk,
-            "bytes_per_value": stats.bytes_on_disk as f64 / stats.values.max(1) as f64,
+            "bytes_per_value": stats.bytes_per_value(),
             "household_kwh_per_day": days.iter().map(|d| json!({ "day": d.name, "kwh": d.kwh, "minutes": d.minutes })).collect::<Vec<_>>(),
             "zone": HOUSE_ZONE,
             "latest": latest.iter().map(|l| json!({
@@ -88,7 +88,7 @@ pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
             stats.series,
             options.data.display(),
             text::bytes(stats.bytes_on_disk),
-            stats.bytes_on_disk as f64 / stats.values.max(1) as f64
+            stats.bytes_per_value()
         ));
         answer(format_args!("\nEnergy used by the house in Sceaux, local days ({HOUSE_ZONE})"));
         let rows: Vec<Vec<String>> = days

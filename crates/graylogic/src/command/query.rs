@@ -58,6 +58,7 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
             if let (Some(elsewhere), false) = (&elsewhere, is_there) {
                 return Err(Failure::new(elsewhere));
             }
+            let selector = if options.quarantine { selector.quarantined() } else { selector };
             let rows = rows(&store, &selector, range, options)?;
             remark_damage(&store);
             let left_out = store.damaged_total();
@@ -71,6 +72,11 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
                 remark(format_args!("{elsewhere}"));
             }
             rows
+        }
+        _ if options.quarantine => {
+            return Err(Failure::new(
+                "query --quarantine: only the embedded store has a quarantine; name its folder with --data",
+            ));
         }
         _ => rows_of_server(config, range, options)?,
     };

@@ -22,7 +22,7 @@ const SECTION: &str = "influxdb";
 /// Keys that mean us wherever they stand.
 const KEYS_TELLING: [&str; 6] = ["url", "token", "org", "bucket", "batch_size", "flush_interval"];
 /// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "enabled",
     "url",
     "query_url",
@@ -36,6 +36,7 @@ const KEYS: [&str; 26] = [
     "flush_interval",
     "connect_strict",
     "create_buckets",
+    "any_time",
     "ca_file",
     "certificate_file",
     "key_file",
@@ -495,6 +496,7 @@ impl Config {
             }
             "connect_strict" => self.connect_strict = on_or_off()?,
             "create_buckets" => self.create_buckets = on_or_off()?,
+            "any_time" => self.any_time = on_or_off()?,
             "ca_file" => self.tls.ca = file(&text()?),
             "certificate_file" => self.tls.certificate = file(&text()?),
             "key_file" => self.tls.key = file(&text()?),
