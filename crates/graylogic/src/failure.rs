@@ -5,8 +5,10 @@ use std::fmt;
 
 /// Something failed.
 pub(crate) const FAILED: u8 = 1;
-/// Some readings were refused; the others are stored.
+/// Some readings were rejected or dropped; the others are stored.
 pub(crate) const SOME_REFUSED: u8 = 3;
+/// Readings are pending in the spool: the server has not taken them yet.
+pub(crate) const NOT_DELIVERED: u8 = 4;
 
 /// Why a command ended early.
 #[derive(Debug)]
