@@ -123,12 +123,55 @@ def values(r, n):
     return [words[v] for v in column(r.bytes(), n)]
 
 
-def records(folder):
+SHARED_LOG_ID = struct.unpack("<Q", b"store\0\0\0")[0]
+
+
+def identity(db):
+    """The identity that segments of the hot log carry, and whether they may carry that of version 1."""
+    if db.execute("PRAGMA user_version").fetchone()[0] == 1:
+        return SHARED_LOG_ID, True
+    mark = db.execute("SELECT mark FROM meta WHERE id = 1").fetchone()[0]
+    assert crc32c(mark[:-4]) == struct.unpack("<I", mark[-4:])[0], "the mark is damaged"
+    version, flags, number = struct.unpack_from("<BBQ", mark)
+    assert version == 1
+    return number, bool(flags & 1)
+
+
+def ledger(db):
+    """The numbers of the chunks that count, by week and series; None in version 1."""
+    if db.execute("PRAGMA user_version").fetchone()[0] == 1:
+        return None
+    listed = {}
+    for period, series, data, crc in db.execute("SELECT period, series, bytes, crc FROM ledger"):
+        assert crc32c(struct.pack("<qq", period, series) + data) == crc, "the ledger is damaged"
+        r, number = Reader(data), 0
+        r.varint(), r.varint()
+        for _ in range(r.varint()):
+            number += r.varint()
+            listed.setdefault((period, series), set()).add(number)
+            r.varint(), r.varint(), r.varint()
+    return listed
+
+
+def heading(r):
+    """Passes over the heading of a record; the names of buckets and the deletions in it are in the store file too."""
+    flags = r.u8()
+    if flags & 1:
+        r.bytes()
+    for _ in range(r.varint()):
+        r.varint(), r.text(), r.zigzag()
+    for _ in range(r.varint()):
+        r.varint(), r.zigzag(), r.zigzag(), r.varint()
+
+
+def records(folder, own, shared):
     """The records of the hot log: sequence and payload of each good frame."""
     segments = []
     for path in sorted(glob.glob(os.path.join(folder, "log", "*.seg"))):
         data = open(path, "rb").read()
         log_id, first = struct.unpack_from("<QQ", data, 16)
+        if log_id != own and not (shared and log_id == SHARED_LOG_ID):
+            continue
         segments.append((data, struct.pack("<Q", log_id), first))
     expected = 0
     for i, (data, log_id, _) in enumerate(segments):
@@ -164,17 +207,29 @@ def main(folder):
         if not any(a <= time < b and sequence < s for a, b, s in deleted.get(series, [])):
             found.setdefault(series, {})[time] = value
 
-    query = "SELECT series, c.id, n, sequence, substr(bytes, offset + 1, length), data_crc FROM chunk c JOIN pack p ON p.id = pack ORDER BY series, sequence"
-    for series, number, n, sequence, data, crc in db.execute(query):
+    listed = ledger(db)
+    query = "SELECT period, series, c.id, n, sequence, substr(bytes, offset + 1, length), data_crc FROM chunk c JOIN pack p ON p.id = pack ORDER BY series, sequence"
+    for period, series, number, n, sequence, data, crc in db.execute(query):
+        if listed is not None and number not in listed.get((period, series), ()):
+            continue
         assert crc32c(struct.pack("<q", number) + data) == crc, f"chunk {number} is damaged"
         r = Reader(data)
+        if data[:4] == b"\xf7GL\xc2":
+            assert struct.unpack_from("<I", data, 4)[0] == crc32c(data[8:]), f"the frame of chunk {number} is damaged"
+            r.take(12)
+            assert (r.varint(), r.varint(), r.varint()) == (number, series, sequence), f"chunk {number} is another one"
+            r.varint()
+            assert r.varint() == len(data) - r.at, f"the frame of chunk {number} is damaged"
         assert (r.u8(), r.varint()) == (1, n)
         at = times(r, n)
         for time, value in zip(at, values(r, n)):
             add(series, sequence, time, value)
-    for sequence, payload in records(folder):
+    for sequence, payload in records(folder, *identity(db)):
         r = Reader(payload)
-        assert r.u8() == 1
+        version = r.u8()
+        assert version in (1, 2)
+        if version == 2:
+            heading(r)
         for _ in range(r.varint()):
             number, bucket, _ = r.varint(), r.varint(), r.u8()
             measurement = r.text()

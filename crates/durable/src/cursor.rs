@@ -3,6 +3,7 @@
 
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::log::read_patiently;
+use crate::settling::Said;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,11 +38,13 @@ pub(crate) struct Position {
     /// Numbers before this one were given, whatever the segments still hold of them.
     pub(crate) given: u64,
     pub(crate) totals: Totals,
+    /// What the target acknowledged and may still lose.
+    pub(crate) said: Said,
 }
 
 impl Default for Position {
     fn default() -> Self {
-        Self { number: 1, given: 1, totals: Totals::default() }
+        Self { number: 1, given: 1, totals: Totals::default(), said: Said::default() }
     }
 }
 
@@ -124,7 +127,9 @@ fn encode(generation: u64, position: Position) -> [u8; SLOT_BYTES] {
     slot[..8].copy_from_slice(&MAGIC);
     slot[8..12].copy_from_slice(&VERSION.to_le_bytes());
     let Totals { dead, dropped, damaged } = position.totals;
-    let numbers = [generation, position.number, dead, dropped, damaged, position.given];
+    let Said { before, at, by } = position.said;
+    let numbers =
+        [generation, position.number, dead, dropped, damaged, position.given, before, at.cast_unsigned(), by];
     for (i, number) in numbers.into_iter().enumerate() {
         slot[16 + 8 * i..24 + 8 * i].copy_from_slice(&number.to_le_bytes());
     }
@@ -152,5 +157,6 @@ fn decode(slot: &[u8]) -> Option<(u64, Position)> {
         u64::from_le_bytes(bytes)
     };
     let totals = Totals { dead: number(2), dropped: number(3), damaged: number(4) };
-    good.then(|| (number(0), Position { number: number(1).max(1), given: number(5).max(1), totals }))
+    let said = Said { before: number(6), at: number(7).cast_signed(), by: number(8) };
+    good.then(|| (number(0), Position { number: number(1).max(1), given: number(5).max(1), totals, said }))
 }

@@ -7,6 +7,7 @@ use crate::disk::{Disk, DiskLock, OpenMode};
 use crate::error::Error;
 use crate::filling::Filling;
 use crate::log::{Damage, Follow, Frame, Log, LogOptions, Recovery, SegmentInfo, Step, machine_clock};
+use crate::settling::Said;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -383,6 +384,10 @@ struct State {
     filling: Filling,
     /// It was told that the lane is nearly full.
     warned: bool,
+    /// It is nearly full.
+    tight: bool,
+    /// What the target acknowledged and may still lose.
+    said: Said,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -466,13 +471,24 @@ impl Lane {
         }
         let limits = Limits { bytes_max: u64::MAX, tight: false, spare: u64::MAX, asked: None };
         let (filling, warned) = (Filling::default(), false);
+        // As far as segments hold the lines; of a cursor that cannot be believed there is none.
+        let said = Said { before: position.said.before.min(log.next_sequence()), ..position.said };
         let lane = Self {
             disk,
             folder: folder.to_owned(),
             options,
             log: Arc::new(log),
             dead: Mutex::new(None),
-            state: Mutex::new(State { acknowledged, totals, limits, untold: None, filling, warned }),
+            state: Mutex::new(State {
+                acknowledged,
+                totals,
+                limits,
+                untold: None,
+                filling,
+                warned,
+                tight: false,
+                said,
+            }),
             saving: Mutex::new(cursor),
             _lock: lock,
         };
@@ -577,6 +593,21 @@ impl Lane {
         state.acknowledged - from
     }
 
+    /// What the target acknowledged and may still lose, as the cursor keeps it.
+    pub(crate) fn said_before(&self) -> Said {
+        self.state().said
+    }
+
+    /// Sets what the cursor keeps of that.
+    pub(crate) fn said(&self, said: Said) {
+        self.state().said = said;
+    }
+
+    /// Whether the last append left the lane nearly full.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.state().tight
+    }
+
     /// Says that so many lines before the acknowledged number were lost to damage.
     pub fn count_damaged(&self, lines: u64) {
         self.state().totals.damaged += lines;
@@ -592,7 +623,9 @@ impl Lane {
         let given = self.log.synced();
         let position = {
             let state = self.state();
-            Position { number: state.acknowledged, given, totals: state.totals }
+            // What is not synced a power cut may take, and its numbers are given again.
+            let said = Said { before: state.said.before.min(given), ..state.said };
+            Position { number: state.acknowledged, given, totals: state.totals, said }
         };
         let save = || {
             let mut cursor = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
@@ -847,7 +880,8 @@ impl Lane {
         if level.waiting_bytes < level.bytes_left {
             state.warned = false;
         }
-        let news = is_nearly_full(&level) && !state.warned;
+        state.tight = is_nearly_full(&level);
+        let news = state.tight && !state.warned;
         state.warned |= news;
         news.then_some(level)
     }

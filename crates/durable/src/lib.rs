@@ -41,7 +41,9 @@
 //! Not here: encryption, several writers of one folder (take [`Disk::lock`]; [`Spool`] does), network file systems without a
 //! working `fdatasync`, what a line means and where it goes.
 
+mod carve;
 mod cursor;
+mod damage_notes;
 mod dead;
 mod disk;
 mod error;
@@ -53,9 +55,12 @@ mod log;
 mod memory;
 mod overlay;
 mod queue;
+mod settling;
 mod sim;
 mod spool;
 
+pub use carve::{Carved, carve_segment, segment_log_id};
+pub use damage_notes::{DamageNotes, Note};
 pub use dead::{DeadLetter, DeadLine};
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use error::Error;
@@ -65,7 +70,9 @@ pub use lane::{
     Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, NearlyFull,
     Next, WhenFull,
 };
-pub use log::{Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed};
+pub use log::{
+    Damage, Frame, Log, LogOptions, LogStats, Recovery, Replay, SegmentInfo, Trimmed, segment_ids,
+};
 pub use memory::MemoryDisk;
 pub use overlay::OverlayDisk;
 pub use queue::{

@@ -32,6 +32,7 @@ const TAIL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 20
 #[non_exhaustive]
 pub struct LogOptions {
     log_id: u64,
+    earlier_id: Option<u64>,
     segment_bytes: u64,
     payload_bytes_max: u32,
     unsynced_bytes_max: usize,
@@ -55,6 +56,7 @@ impl LogOptions {
     pub fn new(log_id: u64) -> Self {
         Self {
             log_id,
+            earlier_id: None,
             segment_bytes: 8 << 20,
             payload_bytes_max: 16 << 20,
             unsynced_bytes_max: 16 << 20,
@@ -68,6 +70,18 @@ impl LogOptions {
     pub fn clock(mut self, clock: fn() -> i64) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Segments that carry this identity belong to the log as well: it had this one before. New segments get the present
+    /// identity.
+    #[must_use]
+    pub fn earlier_id(mut self, log_id: u64) -> Self {
+        self.earlier_id = Some(log_id);
+        self
+    }
+
+    fn is_own(&self, log_id: u64) -> bool {
+        log_id == self.log_id || self.earlier_id == Some(log_id)
     }
 
     /// A new segment is begun when the present one has this many bytes.
@@ -108,6 +122,9 @@ pub struct Recovery {
     pub segments: usize,
     /// Damage seen while opening. What lies inside closed segments is found by [`Log::replay`].
     pub damage: Vec<Damage>,
+    /// The sequence after the last whole frame that was found; 0 without segments. [`LogOptions::first_sequence`] does not
+    /// change it.
+    pub end_sequence: u64,
 }
 
 /// Bytes that are not what was written, and what they cost.
@@ -217,6 +234,8 @@ pub struct LogStats {
 struct Segment {
     /// Its name in hexadecimal: later segments have larger ones.
     number: u64,
+    /// The identity its frames are bound to.
+    log_id: u64,
     path: PathBuf,
     first: u64,
     end: u64,
@@ -324,7 +343,7 @@ impl Log {
             next = next.max(segment.first);
         }
         if let Some(last) = segments.last_mut() {
-            let end = cut_torn_tail(&*disk, directory, &options, last, &mut recovery).map_err(opening)?;
+            let end = cut_torn_tail(&*disk, directory, last, &mut recovery).map_err(opening)?;
             next = next.max(end);
             last.end = next;
         }
@@ -359,7 +378,7 @@ impl Log {
             in_order(&mut segments);
             let mut next = segments.iter().map(|s| s.first).fold(options.first_sequence.max(1), u64::max);
             if let Some(last) = segments.last_mut() {
-                next = next.max(look_at_tail(&*disk, options.log_id, last, &mut recovery)?);
+                next = next.max(look_at_tail(&*disk, last, &mut recovery)?);
                 last.end = next;
             }
             recovery.segments = segments.len();
@@ -577,6 +596,7 @@ impl Log {
         })?;
         inner.segments.push(Segment {
             number,
+            log_id: self.options.log_id,
             path,
             first,
             end: inner.next,
@@ -683,6 +703,14 @@ impl Log {
         self.first.load(Ordering::Acquire)
     }
 
+    /// Whether the next frame begins a segment, unless a sync fails before.
+    #[must_use]
+    pub fn begins_segment(&self) -> bool {
+        let inner = self.lock();
+        let full = inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes);
+        !inner.active || full
+    }
+
     /// Closes the segment that takes frames, so that [`Log::trim`] may remove it; the next append begins another.
     pub fn roll(&self) {
         self.lock().active = false;
@@ -762,6 +790,7 @@ impl Log {
         let segment = &segments[i];
         Some(Place {
             number: segment.number,
+            log_id: segment.log_id,
             path: segment.path.clone(),
             file: segment.file.clone(),
             bytes: segment.bytes,
@@ -809,7 +838,6 @@ impl Log {
         let expected = segments.first().map_or(inner.next, |s| s.first);
         Replay {
             disk: self.disk.clone(),
-            log_id: self.options.log_id,
             end: inner.next,
             segments: segments.into_iter().collect(),
             from,
@@ -845,6 +873,7 @@ pub(crate) enum Step {
 /// A segment as a reader needs it.
 struct Place {
     number: u64,
+    log_id: u64,
     path: PathBuf,
     file: Option<Arc<dyn DiskFile>>,
     bytes: u64,
@@ -956,7 +985,7 @@ impl Follow {
             && let Some(end) = header.end_sequence()
         {
             let whole = FRAME_HEADER_BYTES + header.payload_bytes as usize;
-            let (id, expected) = (self.log.options.log_id, self.expected);
+            let (id, expected) = (place.log_id, self.expected);
             let payload = self.bytes(place, whole)?.get(FRAME_HEADER_BYTES..).unwrap_or_default();
             if payload.len() == header.payload_bytes as usize
                 && header.count > 0
@@ -1003,7 +1032,7 @@ impl Follow {
     fn damaged(&mut self, place: &Place) -> Result<Step, Error> {
         let rest = usize::try_from(place.bytes - self.offset).unwrap_or(usize::MAX);
         let (at, expected) = (self.offset, self.expected);
-        let id = self.log.options.log_id;
+        let id = place.log_id;
         let rest = self.bytes(place, rest)?;
         // Frames that were written again elsewhere are no damage, but not looked for: they end where damage begins.
         let found =
@@ -1107,7 +1136,6 @@ fn read_around(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> bool {
 #[derive(Debug)]
 pub struct Replay {
     disk: Arc<dyn Disk>,
-    log_id: u64,
     end: u64,
     segments: VecDeque<Segment>,
     from: u64,
@@ -1196,12 +1224,13 @@ impl Iterator for Replay {
                 }
             };
             let expected = self.expected;
-            let found = next_frame(&current.bytes, current.at, self.log_id, expected..current.limit);
+            let log_id = current.segment.log_id;
+            let found = next_frame(&current.bytes, current.at, log_id, expected..current.limit);
             let name = || current.segment.name();
             let Some(found) = found else {
                 // Nothing more counts here. Bytes that are no frame at the end cost what the next segment does not have.
                 let (at, end) = (current.at, current.bytes.len());
-                let superseded = frames_end(&current.bytes, at, self.log_id);
+                let superseded = frames_end(&current.bytes, at, log_id);
                 let lost = expected..current.limit.max(expected);
                 let damage = (superseded < end || !lost.is_empty()).then(|| Damage {
                     segment: name(),
@@ -1334,21 +1363,21 @@ fn entry_of(disk: &dyn Disk, directory: &Path, options: &LogOptions, entry: &Dir
     }
     let header = SegmentHeader::decode(&front);
     let damage = |bytes| Damage { segment: name.to_owned(), offset: 0, bytes, lost: 0..0, kept_in: None };
-    let (number, first, damaged) = match (number, header) {
-        (Some(number), Some(header)) if header.log_id == options.log_id => {
-            (number, header.first_sequence, None)
+    let (number, log_id, first, damaged) = match (number, header) {
+        (Some(number), Some(header)) if options.is_own(header.log_id) => {
+            (number, header.log_id, header.first_sequence, None)
         }
         // A damaged header: frames know themselves where they belong. The name is at least as large as the truth.
         (Some(number), None) if bytes > SEGMENT_HEADER_BYTES as u64 => {
-            let first = first_good_sequence(disk, &path, options.log_id)?.unwrap_or(number).min(number);
-            (number, first, Some(damage(SEGMENT_HEADER_BYTES as u64)))
+            let (log_id, first) = first_good_frame(disk, &path, options)?.unwrap_or((options.log_id, number));
+            (number, log_id, first.min(number), Some(damage(SEGMENT_HEADER_BYTES as u64)))
         }
-        // A crash while it was made: never held a frame.
-        (Some(_), None) => return Ok(Entry::Unfinished),
+        // A segment gets its name when its header is on the disk: one without was emptied.
         _ => return Ok(Entry::Foreign(damage(bytes))),
     };
     let segment = Segment {
         number,
+        log_id,
         path,
         first,
         end: first,
@@ -1410,9 +1439,37 @@ fn sync_found(disk: &dyn Disk, directory: &Path, segments: &[Segment]) -> io::Re
     if segments.is_empty() { Ok(()) } else { disk.sync_dir(directory) }
 }
 
-fn first_good_sequence(disk: &dyn Disk, path: &Path, log_id: u64) -> io::Result<Option<u64>> {
+/// The identity and the first sequence of the first whole frame.
+fn first_good_frame(disk: &dyn Disk, path: &Path, options: &LogOptions) -> io::Result<Option<(u64, u64)>> {
     let (bytes, _) = read_what_can_be(disk, path)?;
-    Ok(next_frame(&bytes, 0, log_id, 0..u64::MAX).map(|f| f.header.first_sequence))
+    let of = |log_id| next_frame(&bytes, 0, log_id, 0..u64::MAX).map(|f| (log_id, f.header.first_sequence));
+    Ok(of(options.log_id).or_else(|| options.earlier_id.and_then(of)))
+}
+
+/// The segments in the folder of a log, by name, with the identity that each carries; `None` for a damaged header.
+/// Nothing is changed. A folder that is not there has none.
+///
+/// # Errors
+/// When the disk refuses a call.
+pub fn segment_ids(disk: &dyn Disk, directory: &Path) -> Result<Vec<(String, Option<u64>)>, Error> {
+    let read = || -> io::Result<Vec<(String, Option<u64>)>> {
+        let entries = match disk.list(directory) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries.iter().filter(|e| !e.is_dir) {
+            let Some(name) = entry.name.to_str().filter(|n| n.ends_with(SUFFIX)) else { continue };
+            let mut front = [0; SEGMENT_HEADER_BYTES];
+            let file = disk.open(&directory.join(name), OpenMode::Read)?;
+            let header =
+                read_patiently(&*file, &mut front, 0).ok().and_then(|()| SegmentHeader::decode(&front));
+            found.push((name.to_owned(), header.map(|h| h.log_id)));
+        }
+        found.sort_unstable();
+        Ok(found)
+    };
+    read().map_err(|e| Error::io(format_args!("read the log in {}", directory.display()), e))
 }
 
 /// Where the last whole frame of a segment ends, and the sequence after it.
@@ -1435,12 +1492,12 @@ fn torn_numbers(bytes: &[u8], at: usize, next: u64) -> Range<u64> {
 fn cut_torn_tail(
     disk: &dyn Disk,
     directory: &Path,
-    options: &LogOptions,
     last: &mut Segment,
     recovery: &mut Recovery,
 ) -> io::Result<u64> {
     let (bytes, is_whole) = read_what_can_be(disk, &last.path)?;
-    let (at, mut next) = whole_end(&bytes, options.log_id, last.first);
+    let (at, mut next) = whole_end(&bytes, last.log_id, last.first);
+    recovery.end_sequence = next;
     if at < bytes.len() {
         let lost = torn_numbers(&bytes, at, next);
         next = next.max(lost.end);
@@ -1473,14 +1530,11 @@ fn cut_torn_tail(
 
 /// Passes over what follows the last whole frame of the last segment, and returns the first free sequence. What somebody is
 /// appending at this moment is no damage.
-fn look_at_tail(
-    disk: &dyn Disk,
-    log_id: u64,
-    last: &mut Segment,
-    recovery: &mut Recovery,
-) -> io::Result<u64> {
+fn look_at_tail(disk: &dyn Disk, last: &mut Segment, recovery: &mut Recovery) -> io::Result<u64> {
+    let log_id = last.log_id;
     let mut bytes = read_all(disk, &last.path)?;
     let (at, mut next) = whole_end(&bytes, log_id, last.first);
+    recovery.end_sequence = next;
     last.bytes = at as u64;
     if at == bytes.len() {
         return Ok(next);

@@ -9,6 +9,7 @@ use crate::lane::{
     Next,
 };
 use crate::log::{Damage, machine_clock};
+use crate::settling::{Origin, Said, Settling, Span};
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
@@ -45,7 +46,10 @@ pub enum Level {
     Spooled,
     /// On the disk: survives a power cut.
     Durable,
-    /// The target has it, or refused it for good.
+    /// The target acknowledged it, or refused it for good.
+    Acknowledged,
+    /// The target has it, or refused it for good. That is the same as [`Level::Acknowledged`], but for a target that may still
+    /// lose what it acknowledged ([`Queue::acknowledged`]): it has a line once that has settled.
     Delivered,
 }
 
@@ -219,6 +223,10 @@ struct State {
     rejected: u64,
     dropped: u64,
     damaged: u64,
+    /// Lines that the target acknowledged and may still lose: not delivered yet.
+    settling: u64,
+    /// Of them, those that follow what is settled without a gap.
+    settling_next: u64,
     lane: Option<Arc<Lane>>,
     /// What it held when it was asked last, or let go.
     left: Option<LaneStats>,
@@ -285,6 +293,8 @@ struct Waiter {
 /// The sender's place in a queue: where it reads.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    /// Lines that were sent and may have to be sent again.
+    settling: Settling,
     main: Option<LaneReader>,
     /// New lines that go first while the backlog is long.
     live: Option<Live>,
@@ -322,6 +332,9 @@ pub enum Work {
     Lost(Damage),
     /// Make everything delivered so far durable in the target, then say so with [`Queue::made_durable`].
     SyncTarget(u64),
+    /// Look at the target: the time set with [`Outbox::look_in`] is up. Then say what it showed, with
+    /// [`Queue::settle_until`] or [`Queue::send_again`].
+    Look,
     /// Nothing more.
     End,
 }
@@ -334,12 +347,10 @@ pub struct Taken {
     origin: Origin,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    Lane,
-    Live,
-    /// From a piece.
-    Memory,
+impl Taken {
+    fn numbers(&self) -> Range<u64> {
+        self.batch.first..self.batch.first + self.batch.ends.len() as u64
+    }
 }
 
 /// What a queue holds and has done since it was started.
@@ -358,6 +369,8 @@ pub struct QueueStats {
     pub dropped: u64,
     /// Lines lost to damage.
     pub damaged: u64,
+    /// Of the lines on their way, those that the target acknowledged and may still lose.
+    pub settling: u64,
     /// Lines on their way. Always: accepted + recovered = delivered + rejected + dropped + damaged + waiting.
     pub waiting: u64,
     /// Of them, lines in memory only.
@@ -552,6 +565,80 @@ impl Queue {
         self.shared.settle(outbox, taken, refused)
     }
 
+    /// Says that the target has acknowledged lines, and may still lose them: they stay in the lane until they have settled
+    /// ([`Queue::settle_until`]) and are taken again after [`Queue::send_again`]. Those at the places of `refused` were
+    /// refused for good; which of them are new [`Outbox::forget_reported`] tells before.
+    ///
+    /// Lines that are in memory only because the disk takes none are settled at once.
+    ///
+    /// # Errors
+    /// As [`Queue::settle`].
+    pub fn acknowledged(
+        &self,
+        outbox: &mut Outbox,
+        taken: &Taken,
+        refused: &[(usize, String)],
+    ) -> Result<(), Error> {
+        self.shared.acknowledged(outbox, taken, refused)
+    }
+
+    /// Says that the target cannot lose any more what it acknowledged at this moment or before it.
+    pub fn settle_until(&self, outbox: &mut Outbox, until: Instant) {
+        let spans = outbox.settling.settled(until);
+        let mut state = self.shared.lock();
+        let lane = state.lane.clone();
+        self.shared.settle_spans(outbox, &mut state, lane.as_deref(), spans);
+        if let Some(lane) = &lane {
+            lane.said(outbox.said(lane));
+        }
+        self.shared.after_settling(outbox, lane.as_deref(), state);
+    }
+
+    /// Says that the target may have lost what it acknowledged and did not settle: it is sent again. Returns how many lines
+    /// that are.
+    pub fn send_again(&self, outbox: &mut Outbox) -> u64 {
+        let mut state = self.shared.lock();
+        let lines = outbox.settling.lines();
+        if let Some(lane) = state.lane.clone() {
+            lane.said(Said::default());
+            if outbox.settling.holds(Origin::Lane) {
+                outbox.main = Some(lane.reader(lane.acknowledged()));
+            }
+            if let Some(live) = outbox.live.as_mut().filter(|_| outbox.settling.holds(Origin::Live)) {
+                live.reader = lane.reader(live.settled.max(lane.acknowledged()));
+            }
+        }
+        outbox.settling.forget();
+        state.count_settling(outbox);
+        lines
+    }
+
+    /// Goes on behind the lines that a target acknowledged in an earlier run of this client, if that is the same run `by` of
+    /// the target: they settle as if they had been sent by this client. Returns how many lines that are. Only before the
+    /// first batch is settled.
+    pub fn go_on(&self, outbox: &mut Outbox, by: u64) -> u64 {
+        outbox.seen(Some(by));
+        let mut state = self.shared.lock();
+        let Some(lane) = state.lane.clone() else { return 0 };
+        let said = lane.said_before();
+        let from = lane.acknowledged();
+        if said.by != by
+            || by == 0
+            || said.before <= from
+            || outbox.live.is_some()
+            || !outbox.settling.is_empty()
+        {
+            return 0;
+        }
+        let now = Instant::now();
+        let age = Duration::from_nanos(u64::try_from(machine_clock().saturating_sub(said.at)).unwrap_or(0));
+        let since = now.checked_sub(age.min(Duration::from_secs(3600))).unwrap_or(now);
+        outbox.settling.add(Origin::Lane, from..said.before, false, since);
+        outbox.main = Some(lane.reader(said.before));
+        state.count_settling(outbox);
+        state.settling
+    }
+
     /// Says that the first `lines` accepted are durable in the target.
     pub fn made_durable(&self, lines: u64) {
         let mut state = self.shared.lock();
@@ -656,6 +743,7 @@ impl Queue {
                 rejected: state.rejected,
                 dropped: state.dropped,
                 damaged: state.damaged,
+                settling: state.settling,
                 waiting: state.waiting(),
                 in_memory: if state.durable_by_target { state.waiting() } else { state.in_memory() },
                 full: state.full.is_some(),
@@ -734,6 +822,7 @@ impl State {
             Level::Spooled if self.durable_by_target => self.settled(),
             Level::Spooled => self.spooled.max(self.settled()),
             // What a server has is as safe as it will be; what an embedded target has it may still have to sync.
+            Level::Acknowledged => (self.settled() + self.settling_next).min(self.accepted),
             Level::Durable | Level::Delivered if self.durable_by_target => self.durable,
             Level::Durable => self.durable.max(self.settled()),
             Level::Delivered => self.settled(),
@@ -803,7 +892,7 @@ impl Shared {
         if level >= Level::Durable {
             state.durable_wanted = state.durable_wanted.max(lines);
         }
-        if level == Level::Delivered || self.options.durable_by == DurableBy::Target {
+        if level >= Level::Acknowledged || self.options.durable_by == DurableBy::Target {
             state.delivered_wanted = state.delivered_wanted.max(lines);
         }
         self.gathered.notify_all();
@@ -1125,6 +1214,7 @@ impl Shared {
             let (lane, end, hurry, asked) = {
                 let mut state = self.lock();
                 if state.abandon || state.unsent {
+                    self.end_settling(outbox, state);
                     return Work::End;
                 }
                 if let Some(lane) = state.lane.clone() {
@@ -1137,34 +1227,53 @@ impl Shared {
                 {
                     return Work::SyncTarget(settled);
                 }
-                let hurry = state.closing || state.delivered_wanted > settled;
+                self.make_room(outbox, &mut state);
+                // What was sent waits for its target, not for more lines.
+                let hurry = state.closing || state.delivered_wanted > settled + state.settling_next;
                 (state.lane.clone(), state.end, hurry, state.asked())
             };
             let mut pause = Duration::from_secs(3600);
-            if let Some(lane) = &lane {
+            match outbox.look_due() {
+                Some(Duration::ZERO) => {
+                    outbox.settling.look_at = None;
+                    return Work::Look;
+                }
+                Some(time) => pause = time,
+                None => {}
+            }
+            if let Some(lane) = lane.as_ref().filter(|_| !outbox.settling.is_full()) {
                 match outbox.read(lane, end, want, hurry) {
                     Read::Work(Work::Lost(mut damage)) => {
-                        self.lost(outbox, lane, &mut damage);
-                        return Work::Lost(damage);
+                        if self.lost(outbox, lane, &mut damage) {
+                            return Work::Lost(damage);
+                        }
+                        continue;
                     }
                     Read::Work(work) => return work,
-                    Read::Wait(time) => pause = time,
+                    Read::Wait(time) => pause = pause.min(time),
                     Read::Nothing => {}
                     Read::Failed(error) => {
                         self.degrade(error.to_string());
-                        pause = self.options.retry;
+                        pause = pause.min(self.options.retry);
                     }
                 }
             }
             let mut state = self.lock();
             if state.abandon || state.unsent {
+                self.end_settling(outbox, state);
                 return Work::End;
             }
             let drained = state.lane.is_none() || outbox.position() >= state.end;
-            if drained && let Some(taken) = state.piece_for(want) {
+            // Lines from memory settle at once: everything before them must have.
+            if drained
+                && outbox.settling.is_empty()
+                && let Some(taken) = state.piece_for(want)
+            {
                 return Work::Batch(taken);
             }
-            if drained && state.closing && !state.writing && state.pieces.is_empty() {
+            // A lane on a disk keeps what has not settled for the next run.
+            let kept = self.options.durable_by == DurableBy::Lane || outbox.settling.is_empty();
+            if drained && kept && state.closing && !state.writing && state.pieces.is_empty() {
                 return Work::End;
             }
             // Nothing arrived and nobody asked since it was looked.
@@ -1174,62 +1283,59 @@ impl Shared {
         }
     }
 
-    /// Everything before lost lines is settled: one batch at a time is on its way.
-    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &mut Damage) {
-        let mut state = self.lock();
-        let damaged = if outbox.live.as_ref().is_none_or(|l| damage.lost.start < l.start) {
+    /// Counts lost lines once everything before them is settled; tells whether they were not reported before.
+    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &mut Damage) -> bool {
+        let mut origin = Origin::Live;
+        if outbox.live.as_ref().is_none_or(|l| damage.lost.start < l.start) {
             // Where live lines began their own reader tells what is lost: some may have been delivered before.
             let end = outbox.live.as_ref().map_or(u64::MAX, |l| l.start);
             damage.lost.end = damage.lost.end.min(end);
-            state.acknowledge(lane, damage.lost.end)
+            origin = Origin::Lane;
+        }
+        let is_new = !outbox.settling.is_reported(damage.lost.start);
+        let mut state = self.lock();
+        if outbox.settling.holds(origin) {
+            outbox.settling.report(damage.lost.clone());
+            outbox.settling.add(origin, damage.lost.clone(), true, Instant::now());
         } else {
-            state.ahead.end = damage.lost.end;
-            if let Some(live) = &mut outbox.live {
-                live.settled = damage.lost.end;
-            }
-            damage.lost_count()
-        };
-        state.damaged += damaged;
-        lane.count_damaged(damaged);
+            state.settle(outbox, Some(lane), origin, damage.lost.clone(), Fate::Damaged);
+        }
         outbox.join(lane, &mut state);
         self.progressed(state);
+        is_new
     }
 
     fn settle(&self, outbox: &mut Outbox, taken: &Taken, refused: &[(usize, String)]) -> Result<(), Error> {
+        if taken.origin != Origin::Memory && outbox.settling.holds(taken.origin) {
+            // Not before those in front of it.
+            return self.acknowledged(outbox, taken, refused);
+        }
+        let mut new = refused.to_vec();
+        outbox.forget_reported(taken, &mut new);
         let lane = self.lock().lane.clone();
-        let parked = match &lane {
-            Some(lane) if !refused.is_empty() && self.options.keep_dead => {
-                let parked = lane.park(&dead_lines(&taken.batch, refused));
-                if parked.is_err() {
-                    // Refused all the same, and not delivered.
-                    lane.count_dead(refused.len() as u64);
-                }
-                parked
-            }
-            _ => Ok(()),
-        };
-        let lines = taken.batch.ends.len() as u64;
-        let end = taken.batch.first + lines;
+        let parked = self.park(lane.as_deref(), &taken.batch, &new);
+        let rejected = new.iter().map(|r| r.0 as u64).collect();
         let mut state = self.lock();
-        let settled = match (taken.origin, &lane) {
-            (Origin::Lane, Some(lane)) => state.acknowledge(lane, end),
-            (Origin::Live, _) => {
-                if let Some(live) = &mut outbox.live {
-                    live.settled = end;
-                }
-                let from = taken.batch.first.max(state.dropped_before).min(end);
-                state.ahead = if state.ahead.is_empty() { from..end } else { state.ahead.start..end };
-                end - from
-            }
-            (Origin::Memory, lane) => state.settle_in_memory(lane.as_deref(), lines),
-            (Origin::Lane, None) => 0,
+        state.settle(outbox, lane.as_deref(), taken.origin, taken.numbers(), Fate::Delivered(rejected));
+        self.after_settling(outbox, lane.as_deref(), state);
+        parked
+    }
+
+    /// Keeps refused lines among the dead letters.
+    fn park(&self, lane: Option<&Lane>, batch: &Batch, refused: &[(usize, String)]) -> Result<(), Error> {
+        let Some(lane) = lane.filter(|_| !refused.is_empty() && self.options.keep_dead) else {
+            return Ok(());
         };
-        // Lines that a full lane dropped while they were on their way were counted there; they are the first ones.
-        let counted = (lines - settled.min(lines)) as usize;
-        let rejected = refused.iter().filter(|(i, _)| (counted..lines as usize).contains(i)).count() as u64;
-        state.rejected += rejected;
-        state.delivered += settled - rejected;
-        if let Some(lane) = &lane {
+        let parked = lane.park(&dead_lines(batch, refused));
+        if parked.is_err() {
+            // Refused all the same, and not delivered.
+            lane.count_dead(refused.len() as u64);
+        }
+        parked
+    }
+
+    fn after_settling(&self, outbox: &mut Outbox, lane: Option<&Lane>, mut state: MutexGuard<'_, State>) {
+        if let Some(lane) = lane {
             outbox.join(lane, &mut state);
         }
         if state.full.is_some() {
@@ -1238,7 +1344,127 @@ impl Shared {
         }
         self.progressed(state);
         self.sync_due.notify_one();
+    }
+
+    // ---- lines that were acknowledged and have not settled ------------------------------------------------------
+
+    fn acknowledged(
+        &self,
+        outbox: &mut Outbox,
+        taken: &Taken,
+        refused: &[(usize, String)],
+    ) -> Result<(), Error> {
+        if taken.origin == Origin::Memory {
+            return self.settle(outbox, taken, refused);
+        }
+        let mut new = refused.to_vec();
+        outbox.forget_reported(taken, &mut new);
+        let lane = self.lock().lane.clone();
+        let parked = self.park(lane.as_deref(), &taken.batch, &new);
+        for (place, _) in &new {
+            let number = taken.batch.first + *place as u64;
+            outbox.settling.report(number..number + 1);
+        }
+        outbox.settling.add(taken.origin, taken.numbers(), false, Instant::now());
+        let mut state = self.lock();
+        state.count_settling(outbox);
+        if let Some(lane) = &lane {
+            lane.said(outbox.said(lane));
+        }
+        self.progressed(state);
         parked
+    }
+
+    fn settle_spans(&self, outbox: &mut Outbox, state: &mut State, lane: Option<&Lane>, spans: Vec<Span>) {
+        for Span { origin, numbers, damaged, .. } in spans {
+            let fate = if damaged { Fate::Damaged } else { Fate::Delivered(Vec::new()) };
+            state.settle(outbox, lane, origin, numbers, fate);
+        }
+        state.count_settling(outbox);
+    }
+
+    /// A lane that has no room for new lines lets go of the oldest that were acknowledged, though they have not settled.
+    fn make_room(&self, outbox: &mut Outbox, state: &mut State) {
+        let Some(lane) = state.lane.clone().filter(|_| !outbox.settling.is_empty()) else { return };
+        if (state.full.is_none() || state.room) && !lane.is_tight() {
+            return;
+        }
+        let spans = outbox.settling.oldest_half();
+        self.settle_spans(outbox, state, Some(&lane), spans);
+        outbox.join(&lane, state);
+        state.room = true;
+        self.gathered.notify_one();
+        self.sync_due.notify_one();
+    }
+
+    /// The sender ends. Of a lane in memory nothing is left to be sent again.
+    fn end_settling(&self, outbox: &mut Outbox, mut state: MutexGuard<'_, State>) {
+        if self.options.durable_by == DurableBy::Lane || outbox.settling.is_empty() {
+            return;
+        }
+        let lane = state.lane.clone();
+        let spans = outbox.settling.settled(Instant::now());
+        self.settle_spans(outbox, &mut state, lane.as_deref(), spans);
+        self.progressed(state);
+    }
+}
+
+/// What became of lines that leave the lane.
+enum Fate {
+    /// They were delivered, but for those at these places, which were refused; those that were reported while they settled
+    /// are known.
+    Delivered(Vec<u64>),
+    Damaged,
+}
+
+impl State {
+    fn count_settling(&mut self, outbox: &Outbox) {
+        self.settling = outbox.settling.lines();
+        self.settling_next = outbox.settling.next_lines();
+    }
+
+    /// Counts what became of lines from one origin; everything of it before them is settled.
+    fn settle(
+        &mut self,
+        outbox: &mut Outbox,
+        lane: Option<&Lane>,
+        origin: Origin,
+        numbers: Range<u64>,
+        fate: Fate,
+    ) {
+        let lines = numbers.end - numbers.start;
+        let settled = match (origin, lane) {
+            (Origin::Lane, Some(lane)) => self.acknowledge(lane, numbers.end),
+            (Origin::Live, _) => {
+                if let Some(live) = &mut outbox.live {
+                    live.settled = numbers.end;
+                }
+                let from = numbers.start.max(self.dropped_before).min(numbers.end);
+                self.ahead =
+                    if self.ahead.is_empty() { from..numbers.end } else { self.ahead.start..numbers.end };
+                numbers.end - from
+            }
+            (Origin::Memory, lane) => self.settle_in_memory(lane, lines),
+            (Origin::Lane, None) => 0,
+        };
+        // Lines that a full lane dropped while they were on their way were counted there; they are the first ones.
+        let counted = lines - settled.min(lines);
+        match fate {
+            Fate::Damaged => {
+                outbox.settling.take_reported(numbers);
+                self.damaged += settled;
+                if let Some(lane) = lane {
+                    lane.count_damaged(settled);
+                }
+            }
+            Fate::Delivered(rejected) => {
+                let rejected = rejected.iter().filter(|&&place| place >= counted).count() as u64;
+                outbox.settling.take_reported(numbers.start..numbers.start + counted);
+                let rejected = rejected + outbox.settling.take_reported(numbers.start + counted..numbers.end);
+                self.rejected += rejected;
+                self.delivered += settled - rejected.min(settled);
+            }
+        }
     }
 }
 
@@ -1308,6 +1534,44 @@ enum Read {
 }
 
 impl Outbox {
+    /// Sets when [`Work::Look`] comes next, which it does once, and no later than it was set before.
+    pub fn look_in(&mut self, time: Duration) {
+        let at = Instant::now() + time;
+        self.settling.look_at = Some(self.settling.look_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Sets which run of the target is seen now, if that is known. With the lines that are acknowledged from now on the cursor
+    /// keeps it for the next run of this client; see [`Queue::go_on`].
+    pub fn seen(&mut self, run: Option<u64>) {
+        self.settling.run = run.unwrap_or_default();
+    }
+
+    /// Whether lines were acknowledged that have not settled.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
+    /// Of refused lines, leaves those that were not reported when they were sent before.
+    pub fn forget_reported(&self, taken: &Taken, refused: &mut Vec<(usize, String)>) {
+        if taken.origin != Origin::Memory {
+            refused.retain(|(place, _)| !self.settling.is_reported(taken.batch.first + *place as u64));
+        }
+    }
+
+    fn look_due(&self) -> Option<Duration> {
+        Some(self.settling.look_at?.saturating_duration_since(Instant::now()))
+    }
+
+    /// What the cursor keeps of the lines that have not settled: those from the lane's cursor on without a hole.
+    fn said(&self, lane: &Lane) -> Said {
+        let before = self.main.as_ref().map_or(0, LaneReader::position);
+        if self.settling.run == 0 || !self.settling.holds(Origin::Lane) || before <= lane.acknowledged() {
+            return Said::default();
+        }
+        Said { before, at: machine_clock(), by: self.settling.run }
+    }
+
     fn position(&self) -> u64 {
         self.main.as_ref().map_or(0, LaneReader::position)
     }
@@ -1329,6 +1593,10 @@ impl Outbox {
             }
             pause = due;
             let backlog = live.start.saturating_sub(main.position());
+            if backlog == 0 {
+                // Its last lines have not settled.
+                return pause.map_or(Read::Nothing, Read::Wait);
+            }
             lines_max = lines_max.min(usize::try_from(backlog).unwrap_or(usize::MAX));
         } else {
             pause = due(before(main.position()), &mut self.since, want, hurry);
@@ -1362,12 +1630,15 @@ impl Outbox {
 
     /// Ends the time of two places when the backlog has come to where the live lines began.
     fn join(&mut self, lane: &Lane, state: &mut State) {
-        let done = |live: &mut Live| self.main.as_ref().is_none_or(|m| m.position() >= live.start);
+        let settles = self.settling.holds(Origin::Lane);
+        let done =
+            |live: &mut Live| !settles && self.main.as_ref().is_none_or(|m| m.position() >= live.start);
         if let Some(live) = self.live.take_if(done) {
             let settled = state.acknowledge(lane, live.settled);
             // What is left of them the lane has dropped meanwhile, and tells of later.
             state.ahead.end = state.ahead.start.max(state.ahead.end.saturating_sub(settled));
             (self.main, self.since) = (Some(live.reader), live.since);
+            self.settling.join();
         }
     }
 }

@@ -336,3 +336,42 @@ proptest! {
         }
     }
 }
+
+/// A log that gets another identity reads what it wrote under the one before; the segment of another log stays out.
+#[test]
+fn segments_of_an_earlier_identity_are_read_and_those_of_another_log_are_kept_apart() {
+    let disk = SimDisk::new();
+    let at = |id: u64| LogOptions::new(id);
+    let (old, _) = Log::open(Arc::new(disk.clone()), Path::new("/log"), at(1)).unwrap();
+    old.append(b"one", 1).unwrap();
+    drop(old);
+    let (log, found) = Log::open(Arc::new(disk.clone()), Path::new("/log"), at(2).earlier_id(1)).unwrap();
+    assert_eq!((found.damage.len(), found.end_sequence, log.begins_segment()), (0, 2, true));
+    log.append(b"two", 1).unwrap();
+    assert!(!log.begins_segment());
+    let frames: Vec<Vec<u8>> = log.replay(0).map(|f| f.unwrap().payload).collect();
+    assert_eq!(frames, [b"one", b"two"]);
+    let ids: Vec<Option<u64>> =
+        graylogic_durable::segment_ids(&disk, Path::new("/log")).unwrap().into_iter().map(|s| s.1).collect();
+    assert_eq!(ids, [Some(1), Some(2)]);
+    drop(log);
+    let (log, found) = Log::open(Arc::new(disk.clone()), Path::new("/log"), at(2)).unwrap();
+    assert_eq!(found.damage.len(), 1);
+    assert!(found.damage[0].kept_in.is_some());
+    assert_eq!(log.replay(0).filter_map(Result::ok).count(), 1);
+}
+
+/// A segment that somebody emptied is damage: it is set aside, not removed.
+#[test]
+fn an_emptied_segment_is_kept_and_reported() {
+    let disk = SimDisk::new();
+    let (log, _) = Log::open(Arc::new(disk.clone()), Path::new("/log"), LogOptions::new(1)).unwrap();
+    log.append(b"one", 1).unwrap();
+    let name = format!("{:016x}.seg", log.segments()[0].number);
+    drop(log);
+    disk.set_bytes(&Path::new("/log").join(&name), Vec::new());
+    let (_, found) = Log::open(Arc::new(disk.clone()), Path::new("/log"), LogOptions::new(1)).unwrap();
+    assert_eq!(found.damage.len(), 1, "{found:?}");
+    assert_eq!(found.damage[0].segment, name);
+    assert!(disk.bytes(&Path::new("/log/damaged").join(&name)).is_some());
+}

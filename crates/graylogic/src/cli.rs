@@ -50,13 +50,23 @@ pub(crate) enum Command {
     /// Compact everything at once; `serve` does it day by day.
     Compact(Place),
     /// Read every byte and name what is damaged; exit code 1 when something is.
-    Verify(Place),
+    Verify(Verify),
     /// Save what is good in a damaged store into a new folder; exit code 3 when something could not be saved.
     Salvage(Salvage),
     /// What waits for a server: look at it while the client runs, read it, put refused lines back.
     Spool(Spool),
     /// Measure the line protocol, the store or the spool on this machine.
     Bench(Bench),
+}
+
+/// Which store is checked.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Accept the damage found so far: the store goes on with what is left, and reports this damage no more.
+    #[arg(long)]
+    pub(crate) settle: bool,
 }
 
 /// Which store.

@@ -3,6 +3,7 @@
 use crate::app;
 use crate::cli::{Cli, Command, Place};
 use crate::failure::Failure;
+use crate::output::remark;
 use graylogic_influxdb::{Config, Target};
 use graylogic_store::{Store, StoreOptions};
 use std::process::ExitCode;
@@ -51,7 +52,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Setup(options) => setup::run(options, cli.json),
         Command::Compact(place) => compact::run(place, cli.json),
         Command::Salvage(options) => salvage::run(options, cli.json),
-        Command::Verify(place) => verify::run(place, cli.json),
+        Command::Verify(options) => verify::run(options, cli.json),
         Command::Spool(options) => spool::run(options, cli.json),
         Command::Bench(options) => crate::bench::run(options, cli.json),
     }
@@ -65,7 +66,8 @@ fn open_store(place: &Place, command: &str) -> Result<(Store, Config), Failure> 
             "{command} works on the embedded store only; name its folder with --data"
         )));
     };
-    if !folder.join("store.sqlite").exists() {
+    // A store that has lost one half is still one.
+    if !folder.join("store.sqlite").exists() && !folder.join("log").exists() {
         return Err(Failure::new(format!(
             "there is no store in {}; name its folder with --data",
             folder.display()
@@ -74,3 +76,18 @@ fn open_store(place: &Place, command: &str) -> Result<(Store, Config), Failure> 
     let store = Store::open(folder, StoreOptions::default())?;
     Ok((store, config))
 }
+
+/// Prints the damage of a store that is not settled, so that no command passes over it.
+fn remark_damage(store: &Store) {
+    let damage = &store.recovery().damage;
+    damage.iter().take(DAMAGE_LISTED_MAX).for_each(|what| remark(format_args!("damage: {what}")));
+    if damage.len() > DAMAGE_LISTED_MAX {
+        remark(format_args!("damage: and {} more places", damage.len() - DAMAGE_LISTED_MAX));
+    }
+    if !damage.is_empty() {
+        remark("damage: graylogic verify lists all of it; graylogic verify --settle stops this report");
+    }
+}
+
+/// So many damaged places are listed beside what a command does.
+const DAMAGE_LISTED_MAX: usize = 20;

@@ -1,6 +1,7 @@
 //! Why a command ended early, as one sentence and an exit code.
 
 use crate::output::remark;
+use crate::text;
 use std::fmt;
 
 /// Something failed.
@@ -33,7 +34,8 @@ impl Failure {
 
     pub(crate) fn print(&self, json: bool) {
         if json {
-            remark(serde_json::json!({ "error": self.message }));
+            let error = serde_json::json!({ "error": self.message }).to_string();
+            remark(text::printable_json(&error));
         } else {
             remark(format_args!("graylogic: {}", self.message));
         }

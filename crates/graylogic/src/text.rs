@@ -36,6 +36,14 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
+/// Lines that later lines with the same series and timestamp replaced, as a part of a sentence; empty for none.
+pub(crate) fn overwritten(lines: u64) -> String {
+    match lines {
+        0 => String::new(),
+        n => format!(", {} overwritten by later lines with the same series and timestamp", count(n)),
+    }
+}
+
 /// A value as it is stored, numbers with up to six digits behind the point.
 pub(crate) fn value(v: &Value) -> String {
     match v {

@@ -115,7 +115,7 @@ fn a_string_over_several_lines_is_not_cut_by_a_batch() {
     let output = run(&["write", "--data", data, "--batch", "2"], &input);
     assert_eq!(text(&output.stdout), "6 points stored, 0 lines rejected\n", "{}", text(&output.stderr));
     // A quote in a tag value opens nothing.
-    let input = "m,t=don\"t f=1 1\n".repeat(20_000);
+    let input: String = (0..20_000).map(|i| format!("m,t=don\"t f=1 {i}\n")).collect();
     let began = Instant::now();
     let output = run(&["write", "--data", data, "--batch", "10"], &input);
     assert_eq!(text(&output.stdout), "20000 points stored, 0 lines rejected\n");
@@ -517,7 +517,9 @@ fn lines_for_a_server_that_is_away_wait_in_the_spool_and_go_out_when_it_is_back(
                 let n = stream.read(&mut piece).unwrap();
                 request.extend_from_slice(&piece[..n]);
             }
-            stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
+            let stored =
+                b"HTTP/1.1 204 No Content\r\nX-Influxdb-Version: v2.8.0\r\nConnection: close\r\n\r\n";
+            stream.write_all(stored).unwrap();
         }
         body
     });

@@ -424,6 +424,8 @@ fn buckets_are_made_and_removed_as_they_were_meant() {
     let bucket = |arguments: &[&str]| run(&[&["bucket", "--data", shown(&data)], arguments].concat(), b"");
     let output = bucket(&["create", "house", "--keep", "soon"]);
     assert!(said(&output).2.contains("\"soon\" is no length of time"), "{:?}", said(&output));
+    let output = bucket(&["create", "house", "--keep", "5m"]);
+    assert!(said(&output).0 == 1 && said(&output).2.contains("at least an hour"), "{:?}", said(&output));
     let output = bucket(&["create", "house"]);
     assert!(said(&output).0 == 0 && said(&output).1.contains("house"), "{:?}", said(&output));
     run(&["write", "--bucket", "house", "--data", shown(&data)], b"m,t=a f=1 1\nm,t=b f=1 1\n");
@@ -467,7 +469,10 @@ fn data_do_not_control_a_terminal() {
     let csv = run(&[&query[..], &["--csv"]].concat(), b"");
     assert!(text(&csv.stdout).contains(hostile));
     shown_to_people(&run(&["query", "--data", shown(&data), "-m", hostile, "--tag", hostile], b""));
-    shown_to_people(&run(&["status", "--config", &format!("{hostile}.yaml")], b""));
+    let status = run(&["status", "--json", "--config", &format!("{hostile}.yaml")], b"");
+    shown_to_people(&status);
+    let error: Value = serde_json::from_slice(&status.stderr).unwrap();
+    assert!(error["error"].as_str().unwrap().contains(hostile), "{error}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::lane::Lane;
 use crate::manage::Manage;
 use crate::metrics;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
+use crate::query::try_query;
 use crate::server::http::{Haste, Http};
 use crate::server::preflight::{self, Preflight};
 use crate::stats::Stats;
@@ -70,6 +71,9 @@ pub struct CloseReport {
     pub delivered: u64,
     /// Lines the target refused; the callback heard of each.
     pub rejected: u64,
+    /// Lines that VictoriaMetrics acknowledged and may still lose. They stay in the spool on the disk: the next client of the
+    /// folder sends them again if the server was restarted meanwhile.
+    pub settling: u64,
     /// Lines that wait in the spool on the disk: the next client of the folder delivers them.
     pub spooled: u64,
     /// Lines that were dropped because the deadline passed and they were in memory only, or because the spool was full;
@@ -102,7 +106,7 @@ impl Client {
     /// # Errors
     /// [`Error::is_invalid_config`] when there is nothing to ask, because the configuration itself cannot be used.
     pub fn preflight(config: &Config) -> Result<Preflight, Error> {
-        preflight::look(config)
+        preflight::look(config, try_query)
     }
 
     /// A client of a store that is open already, as its main target; closing the client closes the store.
@@ -456,8 +460,9 @@ impl Client {
 
     /// Returns when everything accepted before the call is so safe, for all targets and buckets.
     ///
-    /// With the embedded store [`Level::Durable`] and [`Level::Delivered`] are the same: in the store, and synced. While
-    /// somebody waits for [`Level::Delivered`], a server that did not take readings is tried every two seconds at least, unless
+    /// With the embedded store [`Level::Durable`] and [`Level::Delivered`] are the same: in the store, and synced. With
+    /// VictoriaMetrics [`Level::Delivered`] comes [`Config::settle_time`] after [`Level::Acknowledged`]. While somebody waits for
+    /// either, a server that did not take readings is tried every two seconds at least, unless
     /// it asked for more time itself.
     ///
     /// # Errors
@@ -470,7 +475,7 @@ impl Client {
         let lanes = self.lanes();
         let servers = self.handle.targets.iter().filter_map(|works| works.http.as_ref());
         let _while_this_waits: Vec<Haste> = match level {
-            Level::Delivered => servers.map(|http| http.stop().haste()).collect(),
+            Level::Acknowledged | Level::Delivered => servers.map(|http| http.stop().haste()).collect(),
             _ => Vec::new(),
         };
         // All lanes hurry at once, however long the first takes.
@@ -727,7 +732,8 @@ impl Handle {
         CloseReport {
             delivered: all.delivered,
             rejected: all.rejected,
-            spooled: all.waiting,
+            settling: all.settling,
+            spooled: all.waiting.saturating_sub(all.settling),
             dropped: all.dropped,
             errors_told,
         }

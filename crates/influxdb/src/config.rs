@@ -24,6 +24,8 @@ pub(crate) use settings::{ConnectionConfig, SpoolConfig, TlsFiles};
 const BATCH_SIZE_MAX: u64 = 100_000;
 /// Longest flush interval in seconds.
 const FLUSH_INTERVAL_MAX: u64 = 3600;
+/// In seconds.
+const SETTLE_TIME_MAX: u64 = 3600;
 /// Most headers of a user's, and most bytes of one's value: what servers take at least.
 const HEADERS_MAX: usize = 32;
 const HEADER_BYTES_MAX: usize = 4096;
@@ -72,6 +74,7 @@ pub struct Config {
     tls: TlsFiles,
     connection: ConnectionConfig,
     spool: SpoolConfig,
+    settle_time: Duration,
     hurry: u32,
     source: Source,
     further: Vec<Further>,
@@ -130,6 +133,7 @@ impl Default for Config {
             tls: TlsFiles::default(),
             connection: ConnectionConfig::default(),
             spool: SpoolConfig::default(),
+            settle_time: Duration::from_secs(30),
             hurry: 1,
             source: Source::default(),
             further: Vec::new(),
@@ -313,6 +317,20 @@ impl Config {
         self
     }
 
+    /// How long readings are kept after VictoriaMetrics has acknowledged them, which it does before they are on its disk:
+    /// when it was killed in between, they are sent again. Zero: not at all. Other servers write before they acknowledge.
+    #[must_use]
+    pub fn settle_time(&self) -> Duration {
+        self.settle_time
+    }
+
+    /// Sets how long readings are kept after VictoriaMetrics has acknowledged them; see [`Config::settle_time`].
+    #[must_use]
+    pub fn with_settle_time(mut self, time: Duration) -> Self {
+        self.settle_time = time.min(Duration::from_secs(SETTLE_TIME_MAX));
+        self
+    }
+
     /// Keeps readings on their way to a server in a folder; `None`: in memory only.
     #[must_use]
     pub fn with_spool(mut self, folder: Option<PathBuf>) -> Self {
@@ -405,6 +423,29 @@ impl Config {
         Ok(self)
     }
 
+    /// Shows the server, or the proxy in front of it, a user and a password with HTTP Basic authentication, whatever kind of
+    /// server it is. They take the place of the token in each request, which has room for one of the two: a proxy in front of
+    /// an InfluxDB 2 must add the token itself. The password is never logged or shown.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_config`] when the user is empty or has a colon, which would begin the password.
+    pub fn with_basic_auth(mut self, user: &str, password: &str) -> Result<Self, Error> {
+        self.connection.basic_user = user.to_owned();
+        self.connection.basic_password = Secret(password.to_owned());
+        let nobody =
+            user.is_empty().then(|| ("basic_user", "is empty; give the name of the user".to_owned()));
+        match nobody.or_else(|| self.connection.basic_mistake()) {
+            None => Ok(self),
+            Some((key, why)) => Err(Error::new(Kind::InvalidConfig, format!("influxdb.{key} {why}"))),
+        }
+    }
+
+    /// User and password of HTTP Basic authentication.
+    pub(crate) fn basic(&self) -> Option<(&str, &Secret)> {
+        let ConnectionConfig { basic_user, basic_password, .. } = &self.connection;
+        (!basic_user.is_empty()).then_some((basic_user, basic_password))
+    }
+
     /// Adds a header to each request. Its value is never logged or shown.
     ///
     /// # Errors
@@ -422,7 +463,9 @@ impl Config {
             .map_err(|_| wrong("which is no name of one; use letters, digits and -"))?;
         let is = header.as_str();
         if is == "authorization" {
-            return Err(wrong("which shows the token; set influxdb.token instead"));
+            let instead = "which shows the token; set influxdb.token, or influxdb.basic_user and influxdb.basic_password, \
+                           instead";
+            return Err(wrong(instead));
         }
         if HEADERS_OURS.contains(&is) || HEADERS_OURS_BEGIN.iter().any(|b| is.starts_with(b)) {
             return Err(wrong("which requests set themselves; take it out"));

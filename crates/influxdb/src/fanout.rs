@@ -1,14 +1,16 @@
 //! Gives a line to the lanes of its destinations, each for itself: one that is full or dead does not keep it from the
 //! others. It knows lanes and rules, and neither targets nor threads.
 
+use crate::clock;
 use crate::error::Error;
-use crate::lane::{Lane, next_time};
+use crate::lane::Lane;
 use crate::notify::{Notifier, WriteError, WriteErrorKind};
 use crate::route::Route;
 use graylogic_durable::Refused;
 use graylogic_line::{EncodeError, Timestamp};
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// A thread keeps a buffer for lines no longer than this.
@@ -34,6 +36,38 @@ impl Router {
     }
 }
 
+/// The timestamp of a reading: its own, or the next one of this process. A clock that was set back is reported.
+#[inline]
+fn stamp(time: Option<Timestamp>, lanes: &[Arc<Lane>], notifier: &Notifier) -> Timestamp {
+    time.unwrap_or_else(|| {
+        let stamp = clock::next();
+        if let Some(step) = stamp.stepped_back {
+            report_step(step, lanes, notifier);
+        }
+        stamp.time
+    })
+}
+
+#[cold]
+fn report_step(step: Duration, lanes: &[Arc<Lane>], notifier: &Notifier) {
+    let reason = format!(
+        "the system clock was set back by {:.1} s; readings without a timestamp get the new time from here on, which may \
+         overwrite readings from before the step",
+        step.as_secs_f64()
+    );
+    tracing::warn!(seconds = step.as_secs_f64(), "the system clock was set back");
+    for lane in lanes {
+        notifier.add(WriteError {
+            kind: WriteErrorKind::ClockStepped,
+            target: lane.target.clone(),
+            bucket: lane.bucket.clone(),
+            lines: 0,
+            reason: reason.clone(),
+            first: Vec::new(),
+        });
+    }
+}
+
 /// A lane that did not take a line.
 type NotTaken<'a> = (usize, &'a Arc<Lane>, Refused<EncodeError>);
 
@@ -51,7 +85,7 @@ pub(crate) fn give(
     mut taken: impl FnMut(&Lane, u64),
 ) -> Result<(), Error> {
     match lanes {
-        [lane] => lane.accept(time, encode).map(|lines| taken(lane, lines)),
+        [lane] => lane.accept(stamp(time, lanes, notifier), encode).map(|lines| taken(lane, lines)),
         _ => give_several(lanes, notifier, time, encode, taken),
     }
 }
@@ -67,7 +101,7 @@ fn give_several(
     // Not there any more while the thread ends.
     let mut line = LINE.try_with(Cell::take).unwrap_or_default();
     line.clear();
-    let encoded = encode(time.unwrap_or_else(next_time), &mut line);
+    let encoded = encode(stamp(time, lanes, notifier), &mut line);
     let not_taken = offer(lanes.iter().enumerate(), encoded.as_ref().map(|()| &*line), taken);
     if line.capacity() <= LINE_KEPT {
         let _thread_ends = LINE.try_with(|kept| kept.set(line));
@@ -88,7 +122,7 @@ pub(crate) async fn give_waiting(
     encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
 ) -> Result<(), Error> {
     let mut line = Vec::new();
-    let encoded = encode(time.unwrap_or_else(next_time), &mut line);
+    let encoded = encode(stamp(time, lanes, notifier), &mut line);
     let (room, mut rooms) = mpsc::channel(lanes.len().max(1));
     let mut asked = vec![false; lanes.len()];
     let mut is_taken = false;

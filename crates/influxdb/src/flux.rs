@@ -2,5 +2,6 @@
 
 pub(crate) mod annotated_csv;
 mod deserialize;
+pub(crate) mod ending;
 pub(crate) mod question;
 pub(crate) mod table;

@@ -4,13 +4,9 @@ use crate::error::{Error, Kind};
 use crate::route::MAIN;
 use graylogic_durable::{Queue, Refused};
 use graylogic_line::{EncodeError, Timestamp};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-
-/// The last time this process gave a reading without one.
-static LAST_TIME: AtomicI64 = AtomicI64::new(i64::MIN);
 
 /// The queue of one target and bucket.
 #[derive(Debug)]
@@ -70,14 +66,13 @@ impl Lane {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a line that `encode` writes, with its own time or the next one; returns at once.
+    /// Adds a line that `encode` writes with a timestamp; returns at once.
     #[inline]
     pub(crate) fn accept(
         &self,
-        time: Option<Timestamp>,
+        time: Timestamp,
         encode: impl FnOnce(Timestamp, &mut Vec<u8>) -> Result<(), EncodeError>,
     ) -> Result<u64, Error> {
-        let time = time.unwrap_or_else(next_time);
         self.queue.accept(|out| encode(time, out)).map_err(|refused| self.error(refused))
     }
 
@@ -153,13 +148,4 @@ impl Lane {
         status.last_success = Some(now);
         status.trouble.take().map_or(Duration::ZERO, |t| t.since.elapsed())
     }
-}
-
-/// The present, or just after the last time given: two readings of a series never fall together.
-pub(crate) fn next_time() -> Timestamp {
-    let now = Timestamp::now().as_nanos();
-    let next = |last: i64| Some(now.max(last.saturating_add(1)).min(Timestamp::MAX.as_nanos()));
-    // The update always gives a value.
-    let last = LAST_TIME.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-    Timestamp::from_nanos(next(last.unwrap_or_else(|same| same)).unwrap_or(now))
 }

@@ -50,6 +50,8 @@
 //! exactly those. A line may reach the server twice, after a crash or a lost answer, which InfluxDB counts once.
 //! VictoriaMetrics does when it runs with `-dedup.minScrapeInterval=1ms`; else its counts and sums are too large. What it
 //! acknowledged within the last seconds goes with it when it is killed.
+//! Only the documented success of a server that shows what it is counts as delivered, and only its own words reject a line:
+//! another program at the address pauses delivery and drops nothing.
 //! [`Client::preflight`] finds out beforehand what is wrong with a configuration: each fault is a sentence that names the
 //! setting. [`Client::bucket`] writes to other buckets; `create_buckets` makes those that a server has not.
 //!
@@ -105,6 +107,7 @@
 //!   programs; InfluxDB 2 against recordings of 2.8.
 
 mod client;
+mod clock;
 mod config;
 mod error;
 mod fanout;

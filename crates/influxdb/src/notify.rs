@@ -57,6 +57,10 @@ pub enum WriteErrorKind {
     Damaged,
     /// The disk of the spool does not take readings at present; they are kept in memory.
     Degraded,
+    /// The system clock was set back by a second or more. Nothing was lost; readings without a timestamp follow the clock.
+    ClockStepped,
+    /// VictoriaMetrics acknowledged them and counts that it ignored them, without saying which: they may be another client's.
+    Ignored,
 }
 
 impl fmt::Display for WriteError {
@@ -68,6 +72,8 @@ impl fmt::Display for WriteError {
             WriteErrorKind::Dropped => "dropped",
             WriteErrorKind::Damaged => "lost to damage",
             WriteErrorKind::Degraded => "refused by the spool",
+            WriteErrorKind::ClockStepped => "affected by a step of the clock",
+            WriteErrorKind::Ignored => "ignored",
         };
         write!(f, "write to bucket {:?}", self.bucket)?;
         if self.target != MAIN {

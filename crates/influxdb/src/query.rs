@@ -4,16 +4,19 @@
 mod answer;
 mod ask;
 mod dialogue;
+mod earlier;
 mod flux;
 mod influxql;
 mod metricsql;
 mod server;
 mod sql;
 mod store;
+mod trial;
 
 pub use ask::Ask;
 pub use dialogue::Dialogue;
 pub(crate) use flux::string as flux_string;
+pub(crate) use trial::try_query;
 
 use crate::error::{Error, Kind};
 use graylogic_line::{FieldType, Timestamp};

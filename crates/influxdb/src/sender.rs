@@ -5,9 +5,10 @@ use crate::config::{Config, as_named};
 use crate::lane::Lane;
 use crate::notify::{Notifier, RefusedLine, WriteError, WriteErrorKind};
 use crate::server::delivery::{Delivered, Delivery, Event};
+use crate::server::settle::Seen;
 use graylogic_durable::{Batch, Outbox, Taken, Want, Work};
 use graylogic_line::Timestamp;
-use graylogic_store::{Store, WriteOptions};
+use graylogic_store::{Rejected, Store, WriteOptions};
 use std::time::Duration;
 
 /// Pause after a failure of the embedded store: doubled each time, up to the longest.
@@ -59,16 +60,24 @@ impl Sender<'_> {
     pub(crate) fn carry(&mut self) {
         let mut outbox = Outbox::default();
         let mut earlier = self.earlier_outage();
+        let mut has_begun = false;
         loop {
             let done = match self.lane.queue.next(&mut outbox, &self.want) {
+                Work::Batch(_) if !std::mem::replace(&mut has_begun, true) && self.goes_on(&mut outbox) => {
+                    Ok(())
+                }
                 Work::Batch(taken) => self.batch(&mut outbox, &taken, std::mem::take(&mut earlier)),
+                Work::Look => {
+                    self.look(&mut outbox);
+                    Ok(())
+                }
                 Work::Lost(damage) => {
                     let lost = damage.lost_count();
                     self.tell(WriteErrorKind::Damaged, lost, damage.to_string(), Vec::new());
                     Ok(())
                 }
                 Work::SyncTarget(lines) => self.sync_target(lines),
-                _ => Err(Abandoned),
+                _ => return,
             };
             if done.is_err() {
                 return;
@@ -85,18 +94,79 @@ impl Sender<'_> {
 
     /// Takes a batch to the target; `outage` is how long that was not possible before.
     fn batch(&mut self, outbox: &mut Outbox, taken: &Taken, mut outage: Duration) -> Result<(), Abandoned> {
-        let Delivered { refused, altered } = match &mut self.destination {
+        let Delivered { mut refused, altered } = match &mut self.destination {
             Destination::Embedded(_) => Delivered { refused: self.store(&taken.batch)?, altered: Vec::new() },
             Destination::Server(_) => self.send(&taken.batch, &mut outage)?,
         };
         outage = outage.max(self.lane.went_well(Timestamp::now()));
-        if let Err(error) = self.lane.queue.settle(outbox, taken, &refused) {
+        let all = refused.clone();
+        outbox.forget_reported(taken, &mut refused);
+        let settled = match &self.destination {
+            Destination::Server(delivery) if delivery.settles_later() => {
+                self.lane.queue.acknowledged(outbox, taken, &all)
+            }
+            _ => self.lane.queue.settle(outbox, taken, &all),
+        };
+        if let Err(error) = settled {
             tracing::error!(%error, lines = refused.len(), "refused lines could not be kept");
+        }
+        if let Destination::Server(delivery) = &self.destination
+            && let Some(time) = delivery.look_every()
+        {
+            // After an outage at once: it may have been a restart.
+            outbox.look_in(if outage.is_zero() { time } else { Duration::ZERO });
         }
         self.lane.queue.live_first(outbox, outage, &self.want);
         self.tell_lines(WriteErrorKind::Rejected, &taken.batch, &refused);
         self.tell_lines(WriteErrorKind::Altered, &taken.batch, &altered);
         Ok(())
+    }
+
+    /// Before the first batch goes to a server: whether an earlier run of this client sent it already, so that the queue goes on
+    /// behind it.
+    fn goes_on(&mut self, outbox: &mut Outbox) -> bool {
+        let Destination::Server(delivery) = &mut self.destination else { return false };
+        let lines = delivery.begin().map_or(0, |run| self.lane.queue.go_on(outbox, run));
+        if lines > 0 {
+            outbox.look_in(Duration::ZERO);
+        }
+        lines > 0
+    }
+
+    /// Looks at a server that may lose or ignore what it acknowledged.
+    fn look(&mut self, outbox: &mut Outbox) {
+        let lane = self.lane;
+        let Destination::Server(delivery) = &mut self.destination else { return };
+        match delivery.look() {
+            Seen::Well { until, by } => {
+                outbox.seen(by);
+                lane.queue.settle_until(outbox, until);
+            }
+            Seen::Restarted { by } => {
+                outbox.seen(by);
+                let lines = lane.queue.send_again(outbox);
+                if lines > 0 {
+                    let (target_name, bucket) = (&lane.target, &lane.bucket);
+                    tracing::warn!(
+                        target_name,
+                        bucket,
+                        lines,
+                        "the server was restarted: readings that it may have lost are sent again"
+                    );
+                }
+            }
+            Seen::Silent => {}
+        }
+        if let Some(time) = delivery.look_every().filter(|_| outbox.is_settling()) {
+            outbox.look_in(time);
+        }
+        for ignored in delivery.take_ignored() {
+            let reason = format!(
+                "VictoriaMetrics ignored these rows, which this client or another one wrote, because {}",
+                ignored.why
+            );
+            self.tell(WriteErrorKind::Ignored, ignored.rows, reason, Vec::new());
+        }
     }
 
     /// Gives lines to a server, however long it takes; `outage` becomes the longest time that nothing got through.
@@ -132,10 +202,7 @@ impl Sender<'_> {
         let mut pause = PAUSE_FIRST;
         loop {
             let error = match store.write_lines(&self.lane.bucket, &batch.bytes, &options) {
-                // Lines were encoded one by one: numbers of lines are those of the batch.
-                Ok(report) => {
-                    return Ok(report.rejected.into_iter().map(|r| (r.line - 1, r.reason)).collect());
-                }
+                Ok(report) => return Ok(places_of(batch, report.rejected)),
                 Err(error) => error,
             };
             if error.is_not_found() && store.ensure_bucket(&self.lane.bucket).is_ok() {
@@ -207,6 +274,23 @@ fn delayed(lane: &Lane, notifier: &Notifier, reason: &str) {
         reason: reason.to_owned(),
         first: Vec::new(),
     });
+}
+
+/// The rejected lines by their places in the batch. The store counts text lines, and a string may hold several.
+fn places_of(batch: &Batch, rejected: Vec<Rejected>) -> Vec<(usize, String)> {
+    if rejected.is_empty() {
+        return Vec::new();
+    }
+    let text_lines = |i: usize| batch.line(i).iter().filter(|b| **b == b'\n').count();
+    let first_text_lines: Vec<usize> = (0..batch.len())
+        .scan(1, |next, i| {
+            let first = *next;
+            *next += text_lines(i);
+            Some(first)
+        })
+        .collect();
+    let place = |number: usize| first_text_lines.partition_point(|&first| first <= number).checked_sub(1);
+    rejected.into_iter().filter_map(|r| Some((place(r.line)?, r.reason))).collect()
 }
 
 /// A line as news show it.

@@ -19,6 +19,9 @@ pub struct Stats {
     pub rejected: u64,
     /// Lines on their way.
     pub waiting: u64,
+    /// Of them, lines that VictoriaMetrics has acknowledged and may still lose; see
+    /// [`Config::settle_time`](crate::Config::settle_time).
+    pub settling: u64,
     /// Lines lost to a full spool, or to a close whose deadline passed.
     pub dropped: u64,
     /// Lines lost to a disk that changed what was written.
@@ -97,6 +100,7 @@ impl Stats {
             delivered: queue.delivered,
             rejected: queue.rejected,
             waiting: queue.waiting - status.abandoned,
+            settling: queue.settling,
             dropped: queue.dropped + status.abandoned,
             damaged: queue.damaged,
             waiting_in_memory: queue.in_memory.saturating_sub(status.abandoned),
@@ -128,6 +132,7 @@ impl Stats {
             delivered: self.delivered + other.delivered,
             rejected: self.rejected + other.rejected,
             waiting: self.waiting + other.waiting,
+            settling: self.settling + other.settling,
             dropped: self.dropped + other.dropped,
             damaged: self.damaged + other.damaged,
             waiting_in_memory: self.waiting_in_memory + other.waiting_in_memory,

@@ -9,6 +9,7 @@ use crate::sender::{Destination, Sender};
 use crate::server::delivery::Delivery;
 use crate::server::http::Http;
 use crate::server::preflight;
+use crate::server::watch::Watch;
 use graylogic_durable::{
     DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
     is_cut, lanes,
@@ -48,6 +49,8 @@ pub(crate) struct Works {
     pub(crate) config: Config,
     /// The server, when that is the target.
     pub(crate) http: Option<Http>,
+    /// What all lanes know of a server that may lose or ignore what it acknowledged.
+    watch: Arc<Watch>,
     /// Whether what waits outlives the client.
     pub(crate) on_disk: bool,
     /// The spool that the lanes are in, once it could be opened.
@@ -192,7 +195,8 @@ impl Works {
         let destination = match (&self.store, &self.http) {
             (Some(store), _) => Destination::Embedded(store.clone()),
             (None, Some(http)) => {
-                Destination::Server(Box::new(Delivery::new(&self.config, http.clone(), bucket)))
+                let delivery = Delivery::new(&self.config, http.clone(), bucket, self.watch.clone());
+                Destination::Server(Box::new(delivery))
             }
             (None, None) => return Err(Error::new(Kind::ConnectionFailed, "the client has no target")),
         };
@@ -237,6 +241,7 @@ pub(crate) fn start(
         store,
         config: config.clone(),
         http,
+        watch: Arc::default(),
         spool: Arc::default(),
     });
     let lane = works.lane(config.bucket())?;

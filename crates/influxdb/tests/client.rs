@@ -552,3 +552,49 @@ fn flush_covers_what_was_accepted_before_it() {
     });
     conserved(&client.stats());
 }
+
+#[test]
+fn a_string_of_many_text_lines_blames_only_the_line_that_is_wrong() {
+    let (_folder, client) = client();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let keeps = told.clone();
+    client.set_on_error(move |news| keeps.lock().unwrap().extend(news.first.clone()));
+    client.write_point(&Point::new("flip").field("v", 1.0).timestamp(at(1))).unwrap();
+    client.flush(Level::Durable, SOON).unwrap();
+    let states = ["", "\n", "1\n2\n3\n4\n5\n", "a\nb", "\r\n\r\n", "\"\n\\\n"];
+    let mut bad = 0;
+    for (round, before) in states.iter().enumerate() {
+        for (place, after) in states.iter().enumerate() {
+            let t = at(1_700_000_000 + (round * states.len() + place) as i64);
+            client.write_point(&Point::new("loc").field("state", *before).timestamp(t)).unwrap();
+            let wrong = format!("{round}\n{place}");
+            client.write_point(&Point::new("flip").field("v", wrong.as_str()).timestamp(t)).unwrap();
+            client.write_point(&Point::new("loc").field("after", *after).timestamp(t)).unwrap();
+            bad += 1;
+            // All in one batch, and each in one of its own.
+            if round % 2 == 0 {
+                client.flush(Level::Delivered, SOON).unwrap();
+            }
+        }
+    }
+    client.flush(Level::Delivered, SOON).unwrap();
+    let stats = client.stats();
+    conserved(&stats);
+    assert_eq!((stats.rejected, stats.delivered), (bad, 2 * bad + 1), "{stats:?}");
+    assert!(client.is_connected(), "{stats:?}");
+    let found = everything(client.store().unwrap(), client_bucket());
+    for (field, count) in [("loc||state", bad), ("loc||after", bad), ("flip||v", 1)] {
+        assert_eq!(found[field].len() as u64, count, "{field}");
+    }
+    assert!(client.close(SOON).unwrap().errors_told);
+    let told = told.lock().unwrap();
+    assert!(!told.is_empty());
+    for line in told.iter() {
+        assert!(line.text.starts_with("flip v=") && line.reason.contains("field type conflict"), "{line:?}");
+    }
+}
+
+/// The bucket of a configuration that names none.
+fn client_bucket() -> &'static str {
+    "telemetry"
+}

@@ -502,7 +502,9 @@ impl Second {
                         let seen = seen.clone();
                         tokio::spawn(async move {
                             let lines = seen.read(request).await;
-                            let answer = http::Response::builder().status(204).body(()).unwrap();
+                            let answer =
+                                http::Response::builder().status(204).header("x-influxdb-version", "v2.8.0");
+                            let answer = answer.body(()).unwrap();
                             // What was answered may come again, what was not is not stored.
                             if respond.send_response(answer, true).is_ok() {
                                 seen.stored.lock().unwrap().extend(lines);

@@ -85,6 +85,12 @@ fn in_pieces(body: Vec<u8>, bytes: usize, header: &'static str) -> impl Fn(&Requ
     }
 }
 
+/// The end of an answer that came whole.
+fn whole(stream: &mut TcpStream) {
+    let _gone = chunk(stream, b"\r\n");
+    let _gone = stream.write_all(b"0\r\n\r\n");
+}
+
 fn fixture(name: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/flux-csv").join(name);
     std::fs::read(path).unwrap()
@@ -214,7 +220,7 @@ fn refusals_are_told_in_the_words_of_the_server() {
         let error = server.client().query("x").unwrap_err();
         assert!(error.is_query_failed() && !error.is_retryable(), "{error:?}");
         let words = recording["body"]["message"].as_str().unwrap();
-        assert!(error.to_string().ends_with(words), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
         seen += 1;
     }
     assert!(seen >= 5);
@@ -291,9 +297,11 @@ fn an_answer_of_nothing_did_not_come() {
 fn tables_after_some_rows_have_the_others() {
     let server = three_rows_and_then(|stream| {
         let _gone = chunk(stream, b",,1,4\n");
-        let _gone = stream.write_all(b"0\r\n\r\n");
+        whole(stream);
     });
-    let mut rows = server.client().query("x").unwrap();
+    // A client that goes takes its answers with it.
+    let client = server.client();
+    let mut rows = client.query("x").unwrap();
     assert!(rows.next().unwrap().is_ok());
     let tables = rows.tables().unwrap();
     let shown: Vec<_> = tables
@@ -308,9 +316,7 @@ fn tables_after_some_rows_have_the_others() {
 #[test]
 fn questions_in_flux_go_where_questions_go() {
     let writes = Server::new(|_, _| panic!("a question is asked where readings go"));
-    let answers = three_rows_and_then(|stream| {
-        let _gone = stream.write_all(b"0\r\n\r\n");
-    });
+    let answers = three_rows_and_then(whole);
     let config = Config::remote(&writes.url).unwrap().with_query_url(&answers.url).unwrap().with_spool(None);
     let client = Client::connect(&config).unwrap();
     assert_eq!(client.query("x").unwrap().count(), 3);
@@ -342,9 +348,7 @@ fn the_time_of_a_question_is_also_that_of_finding_out_what_the_server_is() {
 
 #[test]
 fn no_time_is_too_long_and_none_is_an_error() {
-    let server = three_rows_and_then(|stream| {
-        let _gone = stream.write_all(b"0\r\n\r\n");
-    });
+    let server = three_rows_and_then(whole);
     let client = server.client();
     assert_eq!(client.query(FluxQuery::new("x").timeout(Duration::MAX)).unwrap().count(), 3);
     assert!(client.query(FluxQuery::new("x").timeout(Duration::ZERO)).unwrap_err().is_query_failed());
@@ -424,9 +428,7 @@ struct Reading {
 
 #[test]
 fn it_works_in_and_outside_of_runtimes() {
-    let server = three_rows_and_then(|stream| {
-        let _gone = stream.write_all(b"0\r\n\r\n");
-    });
+    let server = three_rows_and_then(whole);
     let client = server.client();
     let expected = [1.0, 2.0, 3.0].map(|value| Reading { value });
     let ask = |client: &Client| {

@@ -13,7 +13,7 @@ mod secure;
 use campaign::{Row, Toll};
 use graylogic_influxdb::{Client, Config, Health, Level, Point, Timestamp};
 use rustls::{SupportedProtocolVersion, version};
-use secure::{Authority, Identity, Secure, Shake, self_signed};
+use secure::{Authority, Identity, Secure, Shake, self_signed, signs_itself};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -81,7 +81,7 @@ fn cases(version: &'static SupportedProtocolVersion) -> Vec<(String, Case)> {
             "unknown authority, and another on the disk later",
             Case {
                 trusted: [theirs.certificate.clone(), ours.certificate.clone()],
-                ..case(good.clone(), Some("ca_file"), "name the authority")
+                ..case(good.clone(), Some("ca_file"), "influxdb.ca_file names")
             },
         ),
         (
@@ -89,7 +89,7 @@ fn cases(version: &'static SupportedProtocolVersion) -> Vec<(String, Case)> {
             Case {
                 trusted: [ours.certificate.clone(), by_itself.certificate.clone()],
                 good: server(&by_itself),
-                ..case(server(&by_itself), Some("ca_file"), "name the authority")
+                ..case(server(&by_itself), Some("ca_file"), "influxdb.ca_file names")
             },
         ),
         (
@@ -391,4 +391,53 @@ fn renewed_under_load(version: &'static SupportedProtocolVersion) {
     let hands = server.hands.lock().unwrap();
     let shown: std::collections::HashSet<_> = hands.iter().map(|h| h.certificate.clone()).collect();
     assert_eq!(shown.len(), authorities.len(), "each certificate was shown");
+}
+
+#[test]
+fn a_server_whose_certificate_is_in_the_file_is_trusted() {
+    let good = 2000..2500;
+    let address = Some("127.0.0.1");
+    // What the server shows, what the file holds when that is another, and what is said when it is not trusted.
+    let cases = [
+        ("as openssl makes it, with a name", signs_itself("house", address, good.clone()), None, ""),
+        ("as openssl makes it, without one", signs_itself("127.0.0.1", None, good.clone()), None, ""),
+        (
+            "without a name, and a common name that is another",
+            signs_itself("house", None, good.clone()),
+            None,
+            "-addext subjectAltName",
+        ),
+        (
+            "a common name beside another name",
+            signs_itself("127.0.0.1", Some("other.example"), good.clone()),
+            None,
+            "use a name in influxdb.url that the server's certificate has",
+        ),
+        ("expired", signs_itself("house", address, 2000..2001), None, "expired"),
+        ("not valid yet", signs_itself("house", address, 2400..2500), None, "is valid only in"),
+        (
+            "another of the same name",
+            signs_itself("house", address, good.clone()),
+            Some(signs_itself("house", address, good.clone())),
+            "put the server's own certificate",
+        ),
+    ];
+    for version in [&version::TLS12, &version::TLS13] {
+        for (name, shown, trusted, says) in &cases {
+            let server = Secure::new(Shake::hands(shown, &[], version));
+            let folder = tempfile::tempdir().unwrap();
+            let ca = write_file(folder.path(), "ca.pem", &trusted.as_ref().unwrap_or(shown).certificate);
+            let config =
+                Config::remote(&format!("https://{}", server.at)).unwrap().with_ca_file(ca).with_spool(None);
+            let preflight = Client::preflight(&config).unwrap();
+            match preflight.fault() {
+                None => assert_eq!(*says, "", "{name}:\n{preflight}"),
+                Some(fault) => {
+                    assert!(!says.is_empty() && fault.says.contains(says), "{name}: {}", fault.says);
+                    assert_eq!(fault.name, "TLS", "{name}");
+                    assert_eq!(*server.heads.lock().unwrap(), [""; 0], "{name}");
+                }
+            }
+        }
+    }
 }

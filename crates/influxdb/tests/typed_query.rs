@@ -580,7 +580,7 @@ type PathAndForm = (&'static str, Vec<String>);
 
 #[test]
 fn metricsql_says_what_is_asked() {
-    let power_of = "{__name__=\"energy_power_watts\",db=\"db\"";
+    let power_of = "{__name__=\"energy_power_watts\",_measurement=~\"energy|\",db=\"db\"";
     let start = "start=1772409600.000";
     let lines = ["reduce_mem_usage=1", "max_rows_per_line=10000"];
     let export = |selector: &str| {
@@ -620,14 +620,18 @@ fn metricsql_says_what_is_asked() {
             Query::measurement("a.b").range(at(0), at(3600)).tag("odd key\\", "\"\n").tag("größe", "x"),
             vec![(
                 "/api/v1/export",
-                export("{__name__=~\"a\\\\.b_.+\",db=\"db\",odd\\x20key\\x5c=\"\\\"\\x0a\"}"),
+                export(
+                    "{__name__=~\"a\\\\.b_.+\",_measurement=~\"a\\\\.b|\",db=\"db\",odd\\x20key\\x5c=\"\\\"\\x0a\"}",
+                ),
             )],
         ),
         (
             energy().fields(["a|b", "c"]).tag_in("k", ["", "x.y"]),
             vec![(
                 "/api/v1/export",
-                export("{__name__=~\"energy_a\\\\|b|energy_c\",db=\"db\",k=~\"|x\\\\.y\"}"),
+                export(
+                    "{__name__=~\"energy_a\\\\|b|energy_c\",_measurement=~\"energy|\",db=\"db\",k=~\"|x\\\\.y\"}",
+                ),
             )],
         ),
         (means(), vec![("/api/v1/query_range", windows("avg_over_time", 599_999, 600_000, 600_000, 6))]),
@@ -661,12 +665,72 @@ fn metricsql_says_what_is_asked() {
     };
     fails(means().window(Duration::from_micros(1500)), "give windows and an offset of whole milliseconds");
     fails(means().offset(Duration::from_nanos(1)), "give windows and an offset of whole milliseconds");
-    fails(power().tag("db", "x"), "the tag \"db\" has another meaning");
-    fails(power().tag("__name__", "x"), "the tag \"__name__\" has another meaning");
+    // A tag whose label has another name is looked for in the answer.
+    for tag in ["db", "__name__", "tag_db"] {
+        let (asked, _) = metricsql(&power().tag(tag, "x"), &[""]);
+        assert_eq!(form(&asked[0].body)[0], format!("match[]={power_of}}}"));
+    }
     assert!(Dialogue::metricsql(power().tag("db", "x").check().unwrap(), None).is_ok());
     // Before what the server keeps.
     let old = power().range(Timestamp::from_nanos(0), Timestamp::from_nanos(86_400 * SECOND));
     assert_eq!(metricsql(&old, &[]).1.unwrap(), []);
+}
+
+#[test]
+fn metricsql_tells_apart_what_has_one_name_and_joins_what_an_earlier_version_wrote() {
+    let line = |labels: &str, value: f64, ms: i64| {
+        format!(
+            r#"{{"metric":{{"__name__":"energy_power_watts","db":"db"{labels}}},"values":[{value}],"timestamps":[{}]}}"#,
+            DAY * 1000 + ms
+        )
+    };
+    let mine = r#","_measurement":"energy","room":"a""#;
+    // Present and earlier version are one series; a moved tag comes back.
+    let both = [line(mine, 2.0, 2000), line(r#","room":"a""#, 1.0, 1000)].join("\n");
+    assert_eq!(outline(&metricsql(&power(), &[&both]).1.unwrap()), ["room=a power_watts 1:1.0 2:2.0"]);
+    let moved = line(r#","_measurement":"energy","tag_db":"x","tag_tag_db":"y","tag___name__":"z""#, 1.0, 0);
+    assert_eq!(
+        outline(&metricsql(&power(), &[&moved]).1.unwrap()),
+        ["__name__=z,db=x,tag_db=y power_watts 0:1.0"]
+    );
+    assert_eq!(metricsql(&power().tag("db", "other"), &[&moved]).1.unwrap(), []);
+    assert_eq!(metricsql(&power().tag("db", "x"), &[&moved]).1.unwrap().len(), 1);
+    // Another measurement's, which was not asked for.
+    let other = line(r#","_measurement":"energy_power""#, 1.0, 0);
+    assert!(metricsql(&power(), &[&other]).1.unwrap_err().to_string().contains("which was not asked for"));
+
+    // A window that both have a part of: the mean needs the counts.
+    let matrix = |series: &[(&str, &str)]| {
+        let series: Vec<String> = series
+            .iter()
+            .map(|(labels, points)| {
+                format!(r#"{{"metric":{{"__name__":"energy_power_watts","db":"db"{labels}}},"values":[{points}]}}"#)
+            })
+            .collect();
+        format!(r#"{{"status":"success","data":{{"resultType":"matrix","result":[{}]}}}}"#, series.join(","))
+    };
+    let mine = r#","_measurement":"energy""#;
+    let values = matrix(&[("", r#"[87000,"3"],[87600,"4"]"#), (mine, r#"[87600,"10"],[88200,"7"]"#)]);
+    let counts = matrix(&[("", r#"[87000,"9"],[87600,"2"]"#), (mine, r#"[87600,"1"],[88200,"5"]"#)]);
+    let (asked, answer) = metricsql(&means(), &[&values, &counts]);
+    assert_eq!(outline(&answer.unwrap()), [" power_watts 0:3.0 600:6.0 1200:7.0"]);
+    let query_of = |ask: &Ask| form(&ask.body).into_iter().find(|p| p.starts_with("query=")).unwrap();
+    assert!(query_of(&asked[0]).starts_with("query=avg_over_time("));
+    assert!(query_of(&asked[1]).starts_with("query=count_over_time("));
+    // The latest is that of both.
+    let latest = |part: &str, labels: &str, value: &str| {
+        format!(
+            r#"{{"metric":{{"__name__":"energy_power_watts","__graylogic_part__":"{part}","db":"db"{labels}}},"value":[1772413199.999,"{value}"]}}"#
+        )
+    };
+    let found = [
+        latest("value", "", "1"),
+        latest("time", mine, "1772409720"),
+        latest("time", "", "1772409660"),
+        latest("value", mine, "2"),
+    ];
+    let found = format!(r#"{{"data":{{"result":[{}]}}}}"#, found.join(","));
+    assert_eq!(outline(&metricsql(&power().latest(), &[&found]).1.unwrap()), [" power_watts 120:2.0"]);
 }
 
 #[test]

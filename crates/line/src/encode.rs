@@ -2,20 +2,17 @@
 
 use crate::dialect::{Dialect, is_plain, put_name};
 use crate::error::{Element, EncodeError, EncodeReason};
+use crate::names::Names;
 use crate::number::put_float;
 use crate::point::{FieldRef, FieldValue, Point};
 use crate::time::Timestamp;
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashSet;
 
 /// Longest measurement, tags and field key together, with four bytes between (rule P16; `models/points.go` of 2.8).
 pub(crate) const KEY_BYTES_MAX: usize = 65_535;
 /// Tags up to this many are put in order without allocating.
 const TAGS_ON_STACK: usize = 32;
-
-/// Up to this many names are compared one by one.
-const COMPARED_MAX: usize = 64;
 
 /// Writes points as line protocol in one dialect, under policies for what cannot be written.
 ///
@@ -72,44 +69,6 @@ pub enum OnDuplicate {
     Refuse,
     /// The last one counts.
     LastWins,
-}
-
-/// The names of a point: compared one by one while there are few, and looked up when there are many, so that a point of
-/// 64,000 fields takes no quadratic time.
-struct Names<'n, 'a, T, F> {
-    tags: &'n T,
-    fields: &'n F,
-    /// Which fields are repeated later, and the keys of tags.
-    many: Option<(HashSet<usize>, HashSet<&'a str>)>,
-}
-
-impl<'n, 'a, T: List<'a, &'a str>, F: List<'a, FieldRef<'a>>> Names<'n, 'a, T, F> {
-    #[inline]
-    fn of(tags: &'n T, fields: &'n F) -> Self {
-        let many = (tags.len() + fields.len() > COMPARED_MAX).then(|| {
-            let mut later = HashSet::new();
-            let repeated = (0..fields.len()).rev().filter(|&i| !later.insert(fields.get(i).0)).collect();
-            (repeated, (0..tags.len()).map(|i| tags.get(i).0).collect())
-        });
-        Self { tags, fields, many }
-    }
-
-    /// Whether a later field has the key of the field in this place.
-    #[inline]
-    fn is_repeated(&self, place: usize, key: &str) -> bool {
-        match &self.many {
-            Some((repeated, _)) => repeated.contains(&place),
-            None => (place + 1..self.fields.len()).any(|j| self.fields.get(j).0 == key),
-        }
-    }
-
-    #[inline]
-    fn is_tag(&self, key: &str) -> bool {
-        match &self.many {
-            Some((_, tags)) => tags.contains(key),
-            None => (0..self.tags.len()).any(|j| self.tags.get(j).0 == key),
-        }
-    }
 }
 
 impl Encoder {
@@ -350,7 +309,7 @@ impl Encoder {
     ) -> Result<(), EncodeError> {
         let key_bytes = out.len() - start;
         let n = fields.len();
-        let names = Names::of(tags, fields);
+        let names = Names::new(tags, fields);
         let mut separator = b' ';
         let mut not_finite = None;
         for i in 0..n {
@@ -364,7 +323,7 @@ impl Encoder {
                 not_finite = Some(key);
                 continue;
             }
-            if names.is_repeated(i, key) {
+            if names.has_later_field(i, key) {
                 match self.on_duplicate {
                     OnDuplicate::Refuse => {
                         return Err(EncodeError::new(
@@ -377,7 +336,7 @@ impl Encoder {
                     OnDuplicate::LastWins => continue,
                 }
             }
-            if names.is_tag(key) {
+            if names.has_tag(key) {
                 return Err(EncodeError::new(Element::FieldKey, key, 0, EncodeReason::TagAndField));
             }
             out.push(separator);

@@ -37,6 +37,7 @@ mod dialect;
 mod encode;
 mod ends;
 mod error;
+mod names;
 mod number;
 mod parse;
 mod point;

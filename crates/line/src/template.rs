@@ -5,6 +5,7 @@ use crate::error::{Element, EncodeError, EncodeReason};
 use crate::number::put_float;
 use crate::point::FieldRef;
 use crate::time::Timestamp;
+use std::collections::HashSet;
 
 /// Measurement, tags and field keys, checked and escaped once.
 ///
@@ -53,11 +54,13 @@ impl SeriesTemplate {
         encoder.key(measurement, &Pairs(tags, part_tag), &mut head)?;
         let key_bytes = head.len();
         let mut heads = Vec::with_capacity(fields.len());
+        let tag_keys: HashSet<&str> = tags.iter().map(|t| t.0).collect();
+        let mut seen = HashSet::with_capacity(fields.len());
         for (i, field) in fields.iter().enumerate() {
-            if fields[..i].contains(field) {
+            if !seen.insert(*field) {
                 return Err(EncodeError::new(Element::FieldKey, field, 0, EncodeReason::DuplicateField));
             }
-            if tags.iter().any(|t| t.0 == *field) {
+            if tag_keys.contains(field) {
                 return Err(EncodeError::new(Element::FieldKey, field, 0, EncodeReason::TagAndField));
             }
             head.push(if i == 0 { b' ' } else { b',' });

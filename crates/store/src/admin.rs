@@ -4,13 +4,14 @@ use crate::catalog::Series;
 use crate::compact::DAY;
 use crate::core::{Shared, lock};
 use crate::error::Error;
-use crate::file::{Commit, Removed, SealedState, Tombstone};
+use crate::file::{Commit, Known, Removed, SealedState, Tombstone};
 use crate::record;
 use crate::rollup;
 use crate::selector::Selector;
 use crate::store::VerifyReport;
 use crate::window::{Summary, TimeRange};
 use graylogic_line::Timestamp;
+use std::collections::HashSet;
 
 /// Series whose expired chunks go in one transaction.
 const EXPIRED_PER_COMMIT: usize = 64;
@@ -29,11 +30,10 @@ impl Shared {
         }
         // A record without rows takes a number of its own: what was written so far has smaller ones, what is written
         // from now on larger, and chunks that were freed of what is deleted here get this one.
-        let sequence = self
-            .log
-            .append_with(1, 0, |out| record::encode::<&str>(out, std::iter::empty(), &[], &[]))
-            .map_err(|e| Error::log("delete", e))?;
-        let mut commit = Commit::default();
+        let sequence =
+            self.append_record::<&str>(&mut core, &[], &[]).map_err(|e| Error::log("delete", e))?;
+        let mut commit = Commit { sequence: self.log.next_sequence(), ..Commit::default() };
+        self.file.expect_log(self.log_expected(&core));
         for info in &series {
             core.detach(info.id);
             let tombstone = Tombstone { series: info.id, start: range.start, stop: range.stop, sequence };
@@ -58,6 +58,7 @@ impl Shared {
         if committed.is_ok() {
             let crate::catalog::Catalog { series: known, undefined, .. } = &mut core.catalog;
             undefined.retain(|&id| known[id as usize].as_ref().is_some_and(|s| !s.in_file));
+            self.mark_log(&mut core, true);
         }
         committed.map(|()| series.len())
     }
@@ -66,19 +67,29 @@ impl Shared {
     pub(crate) fn remove_bucket(&self, name: &str) -> Result<(), Error> {
         // Nothing of it is on its way into the file meanwhile.
         let _one = lock(&self.sealer);
-        let mut core = self.open_core()?;
+        let _other = lock(&self.buckets);
+        let (bucket, ids) = {
+            let mut core = self.open_core()?;
+            let place = core.catalog.bucket_place(name)?;
+            // A write to the bucket comes before or finds it gone; writes to others do not wait for the disk.
+            let bucket = core.catalog.buckets.remove(place);
+            let fields = bucket.entries.iter().flat_map(|e| e.fields.iter());
+            let ids: Vec<u32> = fields.map(|f| f.series).collect();
+            (bucket, ids)
+        };
+        let removed = self.file.remove_bucket(bucket.id, &ids);
+        let mut core = self.core();
+        core.catalog.buckets.push(bucket);
+        core.catalog.buckets.sort_unstable_by_key(|b| b.id);
+        removed?;
         let place = core.catalog.bucket_place(name)?;
-        let bucket = &core.catalog.buckets[place];
-        let id = bucket.id;
-        let ids: Vec<u32> = bucket.entries.iter().flat_map(|e| e.fields.iter()).map(|f| f.series).collect();
-        // Under the lock of memory: a write to the bucket comes before or finds it gone.
-        self.file.remove_bucket(id, &ids)?;
         let tails: Vec<&Series> = ids.iter().filter_map(|&id| core.catalog.get(id)).collect();
         let tails = tails
             .iter()
             .fold((0, 0), |(n, bytes), s| (n + s.tail.len() as u64, bytes + s.tail.memory_bytes()));
         core.forget(&ids.iter().copied().collect(), tails);
         core.catalog.remove_bucket(place);
+        self.mark_log(&mut core, true);
         Ok(())
     }
 
@@ -152,8 +163,11 @@ impl Shared {
         if commit.removed.is_empty() {
             return Ok(0);
         }
+        commit.sequence = self.log.next_sequence();
+        self.file.expect_log(self.log_expected(&self.core()));
         self.file.commit(&commit)?;
         let mut core = self.core();
+        self.mark_log(&mut core, false);
         for state in &commit.sealed {
             if let Some(series) = core.catalog.get_mut(state.series) {
                 (series.until, series.fresh) = (state.until, state.fresh);
@@ -167,9 +181,33 @@ impl Shared {
         Ok(removed)
     }
 
+    /// Makes the store file say what is shown, and the notes say nothing.
+    pub(crate) fn settle(&self) -> Result<u64, Error> {
+        // What the log holds of damage goes with its segments.
+        self.seal_everything()?;
+        let _one = lock(&self.sealer);
+        let known = {
+            let core = self.open_core()?;
+            let series = || core.catalog.series.iter().flatten();
+            Known {
+                buckets: core.catalog.buckets.iter().map(crate::catalog::Bucket::definition).collect(),
+                definitions: series().map(Series::owned_definition).collect(),
+                sealed: series().filter(|s| s.sealed > 0).map(Series::sealed_state).collect(),
+                tombstones: series().flat_map(|s| s.tombstones.iter().copied()).collect(),
+            }
+        };
+        self.file.settle(&known)?;
+        let mut core = self.open_core()?;
+        core.totals = None;
+        self.mark_log(&mut core, true);
+        drop(core);
+        self.notes.settle().map_err(|e| Error::log("settle the damage", e))
+    }
+
     /// Reads every chunk, and every record of the log.
     pub(crate) fn verify(&self) -> Result<VerifyReport, Error> {
-        let mut report = VerifyReport { damage: self.file.check()?, ..VerifyReport::default() };
+        let mut report = VerifyReport { damage: self.recovery().damage, ..VerifyReport::default() };
+        report.damage.extend(self.file.check()?);
         let series: Vec<_> =
             self.open_core()?.catalog.series.iter().flatten().map(|s| (s.info.clone(), s.span)).collect();
         for (info, span) in series {
@@ -210,7 +248,7 @@ impl Shared {
                         let bytes = |hours: &[rollup::Hour]| rollup::encode(hours, info.field_type);
                         let hours: Option<Vec<rollup::Hour>> = hours.map(|h| h.iter().collect());
                         let hours_agree = hours.is_some_and(|h| bytes(&h) == bytes(&expected));
-                        if told.as_ref() != Some(&meta.summary) || !hours_agree {
+                        if !told.is_some_and(|told| told.same_on_disk(&meta.summary)) || !hours_agree {
                             report
                                 .damage
                                 .push(format!("{}: its figures are not those of its readings", range()));
@@ -230,6 +268,8 @@ impl Shared {
                 Err(damage) => report.damage.push(format!("hot log: {damage}")),
             }
         }
+        let mut said = HashSet::new();
+        report.damage.retain(|d| said.insert(d.clone()));
         Ok(report)
     }
 }

@@ -2,9 +2,9 @@
 //! Memory only; the store file and the log tell it what to know.
 
 use crate::error::{Error, Kind};
-use crate::file::Tombstone;
+use crate::fields::{EntryField, Fields};
 use crate::key::{Key, Packed};
-use crate::record::{Definition, DefinitionRef};
+use crate::record::{BucketDefinition, Definition, DefinitionRef, Tombstone};
 use crate::selector::{Matcher, Selector};
 use crate::tail::Tail;
 use crate::value::Value;
@@ -18,6 +18,8 @@ use std::sync::Arc;
 /// Different spellings of a series key (tags in another order) that are remembered per bucket, so that a sender who
 /// shuffles tags cannot fill the memory.
 const SPELLINGS_MAX: usize = 50_000;
+/// A number so far beyond all others is damage.
+const NUMBERS_APART_MAX: usize = 1 << 22;
 /// What a key takes besides its series and its text: its head, its places in tables, what allocation rounds up.
 const KEY_BYTES: usize = 176;
 
@@ -176,6 +178,17 @@ impl Series {
         }
     }
 
+    /// What the store file says of how far it is in chunks.
+    pub(crate) fn sealed_state(&self) -> crate::file::SealedState {
+        crate::file::SealedState {
+            series: self.info.id,
+            sequence: self.sealed,
+            span: self.span,
+            fresh: self.fresh,
+            until: self.until,
+        }
+    }
+
     pub(crate) fn owned_definition(&self) -> Definition {
         let key = &self.info.key;
         Definition {
@@ -194,62 +207,6 @@ impl Series {
 pub(crate) struct Entry {
     pub(crate) key: Arc<Key>,
     pub(crate) fields: Fields,
-}
-
-/// The fields of a key in the order of their first appearance: most keys have one.
-#[derive(Debug)]
-pub(crate) enum Fields {
-    One(EntryField),
-    Many(Vec<EntryField>),
-}
-
-impl Fields {
-    fn push(&mut self, field: EntryField) {
-        match std::mem::replace(self, Self::Many(Vec::new())) {
-            Self::Many(none) if none.is_empty() => *self = Self::One(field),
-            Self::One(first) => *self = Self::Many(vec![first, field]),
-            Self::Many(mut fields) => {
-                fields.push(field);
-                *self = Self::Many(fields);
-            }
-        }
-    }
-}
-
-impl std::ops::Deref for Fields {
-    type Target = [EntryField];
-
-    fn deref(&self) -> &[EntryField] {
-        match self {
-            Self::One(field) => std::slice::from_ref(field),
-            Self::Many(fields) => fields,
-        }
-    }
-}
-
-/// A field of a key.
-#[derive(Debug)]
-pub(crate) struct EntryField {
-    pub(crate) name: Arc<str>,
-    pub(crate) series: u32,
-    pub(crate) field_type: FieldType,
-}
-
-impl Entry {
-    /// The series of a field, looked for from the place after the last one found: fields come in the same order.
-    #[inline]
-    pub(crate) fn field(&self, name: &[u8], hint: &mut usize) -> Option<&EntryField> {
-        let fields: &[EntryField] = &self.fields;
-        let n = fields.len();
-        for i in 0..n {
-            let place = if *hint + i < n { *hint + i } else { *hint + i - n };
-            if fields[place].name.as_bytes() == name {
-                *hint = if place + 1 == n { 0 } else { place + 1 };
-                return Some(&fields[place]);
-            }
-        }
-        None
-    }
 }
 
 #[derive(Debug, Default)]
@@ -350,6 +307,10 @@ impl Bucket {
         }
     }
 
+    pub(crate) fn definition(&self) -> BucketDefinition {
+        BucketDefinition { id: self.id, name: self.name.to_string(), retention: self.retention }
+    }
+
     /// The key that was spelt so before.
     #[inline]
     pub(crate) fn spelt(&self, spelling: &[u8]) -> Option<u32> {
@@ -373,7 +334,7 @@ impl Bucket {
         self.memory_bytes += KEY_BYTES + text.bytes().len();
         let key = Arc::new(Key::new(self.id, self.name.clone(), text));
         let Self { by_identity, entries, hasher, measurements, .. } = self;
-        entries.push(Entry { key, fields: Fields::Many(Vec::new()) });
+        entries.push(Entry { key, fields: Fields::default() });
         if !measurements.contains_key(measurement) {
             measurements.insert(measurement.into(), Measurement::default());
         }
@@ -418,9 +379,14 @@ impl Bucket {
         postings.iter().map(|(tag, values)| (&**tag, values.len())).max_by_key(|t| t.1)
     }
 
-    /// Whether a key is known by its measurement and tags, in the order of their keys.
-    pub(crate) fn knows(&self, measurement: &str, tags: &[(&str, &str)]) -> bool {
-        self.find(&Packed::new(measurement, tags)).is_some()
+    /// How many fields a measurement has.
+    pub(crate) fn fields_of(&self, measurement: &str) -> usize {
+        self.measurements.get(measurement).map_or(0, |m| m.types.len())
+    }
+
+    /// The place of the key with this measurement and these tags, in the order of their keys.
+    pub(crate) fn find_key(&self, measurement: &str, tags: &[(&str, &str)]) -> Option<u32> {
+        self.find(&Packed::new(measurement, tags))
     }
 
     /// The type a field of a measurement has, once it has one.
@@ -484,8 +450,11 @@ pub(crate) struct Catalog {
     pub(crate) series: Vec<Option<Series>>,
     /// Series whose definition is not in the store file yet.
     pub(crate) undefined: Vec<u32>,
-    /// Series that were removed with their bucket: their numbers are not given again.
+    /// Series that were removed with their bucket: the log may still speak of them.
     pub(crate) removed: BTreeSet<u32>,
+    /// Numbers of series and buckets from these on were never given in the life of the folder.
+    pub(crate) next_series: u32,
+    pub(crate) next_bucket: u32,
 }
 
 impl Catalog {
@@ -505,7 +474,20 @@ impl Catalog {
     }
 
     pub(crate) fn next_bucket_id(&self) -> u32 {
-        self.buckets.iter().map(|b| b.id).max().map_or(1, |id| id + 1)
+        let highest = self.buckets.iter().map(|b| b.id.saturating_add(1)).max().unwrap_or(1);
+        highest.max(self.next_bucket)
+    }
+
+    pub(crate) fn add_bucket(&mut self, bucket: Bucket) {
+        self.next_bucket = self.next_bucket.max(bucket.id.saturating_add(1));
+        self.buckets.push(bucket);
+    }
+
+    /// A number that something was known by is not given again. One far beyond the others is damage, not a number.
+    pub(crate) fn note_series_number(&mut self, id: u32) {
+        if (id as usize) < self.series.len().max(self.next_series as usize) + NUMBERS_APART_MAX {
+            self.next_series = self.next_series.max(id.saturating_add(1));
+        }
     }
 
     /// Gives a bucket another name.
@@ -554,10 +536,7 @@ impl Catalog {
 
     /// Adds a field to a key under the next free number.
     pub(crate) fn add_series(&mut self, bucket: usize, key: u32, field: &str, field_type: FieldType) -> u32 {
-        let mut id = u32::try_from(self.series.len()).expect("fewer than 2^32 series fit into memory");
-        while self.removed.contains(&id) {
-            id += 1;
-        }
+        let id = self.next_series;
         self.insert_series(id, bucket, key, field, field_type);
         id
     }
@@ -579,6 +558,8 @@ impl Catalog {
         };
         entry.fields.push(EntryField { name: name.clone(), series: id, field_type });
         let info = SeriesInfo { id, key: entry.key.clone(), field: name, field_type };
+        self.next_series =
+            self.next_series.max(id.checked_add(1).expect("fewer than 2^32 series in the life of a store"));
         if self.series.len() <= id as usize {
             self.series.resize_with(id as usize + 1, || None);
         }
@@ -614,8 +595,7 @@ impl Catalog {
         tags.sort_unstable();
         tags.dedup_by(|b, a| a.0 == b.0);
         let key = self.buckets[bucket].key(&d.measurement, &tags);
-        let known =
-            self.buckets[bucket].entries[key as usize].field(d.field.as_bytes(), &mut 0).map(|f| f.series);
+        let known = self.buckets[bucket].entries[key as usize].fields.find(&d.field).map(|f| f.series);
         if let Some(known) = known {
             let same = self.get(known).is_some_and(|s| s.info.field_type == d.field_type);
             return if same { Ok(known) } else { say("it is known with another type") };
@@ -624,7 +604,7 @@ impl Catalog {
             return say("its number belongs to another series");
         }
         // Numbers are given in order; one far beyond the others is damage, not a series.
-        if d.series as usize > self.series.len() + (1 << 22) {
+        if d.series as usize > self.series.len().max(self.next_series as usize) + NUMBERS_APART_MAX {
             return say("its number is out of bounds");
         }
         if self.buckets[bucket].field_type(&d.measurement, &d.field).is_some_and(|t| t != d.field_type) {

@@ -65,7 +65,8 @@ impl Shared {
             }
         }
         if !commit.removed.is_empty() || !commit.lifted.is_empty() {
-            commit.written = self.written();
+            (commit.written, commit.sequence) = (self.written(), self.log.next_sequence());
+            self.file.expect_log(self.log_expected(&self.core()));
             self.file.commit(&commit)?;
         }
         let mut core = self.core();
@@ -80,6 +81,9 @@ impl Shared {
             }
         }
         core.totals = None;
+        if !commit.removed.is_empty() || !commit.lifted.is_empty() {
+            self.mark_log(&mut core, !commit.lifted.is_empty());
+        }
         Ok(commit.chunks.iter().map(|c| c.summary.count).sum())
     }
 
@@ -215,7 +219,7 @@ impl Shared {
 
     /// Whether a series has chunks that end before a time.
     fn has_before(&self, id: u32, info: &crate::catalog::SeriesInfo, time: i64) -> Result<bool, Error> {
-        let oldest = self.file.snapshot()?.oldest_chunk(id, info.field_type)?;
+        let oldest = self.file.snapshot()?.oldest_chunk(id, info.field_type, &mut Vec::new())?;
         Ok(oldest.is_some_and(|c| c.t1 < time))
     }
 }

@@ -1,11 +1,13 @@
 //! What the callers and the workers of an open store share, and what memory holds of it, behind one short lock.
 
+use crate::arrival::Arrivals;
 use crate::catalog::Catalog;
 use crate::error::{Error, Kind};
 use crate::file::{StoreFile, Totals};
+use crate::marking::Marking;
 use crate::tail::Tail;
 use crate::window::TimeRange;
-use graylogic_durable::{DiskLock, Log};
+use graylogic_durable::{DamageNotes, Disk, DiskLock, Log};
 use graylogic_line::Timestamp;
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -23,8 +25,10 @@ pub(crate) struct Shared {
     pub(crate) core: Mutex<Core>,
     pub(crate) log: Log,
     pub(crate) file: StoreFile,
-    /// Held by who seals.
+    /// Held while tails are sealed and chunks are moved.
     pub(crate) sealer: Mutex<()>,
+    /// Held while a bucket is created, changed or removed; taken after `sealer` and before `core`.
+    pub(crate) buckets: Mutex<()>,
     /// Wakes the worker that seals.
     pub(crate) wake: Condvar,
     /// Wakes writers that wait for room in memory.
@@ -34,11 +38,16 @@ pub(crate) struct Shared {
     /// Memory for tails and what is known of series.
     pub(crate) memory_bytes: usize,
     pub(crate) series_max: usize,
-    /// What time it is, for retention.
+    /// What time it is, for retention and for lines without a timestamp.
     pub(crate) clock: Clock,
+    pub(crate) arrivals: Arrivals,
     /// Bytes written before this store was opened, and what the process had written then.
     pub(crate) written_before: (u64, u64),
     pub(crate) directory: PathBuf,
+    /// The disk of the log.
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Damage that is not settled.
+    pub(crate) notes: DamageNotes,
     /// Held while the store is open, so that no other process opens it. There is none on a disk that takes no byte.
     pub(crate) folder: Mutex<Option<Box<dyn DiskLock>>>,
     /// Why the store takes no writes, when it was opened for questions only.
@@ -75,6 +84,7 @@ pub(crate) struct Core {
     pub(crate) sealing_bytes: usize,
     /// Records written since opening: stamps series whose definition went into one.
     pub(crate) records: u64,
+    pub(crate) marking: Marking,
     /// What the file holds: counted when first asked for, then kept up by every commit.
     pub(crate) totals: Option<Totals>,
     pub(crate) written_total: u64,
@@ -168,6 +178,7 @@ impl Core {
             sealing_readings: 0,
             sealing_bytes: 0,
             records: 0,
+            marking: Marking::default(),
             totals: None,
             written_total: 0,
             rejected_total: 0,

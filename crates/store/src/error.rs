@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Io,
     /// The store was closed.
     Closed,
+    /// A sum that the field's type cannot hold.
+    Overflow,
 }
 
 fn is_shm_size(error: &rusqlite::Error) -> bool {
@@ -155,6 +157,12 @@ impl Error {
     #[must_use]
     pub fn is_invalid(&self) -> bool {
         self.kind == Kind::Invalid
+    }
+
+    /// True when a sum or mean does not fit into the type of its field. Remedy: query shorter windows.
+    #[must_use]
+    pub fn is_overflow(&self) -> bool {
+        self.kind == Kind::Overflow
     }
 
     /// True when the store was closed before the call.

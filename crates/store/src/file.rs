@@ -3,23 +3,38 @@
 
 use crate::bytes::Malformed;
 use crate::chunk;
+use crate::chunk_frame::{self, ChunkFrame};
 use crate::error::{Error, Kind};
-use crate::record::{Definition, type_code, type_of_code};
+use crate::mark::{LogExpected, Mark, Table};
+pub(crate) use crate::record::{BucketDefinition as StoredBucket, Tombstone};
+use crate::record::{Definition, type_code};
 use crate::rollup::{self, Hours};
+use crate::total::Total;
 use crate::value::{Value, Values};
 use crate::window::Summary;
 use graylogic_line::{FieldType, Timestamp};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OpenFlags, Row, ToSql, params};
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+mod catalog;
+mod damage;
+mod ledger;
+mod upgrade;
+mod verify;
+
+pub(crate) use catalog::{Copy as SeriesCopy, Loaded, StoredSeries};
+pub(crate) use verify::Known;
 
 /// `PRAGMA application_id` of a store file: "GLTS".
 const APPLICATION_ID: i32 = 0x474C_5453;
 /// `PRAGMA user_version`: the version of the tables.
-const FORMAT_VERSION: i32 = 1;
+const FORMAT_VERSION: i32 = 2;
+/// The version before: without marks, ledger and copies.
+const FORMAT_VERSION_1: i32 = 1;
 /// Chunks lie in the file by the week of their last reading: what is written together lies together.
 const PERIOD_NANOS: i64 = 7 * 86_400 * 1_000_000_000;
 
@@ -58,10 +73,6 @@ CREATE TABLE tombstone (
 CREATE TABLE removed (
     series INTEGER PRIMARY KEY
 ) STRICT;
-CREATE TABLE counter (
-    name TEXT PRIMARY KEY,
-    value INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
 CREATE TABLE chunk (
     period INTEGER NOT NULL,
     series INTEGER NOT NULL,
@@ -94,6 +105,32 @@ CREATE TABLE pack_use (
 ) STRICT;
 ";
 
+/// The tables that format version 2 added.
+const SCHEMA_2: &str = "
+CREATE TABLE meta (
+    id INTEGER PRIMARY KEY,
+    mark BLOB NOT NULL
+) STRICT;
+CREATE TABLE ledger (
+    period INTEGER NOT NULL,
+    series INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    crc INTEGER NOT NULL,
+    PRIMARY KEY (period, series)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE spare (
+    kind INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    crc INTEGER NOT NULL,
+    PRIMARY KEY (kind, id)
+) STRICT, WITHOUT ROWID;
+";
+/// The tables every version has.
+const TABLES: [&str; 8] = ["bucket", "series", "sealed", "tombstone", "removed", "chunk", "pack", "pack_use"];
+/// So many weeks of series are remembered to agree with the ledger.
+const CHECKED_MAX: usize = 1 << 14;
+
 /// Compacted chunks share rows of about this length: one by one they would leave much of their pages empty, while of a
 /// long row SQLite fills all pages but the last.
 const PACK_BYTES: usize = 48 << 10;
@@ -107,7 +144,16 @@ pub(crate) struct StoreFile {
     readers: Mutex<Vec<Connection>>,
     /// The weeks that have chunks, so that a question about all of time looks only where something is.
     periods: Mutex<BTreeSet<i64>>,
-    next_chunk: Mutex<i64>,
+    /// What the store knows of itself as of the last commit; `None` while a file of version 1 is only read.
+    mark: Mutex<Option<Mark>>,
+    /// The file's own mark could not be read when it was opened.
+    mark_lost: bool,
+    /// What the next commit says of the hot log.
+    log: Mutex<LogExpected>,
+    /// Weeks of series whose chunks were found to be those of the ledger.
+    checked: Mutex<HashSet<(i64, u32)>>,
+    /// Whether the ledger as a whole was as it should be at a commit.
+    ledger: Mutex<Option<(u64, bool)>>,
     access: Access,
 }
 
@@ -120,51 +166,6 @@ enum Access {
     Read,
     /// Read from a disk that takes no byte: without the file that connections share their view by, and without locks.
     ReadOnlyDisk,
-}
-
-/// What the file says of a series.
-#[derive(Debug)]
-pub(crate) struct StoredSeries {
-    pub(crate) definition: Definition,
-    /// The log's records up to here are in chunks, as far as this series is concerned; 0: none is.
-    pub(crate) sealed: u64,
-    /// No chunk of the series is longer than this.
-    pub(crate) span: i64,
-    /// First time of the chunks that were not compacted yet.
-    pub(crate) fresh: Option<i64>,
-    /// Last time of all chunks; `None`: there are none.
-    pub(crate) until: Option<i64>,
-}
-
-/// A bucket in the file.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredBucket {
-    pub(crate) id: u32,
-    pub(crate) name: String,
-    /// Readings older than this many nanoseconds are not shown; 0: none is too old.
-    pub(crate) retention: i64,
-}
-
-/// A deletion: the readings of a series with `start <= time < stop` from records before `sequence` are gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tombstone {
-    pub(crate) series: u32,
-    pub(crate) start: i64,
-    pub(crate) stop: i64,
-    pub(crate) sequence: u64,
-}
-
-/// What is read when a store is opened.
-#[derive(Debug, Default)]
-pub(crate) struct Loaded {
-    pub(crate) buckets: Vec<StoredBucket>,
-    pub(crate) tombstones: Vec<Tombstone>,
-    /// Numbers of series that were removed with their bucket; the log may still speak of them.
-    pub(crate) removed: Vec<u32>,
-    /// Bytes the store has written in all its life.
-    pub(crate) written: u64,
-    /// Rows that are not what was written, one sentence each.
-    pub(crate) damage: Vec<String>,
 }
 
 /// A chunk on its way into the file.
@@ -185,6 +186,7 @@ pub(crate) struct NewChunk {
 #[derive(Clone, Debug)]
 pub(crate) struct ChunkMeta {
     pub(crate) id: i64,
+    pub(crate) series: u32,
     pub(crate) t0: i64,
     pub(crate) t1: i64,
     pub(crate) sequence: u64,
@@ -204,10 +206,10 @@ impl ChunkMeta {
 /// Where the bytes of a chunk are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    pack: i64,
-    offset: i64,
-    length: i64,
-    crc: i64,
+    pub(crate) pack: i64,
+    pub(crate) offset: i64,
+    pub(crate) length: i64,
+    pub(crate) crc: i64,
 }
 
 /// A chunk that goes.
@@ -216,14 +218,15 @@ pub(crate) struct Removed {
     pub(crate) series: u32,
     pub(crate) t1: i64,
     pub(crate) id: i64,
+    readings: u64,
     pack: i64,
     hours_pack: Option<i64>,
 }
 
 impl Removed {
     pub(crate) fn of(series: u32, meta: &ChunkMeta) -> Self {
-        let hours_pack = meta.hours.map(|p| p.pack);
-        Self { series, t1: meta.t1, id: meta.id, pack: meta.place.pack, hours_pack }
+        let (hours_pack, readings) = (meta.hours.map(|p| p.pack), meta.summary.count);
+        Self { series, t1: meta.t1, id: meta.id, readings, pack: meta.place.pack, hours_pack }
     }
 }
 
@@ -249,6 +252,8 @@ pub(crate) struct Commit {
     pub(crate) lifted: Vec<Tombstone>,
     /// Bytes written in the store's life.
     pub(crate) written: u64,
+    /// Sequences of the log below this one are not given again.
+    pub(crate) sequence: u64,
 }
 
 /// Numbers of the file's content.
@@ -260,50 +265,123 @@ pub(crate) struct Totals {
 }
 
 impl StoreFile {
-    /// Opens the file, or makes it.
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        Self::open_for(path, Access::Write)
+    /// Opens the file, or makes it with a mark.
+    pub(crate) fn open_with(path: &Path, new: &Mark) -> Result<Self, Error> {
+        Self::open_for(path, Access::Write, new)
     }
 
     /// Opens a file that is there for questions, on a disk that takes no byte. Nobody else may change it meanwhile.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self, Error> {
-        Self::open_for(path, Access::ReadOnlyDisk)
+        Self::open_for(path, Access::ReadOnlyDisk, &Mark::default())
     }
 
-    fn open_for(path: &Path, access: Access) -> Result<Self, Error> {
+    fn open_for(path: &Path, access: Access, new: &Mark) -> Result<Self, Error> {
         let opening = |e| Error::sqlite("open the store file", path, e);
-        let writer = connect(path, access).map_err(opening)?;
-        let version: i32 = writer.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(opening)?;
-        let application: i32 =
-            writer.query_row("PRAGMA application_id", [], |r| r.get(0)).map_err(opening)?;
-        let tables: i64 =
-            writer.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(opening)?;
-        if tables == 0 && access == Access::Write {
-            create(&writer).map_err(opening)?;
-        } else if application != APPLICATION_ID {
+        let mut writer = connect(path, access).map_err(opening)?;
+        let number = |sql: &str| writer.query_row(sql, [], |r| r.get::<_, i32>(0)).map_err(opening);
+        let (version, application) = (number("PRAGMA user_version")?, number("PRAGMA application_id")?);
+        let tables = table_names(&writer).map_err(opening)?;
+        if tables.is_empty() && application == 0 && access == Access::Write {
+            upgrade::create(&mut writer, new).map_err(opening)?;
+        } else if application != APPLICATION_ID && !TABLES.iter().all(|t| tables.contains(*t)) {
             let message = format!(
                 "open the store file {}: this SQLite file is no store of ours; name another folder",
                 path.display()
             );
             return Err(Error::new(Kind::Invalid, message));
-        } else if version != FORMAT_VERSION {
+        } else if version != FORMAT_VERSION && version != FORMAT_VERSION_1 {
             let message = format!(
                 "open the store file {}: it has format version {version}, this program knows {FORMAT_VERSION}; use the program that wrote it",
                 path.display()
             );
             return Err(Error::new(Kind::Invalid, message));
+        } else if let Some(gone) = TABLES.iter().find(|t| !tables.contains(**t)) {
+            let message = format!(
+                "open the store file {}: its table {gone} is gone; save the rest with graylogic salvage",
+                path.display()
+            );
+            return Err(Error::new(Kind::Corrupt, message));
+        } else if version == FORMAT_VERSION_1 && access == Access::Write {
+            upgrade::from_version_1(&mut writer).map_err(opening)?;
         }
-        let periods = periods(&writer).map_err(opening)?;
-        let last: Option<i64> =
-            writer.query_row("SELECT max(id) FROM pack", [], |r| r.get(0)).map_err(opening)?;
+        let is_old = version == FORMAT_VERSION_1 && access != Access::Write;
+        let mark = if is_old { None } else { upgrade::read_mark(&writer).map_err(opening)? };
+        let periods = periods(&writer, !is_old).map_err(opening)?;
+        let mark_lost = !is_old && mark.is_none();
+        // What is left of the numbers that were given.
+        let mark = match mark {
+            None if mark_lost => Some(upgrade::guess_mark(&writer).map_err(opening)?),
+            mark => mark,
+        };
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(Some(writer)),
             readers: Mutex::new(Vec::new()),
             periods: Mutex::new(periods),
-            next_chunk: Mutex::new(last.unwrap_or(0) + 1),
+            log: Mutex::new(mark.as_ref().map_or_else(LogExpected::default, |m| m.log)),
+            mark: Mutex::new(mark),
+            mark_lost,
+            checked: Mutex::default(),
+            ledger: Mutex::default(),
             access,
         })
+    }
+
+    /// What the store knows of itself as of the last commit; `None` while a file of version 1 is only read.
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        lock(&self.mark).clone()
+    }
+
+    /// Whether the file's own mark could not be read when it was opened.
+    pub(crate) fn mark_lost(&self) -> bool {
+        self.mark_lost
+    }
+
+    /// Numbers that a mark of the hot log has seen given are not given again.
+    pub(crate) fn raise(&self, other: &Mark) {
+        if let Some(mark) = lock(&self.mark).as_mut() {
+            mark.raise(other);
+        }
+    }
+
+    /// What the file says of the hot log from the next commit on.
+    pub(crate) fn expect_log(&self, log: LogExpected) {
+        *lock(&self.log) = log;
+    }
+
+    /// Makes durable what the file is to say of the hot log, and of the identity of its segments.
+    pub(crate) fn note_log(&self, log: LogExpected, sequence: u64, shared_log_id: bool) -> Result<(), Error> {
+        self.expect_log(log);
+        self.transact("note the state of the hot log", |_, mark| {
+            mark.sequence = mark.sequence.max(sequence);
+            mark.shared_log_id = shared_log_id;
+            Ok(())
+        })
+    }
+
+    /// Does something in one transaction, which is a commit with a number of its own.
+    fn transact<T>(
+        &self,
+        doing: impl std::fmt::Display,
+        change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Mark) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, Error> {
+        let mut guard = lock(&self.writer);
+        let connection = guard.as_mut().ok_or_else(Error::closed)?;
+        let mut mark = self.mark().unwrap_or_default();
+        mark.commit += 1;
+        mark.log = *lock(&self.log);
+        let done = || -> Result<(T, Mark), rusqlite::Error> {
+            // It begins with reading: only so does it wait for another connection that writes.
+            let transaction =
+                connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let done = change(&transaction, &mut mark)?;
+            upgrade::write_mark(&transaction, &mark)?;
+            transaction.commit()?;
+            Ok((done, mark))
+        };
+        let (done, mark) = done().map_err(|e| Error::sqlite(doing, &self.path, e))?;
+        *lock(&self.mark) = Some(mark);
+        Ok(done)
     }
 
     /// Opens a file for questions anew: somebody may have taken its write-ahead log in.
@@ -319,130 +397,76 @@ impl StoreFile {
     pub(crate) fn load(&self) -> Result<Loaded, Error> {
         let guard = lock(&self.writer);
         let connection = guard.as_ref().ok_or_else(Error::closed)?;
-        load(connection).map_err(|e| Error::sqlite("read the catalog", &self.path, e))
+        catalog::load(connection, self.trusted_mark().as_ref())
+            .map_err(|e| Error::sqlite("read the catalog", &self.path, e))
     }
 
-    /// Hands on each series, or a sentence for a row that is not what was written: one at a time, because all of them
-    /// would be more than what the catalog keeps of them.
+    /// The mark, if the file's own could be read: then its tables must be what it says.
+    fn trusted_mark(&self) -> Option<Mark> {
+        if self.mark_lost { None } else { self.mark() }
+    }
+
+    /// Hands on each series that a copy of their definitions has, one at a time; says whether these are all series there
+    /// were, and which rows are damaged.
     pub(crate) fn each_series(
         &self,
-        mut found: impl FnMut(Result<StoredSeries, String>),
-    ) -> Result<(), Error> {
+        copy: SeriesCopy,
+        damage: &mut Vec<String>,
+        found: impl FnMut(StoredSeries),
+    ) -> Result<(bool, Vec<i64>), Error> {
         let guard = lock(&self.writer);
         let connection = guard.as_ref().ok_or_else(Error::closed)?;
-        let mut read = || -> Result<(), rusqlite::Error> {
-            let mut statement = connection.prepare(&format!("{SERIES_COLUMNS} ORDER BY series.id"))?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                match series_row(connection, row) {
-                    Ok(Some(series)) => found(Ok(series)),
-                    Ok(None) | Err(_) => {
-                        let id: i64 = row.get(0)?;
-                        found(Err(format!(
-                            "series {id}: its row in the catalog is damaged; its readings are not shown"
-                        )));
-                    }
-                }
-            }
-            Ok(())
+        let mark = self.trusted_mark();
+        let read = || -> Result<(bool, Vec<i64>), rusqlite::Error> {
+            let states = catalog::SealedStates::load(connection, mark.as_ref(), damage)?;
+            let (sum, bad) = catalog::each_series(connection, copy, &states, found)?;
+            let whole = mark.as_ref().is_none_or(|m| m.tables[Table::Series as usize] == sum);
+            Ok((whole && bad.is_empty(), bad))
         };
         read().map_err(|e| Error::sqlite("read the catalog", &self.path, e))
     }
 
     /// Makes a bucket durable.
     pub(crate) fn insert_bucket(&self, id: u32, name: &str, retention: i64) -> Result<(), Error> {
-        let guard = lock(&self.writer);
-        let connection = guard.as_ref().ok_or_else(Error::closed)?;
-        connection
-            .execute(
-                "INSERT INTO bucket (id, name, retention, crc) VALUES (?1, ?2, ?3, ?4)",
-                params![id, name, retention, bucket_crc(id, name, retention)],
-            )
-            .map_err(|e| Error::sqlite(format_args!("create bucket {name:?}"), &self.path, e))?;
-        Ok(())
+        let bucket = StoredBucket { id, name: name.to_owned(), retention };
+        self.transact(format_args!("create bucket {name:?}"), |transaction, mark| {
+            catalog::insert_bucket(transaction, mark, &bucket)
+        })
     }
 
     /// Gives a bucket another name or retention.
     pub(crate) fn update_bucket(&self, id: u32, name: &str, retention: i64) -> Result<(), Error> {
-        let guard = lock(&self.writer);
-        let connection = guard.as_ref().ok_or_else(Error::closed)?;
-        connection
-            .execute(
-                "UPDATE bucket SET name = ?2, retention = ?3, crc = ?4 WHERE id = ?1",
-                params![id, name, retention, bucket_crc(id, name, retention)],
-            )
-            .map_err(|e| Error::sqlite(format_args!("change bucket {name:?}"), &self.path, e))?;
-        Ok(())
+        let bucket = StoredBucket { id, name: name.to_owned(), retention };
+        self.transact(format_args!("change bucket {name:?}"), |transaction, mark| {
+            catalog::update_bucket(transaction, mark, &bucket)
+        })
     }
 
     /// Removes a bucket with the series given, all or none of it.
     pub(crate) fn remove_bucket(&self, id: u32, series: &[u32]) -> Result<(), Error> {
-        let mut guard = lock(&self.writer);
-        let connection = guard.as_mut().ok_or_else(Error::closed)?;
-        let remove = || -> Result<(), rusqlite::Error> {
-            let transaction = connection.transaction()?;
-            let periods: Vec<i64> = lock(&self.periods).iter().copied().collect();
-            for series in series {
+        let periods: Vec<i64> = lock(&self.periods).iter().copied().collect();
+        self.transact("remove a bucket", |transaction, mark| {
+            let mut changes = ledger::Changes::default();
+            for &series in series {
                 for period in &periods {
-                    let mut chunks = transaction.prepare_cached(
-                        "SELECT t1, id, pack, hours_pack FROM chunk WHERE period = ?1 AND series = ?2",
-                    )?;
-                    let of = |r: &Row<'_>| {
-                        Ok(Removed {
-                            series: *series,
-                            t1: r.get(0)?,
-                            id: r.get(1)?,
-                            pack: r.get(2)?,
-                            hours_pack: r.get(3)?,
-                        })
-                    };
-                    let chunks: Result<Vec<Removed>, _> =
-                        chunks.query_map(params![period, series], of)?.collect();
-                    chunks?.into_iter().try_for_each(|r| remove_chunk(&transaction, r))?;
+                    let chunks = chunks_to_remove(transaction, *period, series)?;
+                    for removed in chunks {
+                        remove_chunk(transaction, mark, &mut changes, removed)?;
+                    }
                 }
-                for table in ["tombstone", "sealed"] {
-                    transaction
-                        .prepare_cached(&format!("DELETE FROM {table} WHERE series = ?1"))?
-                        .execute([series])?;
-                }
-                transaction.prepare_cached("DELETE FROM series WHERE id = ?1")?.execute([series])?;
-                transaction
-                    .prepare_cached("INSERT OR IGNORE INTO removed (series) VALUES (?1)")?
-                    .execute([series])?;
+                catalog::remove_series(transaction, mark, series)?;
             }
-            transaction.execute("DELETE FROM bucket WHERE id = ?1", [id])?;
-            transaction.commit()
-        };
-        let mut remove = remove;
-        remove().map_err(|e| Error::sqlite("remove a bucket", &self.path, e))
-    }
-
-    /// What SQLite itself finds wrong with the file, a sentence each.
-    pub(crate) fn check(&self) -> Result<Vec<String>, Error> {
-        let snapshot = self.snapshot()?;
-        let check = || -> Result<Vec<String>, rusqlite::Error> {
-            let mut statement = snapshot.connection().prepare("PRAGMA integrity_check(100)")?;
-            let rows = statement.query_map([], |r| r.get::<_, String>(0))?;
-            rows.collect()
-        };
-        match check() {
-            Ok(found) => {
-                Ok(found.into_iter().filter(|f| f != "ok").map(|f| format!("store file: {f}")).collect())
-            }
-            Err(error) => Ok(vec![format!("store file: it cannot be checked: {error}")]),
-        }
+            catalog::remove_bucket(transaction, mark, id)?;
+            let next = mark.next_chunk as i64;
+            changes.write(transaction, mark, next, next)
+        })
     }
 
     /// Keeps the numbers of removed series from being given again.
     pub(crate) fn reserve(&self, removed: &[u32]) -> Result<(), Error> {
-        let guard = lock(&self.writer);
-        let connection = guard.as_ref().ok_or_else(Error::closed)?;
-        for series in removed {
-            connection
-                .execute("INSERT OR IGNORE INTO removed (series) VALUES (?1)", [series])
-                .map_err(|e| Error::sqlite("note removed series", &self.path, e))?;
-        }
-        Ok(())
+        self.transact("note removed series", |transaction, mark| {
+            removed.iter().try_for_each(|&id| catalog::note_removed(transaction, mark, id))
+        })
     }
 
     /// Gives room that removed chunks left back to the file system, a little at a time.
@@ -456,116 +480,35 @@ impl StoreFile {
             while rows.next()?.is_some() {}
             Ok(())
         };
-        give().map_err(|e| Error::sqlite("give room back", &self.path, e))
+        // A damaged file keeps its room.
+        damage::tolerate(give()).map(drop).map_err(|e| Error::sqlite("give room back", &self.path, e))
     }
 
     /// Makes definitions and chunks durable, all or none.
     pub(crate) fn commit(&self, commit: &Commit) -> Result<(), Error> {
-        let mut guard = lock(&self.writer);
-        let connection = guard.as_mut().ok_or_else(Error::closed)?;
-        let mut next = lock(&self.next_chunk);
-        let first = *next;
-        let mut last = first;
-        let write = || -> Result<(), rusqlite::Error> {
-            let transaction = connection.transaction()?;
-            {
-                let mut series = transaction.prepare_cached(
-                    "INSERT OR IGNORE INTO series (id, bucket, measurement, tags, field, type, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                )?;
-                for d in &commit.definitions {
-                    let tags = tags_bytes(&d.tags);
-                    series.execute(params![
-                        d.series,
-                        d.bucket,
-                        d.measurement,
-                        tags,
-                        d.field,
-                        type_code(d.field_type),
-                        definition_crc(d, &tags)
-                    ])?;
-                }
-                let mut chunk = transaction.prepare_cached(
-                    "INSERT INTO chunk (period, series, t1, id, t0, sequence, level, n, min, max, sum, first, last, pack, offset, length, data_crc, hours_pack, hours_offset, hours_length, hours_crc, crc)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
-                )?;
-                let next = std::cell::Cell::new(first + commit.chunks.len() as i64);
-                let mut packs = Packs::new(&transaction, &next);
-                let mut hour_packs = Packs::new(&transaction, &next);
-                for (c, id) in commit.chunks.iter().zip(first..) {
-                    let place = packs.add(id, c.level, &c.bytes)?;
-                    let hours =
-                        if c.hours.is_empty() { None } else { Some(hour_packs.add(id, c.level, &c.hours)?) };
-                    let s = &c.summary;
-                    chunk.execute(params![
-                        period(c.t1),
-                        c.series,
-                        c.t1,
-                        id,
-                        c.t0,
-                        c.sequence as i64,
-                        c.level,
-                        s.count as i64,
-                        Stored(s.min.as_ref()),
-                        Stored(s.max.as_ref()),
-                        Stored(s.sum.as_ref()),
-                        Stored(Some(&s.first.1)),
-                        Stored(Some(&s.last.1)),
-                        place.pack,
-                        place.offset,
-                        place.length,
-                        place.crc,
-                        hours.map(|p| p.pack),
-                        hours.map(|p| p.offset),
-                        hours.map(|p| p.length),
-                        hours.map(|p| p.crc),
-                        meta_crc(c.series, id, (c.t0, c.t1), c.sequence, c.level, s, place, hours)
-                    ])?;
-                }
-                packs.close()?;
-                hour_packs.close()?;
-                last = next.get();
-                let mut sealed = transaction.prepare_cached(
-                    "INSERT OR REPLACE INTO sealed (series, sequence, span, fresh, until, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                )?;
-                for s in &commit.sealed {
-                    sealed.execute(params![
-                        s.series,
-                        s.sequence as i64,
-                        s.span,
-                        s.fresh,
-                        s.until,
-                        sealed_crc(s)
-                    ])?;
-                }
-                commit.removed.iter().try_for_each(|r| remove_chunk(&transaction, *r))?;
-                for t in &commit.tombstones {
-                    transaction
-                        .prepare_cached(
-                            "INSERT INTO tombstone (series, start, stop, sequence, crc) VALUES (?1, ?2, ?3, ?4, ?5)",
-                        )?
-                        .execute(params![t.series, t.start, t.stop, t.sequence as i64, tombstone_crc(t)])?;
-                }
-                for t in &commit.lifted {
-                    transaction
-                        .prepare_cached(
-                            "DELETE FROM tombstone WHERE series = ?1 AND start = ?2 AND stop = ?3 AND sequence = ?4",
-                        )?
-                        .execute(params![t.series, t.start, t.stop, t.sequence as i64])?;
-                }
-                if commit.written > 0 {
-                    transaction
-                        .prepare_cached(
-                            "INSERT OR REPLACE INTO counter (name, value) VALUES ('written', ?1)",
-                        )?
-                        .execute([commit.written as i64])?;
-                }
+        let touched = self.transact("write chunks", |transaction, mark| {
+            commit.definitions.iter().try_for_each(|d| catalog::insert_series(transaction, mark, d))?;
+            let first = mark.next_chunk as i64;
+            let mut changes = ledger::Changes::default();
+            let next = write_chunks(transaction, mark, &mut changes, &commit.chunks)?;
+            commit.sealed.iter().try_for_each(|s| catalog::put_sealed(transaction, mark, s))?;
+            for removed in &commit.removed {
+                remove_chunk(transaction, mark, &mut changes, *removed)?;
             }
-            transaction.commit()
-        };
-        let mut write = write;
-        write().map_err(|e| Error::sqlite("write chunks", &self.path, e))?;
-        *next = last;
+            commit.tombstones.iter().try_for_each(|t| catalog::insert_tombstone(transaction, mark, t))?;
+            commit.lifted.iter().try_for_each(|t| catalog::lift_tombstone(transaction, mark, t))?;
+            let touched: Vec<(i64, u32)> = changes.keys().collect();
+            changes.write(transaction, mark, first, next)?;
+            mark.next_chunk = next as u64;
+            mark.sequence = mark.sequence.max(commit.sequence);
+            mark.written = mark.written.max(commit.written);
+            Ok(touched)
+        })?;
         lock(&self.periods).extend(commit.chunks.iter().map(|c| period(c.t1)));
+        let mut checked = lock(&self.checked);
+        touched.iter().for_each(|key| {
+            checked.remove(key);
+        });
         Ok(())
     }
 
@@ -584,7 +527,7 @@ impl StoreFile {
         connection.execute_batch("BEGIN").map_err(opening)?;
         // The first read fixes what is seen.
         connection
-            .query_row("SELECT 1 FROM bucket LIMIT 1", [], |_| Ok(()))
+            .query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(()))
             .or_else(no_row)
             .map_err(opening)?;
         Ok(Snapshot {
@@ -599,13 +542,14 @@ impl StoreFile {
     pub(crate) fn totals(&self) -> Result<Totals, Error> {
         let snapshot = self.snapshot()?;
         let query = "SELECT (SELECT count(*) FROM chunk), (SELECT coalesce(sum(n), 0) FROM chunk), (SELECT coalesce(sum(length(bytes)), 0) FROM pack)";
-        snapshot
-            .connection()
-            .query_row(query, [], |r| {
-                let number = |i| r.get::<_, i64>(i).map(|v| v as u64);
-                Ok(Totals { chunks: number(0)?, readings: number(1)?, bytes: number(2)? })
-            })
-            .map_err(|e| Error::sqlite("count chunks", &self.path, e))
+        let counted = snapshot.connection().query_row(query, [], |r| {
+            let number = |i| r.get::<_, i64>(i).map(|v| v as u64);
+            Ok(Totals { chunks: number(0)?, readings: number(1)?, bytes: number(2)? })
+        });
+        let counted = damage::tolerate(counted).map_err(|e| Error::sqlite("count chunks", &self.path, e))?;
+        // Of a file that cannot be counted, what it says of itself.
+        let mark = self.mark().unwrap_or_default();
+        Ok(counted.unwrap_or(Totals { chunks: mark.chunks, readings: mark.readings, bytes: 0 }))
     }
 
     /// Writes what SQLite's own log holds into the file and empties it.
@@ -668,17 +612,31 @@ impl Snapshot<'_> {
                 "{CHUNK_COLUMNS} WHERE period = ?1 AND series = ?2 AND t1 BETWEEN ?3 AND ?4"
             ))?;
             for period in periods {
+                let ignored = self.check_week(period, series, damage)?;
                 let mut rows = statement.query(params![period, series, start, last])?;
-                while let Some(row) = rows.next()? {
-                    let t0: i64 = row.get(1)?;
+                loop {
+                    let row = match damage::tolerate(rows.next())? {
+                        Some(Some(row)) => row,
+                        Some(None) => break,
+                        // What is behind the damage is named by the ledger.
+                        None => {
+                            let week = Timestamp::from_nanos(period.saturating_mul(PERIOD_NANOS));
+                            damage.push(format!(
+                                "series {series}, week from {week}: the rows of its chunks cannot all be read"
+                            ));
+                            break;
+                        }
+                    };
+                    let Some(t0) = row.get_ref(1)?.as_i64().ok() else { continue };
                     if t0 >= stop {
                         continue;
                     }
-                    match chunk_meta(row, series, field_type)? {
+                    match damage::tolerate(chunk_meta(row, series, field_type))?.flatten() {
+                        Some(meta) if ignored.contains(&meta.id) => {}
                         Some(meta) => found.push(meta),
                         None => damage.push(format!(
                             "chunk {} of series {series}: its row is damaged",
-                            row.get::<_, i64>(0)?
+                            row.get_ref(0)?.as_i64().unwrap_or(0)
                         )),
                     }
                 }
@@ -694,8 +652,9 @@ impl Snapshot<'_> {
         &self,
         series: u32,
         field_type: FieldType,
+        damage: &mut Vec<String>,
     ) -> Result<Option<ChunkMeta>, Error> {
-        self.end_chunk(series, field_type, true)
+        self.end_chunk(series, field_type, true, damage)
     }
 
     /// The chunk of a series that ends first.
@@ -703,8 +662,9 @@ impl Snapshot<'_> {
         &self,
         series: u32,
         field_type: FieldType,
+        damage: &mut Vec<String>,
     ) -> Result<Option<ChunkMeta>, Error> {
-        self.end_chunk(series, field_type, false)
+        self.end_chunk(series, field_type, false, damage)
     }
 
     fn end_chunk(
@@ -712,6 +672,7 @@ impl Snapshot<'_> {
         series: u32,
         field_type: FieldType,
         newest: bool,
+        damage: &mut Vec<String>,
     ) -> Result<Option<ChunkMeta>, Error> {
         let mut periods: Vec<i64> = lock(&self.file.periods).iter().copied().collect();
         if newest {
@@ -723,9 +684,11 @@ impl Snapshot<'_> {
                 "{CHUNK_COLUMNS} WHERE period = ?1 AND series = ?2 ORDER BY {order}"
             ))?;
             for period in periods {
+                let ignored = self.check_week(period, series, damage)?;
                 let mut rows = statement.query(params![period, series])?;
-                while let Some(row) = rows.next()? {
-                    if let Some(meta) = chunk_meta(row, series, field_type)? {
+                while let Some(Some(row)) = damage::tolerate(rows.next())? {
+                    let meta = damage::tolerate(chunk_meta(row, series, field_type))?.flatten();
+                    if let Some(meta) = meta.filter(|m| !ignored.contains(&m.id)) {
                         return Ok(Some(meta));
                     }
                 }
@@ -733,6 +696,40 @@ impl Snapshot<'_> {
             Ok(None)
         };
         query().map_err(|e| Error::sqlite("find the end of a series", &self.file.path, e))
+    }
+
+    /// The rows of a week that do not count. What is wrong there is named in `damage`.
+    fn check_week(
+        &self,
+        period: i64,
+        series: u32,
+        damage: &mut Vec<String>,
+    ) -> Result<BTreeSet<i64>, rusqlite::Error> {
+        let known = lock(&self.file.checked).contains(&(period, series));
+        if known || lock(&self.file.mark).is_none() {
+            return Ok(BTreeSet::new());
+        }
+        let found = ledger::check(self.connection(), (period, series), || self.ledger_intact())?;
+        if found.damage.is_empty() && found.ignored.is_empty() {
+            let mut checked = lock(&self.file.checked);
+            if checked.len() >= CHECKED_MAX {
+                checked.clear();
+            }
+            checked.insert((period, series));
+        }
+        damage.extend(found.damage);
+        Ok(found.ignored)
+    }
+
+    /// Whether the ledger as a whole is what it should be.
+    fn ledger_intact(&self) -> Result<bool, rusqlite::Error> {
+        let Some(mark) = upgrade::read_mark(self.connection())? else { return Ok(false) };
+        if let Some((_, intact)) = lock(&self.file.ledger).filter(|known| known.0 == mark.commit) {
+            return Ok(intact);
+        }
+        let intact = ledger::intact(self.connection(), &mark)?;
+        *lock(&self.file.ledger) = Some((mark.commit, intact));
+        Ok(intact)
     }
 
     /// The readings of a chunk; `None` when its bytes are not what was written.
@@ -756,7 +753,7 @@ impl Snapshot<'_> {
         times: impl Fn(&T) -> &Vec<i64>,
     ) -> Result<Option<T>, Error> {
         self.bytes_at(meta.id, meta.place, &self.pack, |bytes| {
-            let found = decode(bytes).ok()?;
+            let found = decode(chunk_frame::body_of(bytes, meta.id, meta.series)?).ok()?;
             let times = times(&found);
             let whole = times.len() as u64 == meta.summary.count
                 && times.first() == Some(&meta.t0)
@@ -791,8 +788,11 @@ impl Snapshot<'_> {
             Ok(true)
         };
         if cache.0 != place.pack {
-            let there = fetch(&mut cache).map_err(|e| Error::sqlite("read a chunk", &self.file.path, e))?;
-            if !there {
+            let there = damage::tolerate(fetch(&mut cache));
+            let there = there.map_err(|e| Error::sqlite("read a chunk", &self.file.path, e))?;
+            if there != Some(true) {
+                // Nothing of a pack that was read in part is kept.
+                cache.0 = 0;
                 return Ok(None);
             }
         }
@@ -812,7 +812,9 @@ impl Snapshot<'_> {
                 )?
                 .exists(params![period(meta.t1), series, meta.t1, meta.id])
         };
-        find().map_err(|e| Error::sqlite("find a chunk", &self.file.path, e))
+        // Where it cannot be looked for, reading it says what is wrong.
+        let found = damage::tolerate(find()).map(|found| found.unwrap_or(true));
+        found.map_err(|e| Error::sqlite("find a chunk", &self.file.path, e))
     }
 }
 
@@ -889,14 +891,99 @@ impl<'a> Packs<'a> {
     }
 }
 
+/// Writes chunks under the next numbers; returns the number after theirs and those of their packs.
+fn write_chunks(
+    transaction: &rusqlite::Transaction<'_>,
+    mark: &mut Mark,
+    changes: &mut ledger::Changes,
+    chunks: &[NewChunk],
+) -> Result<i64, rusqlite::Error> {
+    let first = mark.next_chunk as i64;
+    let mut chunk = transaction.prepare_cached(
+        "INSERT INTO chunk (period, series, t1, id, t0, sequence, level, n, min, max, sum, first, last, pack, offset, length, data_crc, hours_pack, hours_offset, hours_length, hours_crc, crc)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
+    )?;
+    let next = std::cell::Cell::new(first + chunks.len() as i64);
+    let mut packs = Packs::new(transaction, &next);
+    let mut hour_packs = Packs::new(transaction, &next);
+    let mut framed = Vec::new();
+    let store = chunk_frame_id(mark.identity);
+    for (c, id) in chunks.iter().zip(first..) {
+        let (series, sequence, level) = (c.series, c.sequence, c.level);
+        framed.clear();
+        let frame = ChunkFrame { store, chunk: id, series, sequence, level };
+        chunk_frame::put(&mut framed, &frame, &c.bytes);
+        let place = packs.add(id, c.level, &framed)?;
+        let hours = if c.hours.is_empty() { None } else { Some(hour_packs.add(id, c.level, &c.hours)?) };
+        let s = &c.summary;
+        chunk.execute(params![
+            period(c.t1),
+            c.series,
+            c.t1,
+            id,
+            c.t0,
+            c.sequence as i64,
+            c.level,
+            s.count as i64,
+            Stored(s.min.as_ref()),
+            Stored(s.max.as_ref()),
+            Stored(s.total.stored().as_ref()),
+            Stored(Some(&s.first.1)),
+            Stored(Some(&s.last.1)),
+            place.pack,
+            place.offset,
+            place.length,
+            place.crc,
+            hours.map(|p| p.pack),
+            hours.map(|p| p.offset),
+            hours.map(|p| p.length),
+            hours.map(|p| p.crc),
+            meta_crc(c.series, id, (c.t0, c.t1), c.sequence, c.level, s, place, hours)
+        ])?;
+        changes.add(c.series, (c.t0, c.t1), id, s.count);
+        mark.chunks += 1;
+        mark.readings = mark.readings.saturating_add(s.count);
+    }
+    packs.close()?;
+    hour_packs.close()?;
+    Ok(next.get())
+}
+
+/// The check value of the store in the frames of its chunks: never 0, which says that there is none.
+pub(crate) fn chunk_frame_id(identity: u64) -> u32 {
+    crc32c::crc32c(&identity.to_le_bytes()).max(1)
+}
+
+fn chunks_to_remove(
+    transaction: &Connection,
+    period: i64,
+    series: u32,
+) -> Result<Vec<Removed>, rusqlite::Error> {
+    let mut chunks = transaction
+        .prepare_cached("SELECT t1, id, pack, hours_pack, n FROM chunk WHERE period = ?1 AND series = ?2")?;
+    let of = |r: &Row<'_>| {
+        let (t1, id, pack, hours_pack) = (r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?);
+        Ok(Removed { series, t1, id, readings: r.get::<_, i64>(4)?.max(0) as u64, pack, hours_pack })
+    };
+    chunks.query_map(params![period, series], of)?.collect()
+}
+
 /// Removes a chunk, and its pack with the last chunk in it.
-fn remove_chunk(transaction: &Connection, r: Removed) -> Result<(), rusqlite::Error> {
+fn remove_chunk(
+    transaction: &Connection,
+    mark: &mut Mark,
+    changes: &mut ledger::Changes,
+    r: Removed,
+) -> Result<(), rusqlite::Error> {
+    changes.remove(r.series, r.t1, r.id);
     let gone = transaction
         .prepare_cached("DELETE FROM chunk WHERE period = ?1 AND series = ?2 AND t1 = ?3 AND id = ?4")?
         .execute(params![period(r.t1), r.series, r.t1, r.id])?;
     if gone == 0 {
         return Ok(());
     }
+    mark.chunks = mark.chunks.saturating_sub(1);
+    mark.readings = mark.readings.saturating_sub(r.readings);
     for pack in [Some(r.pack), r.hours_pack].into_iter().flatten() {
         let mut uses = transaction.prepare_cached("SELECT chunks, crc FROM pack_use WHERE pack = ?1")?;
         let known: Option<(i64, i64)> =
@@ -946,7 +1033,7 @@ fn connect(path: &Path, access: Access) -> Result<Connection, rusqlite::Error> {
         Access::Write => {
             "PRAGMA page_size = 16384; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA journal_size_limit = 8388608;
-             PRAGMA cache_size = -4096;"
+             PRAGMA cache_size = -4096; PRAGMA foreign_keys = OFF;"
         }
         Access::Read => "PRAGMA query_only = ON; PRAGMA cache_size = -2048;",
         // Alone: then SQLite keeps in its memory what it otherwise shares in a file.
@@ -979,227 +1066,28 @@ fn immutable_uri(path: &Path) -> String {
     uri + "?immutable=1"
 }
 
-fn create(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.execute_batch(&format!(
-        "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}; COMMIT;"
-    ))
+fn table_names(connection: &Connection) -> Result<BTreeSet<String>, rusqlite::Error> {
+    let mut statement = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
+    statement.query_map([], |r| r.get(0))?.collect()
 }
 
-fn periods(connection: &Connection) -> Result<BTreeSet<i64>, rusqlite::Error> {
-    let mut statement = connection.prepare("SELECT min(period) FROM chunk WHERE period > ?1")?;
+/// The weeks that have chunks, by their rows and by the ledger; where one is damaged the other tells.
+fn periods(connection: &Connection, with_ledger: bool) -> Result<BTreeSet<i64>, rusqlite::Error> {
     let mut found = BTreeSet::new();
-    let mut after = i64::MIN;
-    while let Some(period) = statement.query_row([after], |r| r.get::<_, Option<i64>>(0))? {
-        found.insert(period);
-        after = period;
+    for table in ["chunk", "ledger"].into_iter().take(1 + usize::from(with_ledger)) {
+        let mut list = || -> Result<(), rusqlite::Error> {
+            let mut statement =
+                connection.prepare(&format!("SELECT min(period) FROM {table} WHERE period > ?1"))?;
+            let mut after = i64::MIN;
+            while let Some(period) = statement.query_row([after], |r| r.get::<_, Option<i64>>(0))? {
+                found.insert(period);
+                after = period;
+            }
+            Ok(())
+        };
+        damage::tolerate(list())?;
     }
     Ok(found)
-}
-
-fn load(connection: &Connection) -> Result<Loaded, rusqlite::Error> {
-    let mut loaded = Loaded::default();
-    let mut statement = connection.prepare("SELECT id, name, retention, crc FROM bucket ORDER BY id")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let bucket = StoredBucket { id: row.get(0)?, name: row.get(1)?, retention: row.get(2)? };
-        if bucket_crc(bucket.id, &bucket.name, bucket.retention) == row.get::<_, i64>(3)? {
-            loaded.buckets.push(bucket);
-        } else {
-            // Its readings are there and must be found; that none is too old is the safe thing to believe.
-            loaded.damage.push(format!(
-                "bucket {} ({:?}): its row in the catalog is damaged; nothing of it expires until it is set again",
-                bucket.id, bucket.name
-            ));
-            loaded.buckets.push(StoredBucket { retention: 0, ..bucket });
-        }
-    }
-    let mut statement = connection.prepare("SELECT series, start, stop, sequence, crc, id FROM tombstone")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        if let Some(tombstone) = tombstone_row(row)? {
-            loaded.tombstones.push(tombstone);
-        } else {
-            let id: i64 = row.get(5)?;
-            loaded.damage.push(format!("deletion {id}: its row is damaged; what it deleted is shown again"));
-        }
-    }
-    let mut statement = connection.prepare("SELECT series FROM removed")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        loaded.removed.push(row.get(0)?);
-    }
-    let written = connection
-        .query_row("SELECT value FROM counter WHERE name = 'written'", [], |r| r.get::<_, i64>(0))
-        .or_else(|e| if matches!(e, rusqlite::Error::QueryReturnedNoRows) { Ok(0) } else { Err(e) })?;
-    loaded.written = u64::try_from(written).unwrap_or(0);
-    Ok(loaded)
-}
-
-/// The columns of [`series_row`].
-const SERIES_COLUMNS: &str =
-    "SELECT id, bucket, measurement, tags, field, type, series.crc, coalesce(sequence, 0),
-    coalesce(span, 0), fresh, until, sealed.crc
-    FROM series LEFT JOIN sealed ON sealed.series = series.id";
-
-fn series_row(connection: &Connection, row: &Row<'_>) -> Result<Option<StoredSeries>, rusqlite::Error> {
-    let tags: Vec<u8> = row.get(3)?;
-    let (Some(field_type), Some(parsed)) = (type_of_code(row.get(5)?), parse_tags(&tags)) else {
-        return Ok(None);
-    };
-    let definition = Definition {
-        series: row.get(0)?,
-        bucket: row.get(1)?,
-        field_type,
-        measurement: row.get(2)?,
-        tags: parsed,
-        field: row.get(4)?,
-    };
-    if definition_crc(&definition, &tags) != row.get::<_, i64>(6)? {
-        return Ok(None);
-    }
-    let series = definition.series;
-    let known: Option<i64> = row.get(11)?;
-    let mut state = SealedState {
-        series,
-        sequence: row.get::<_, i64>(7)? as u64,
-        span: row.get(8)?,
-        fresh: row.get(9)?,
-        until: row.get(10)?,
-    };
-    if known.is_some_and(|crc| crc != sealed_crc(&state)) {
-        state = state_of_chunks(connection, series)?;
-    }
-    let (sealed, span) = (state.sequence, state.span);
-    Ok(Some(StoredSeries { definition, sealed, span, fresh: state.fresh, until: state.until }))
-}
-
-/// Rows of one table that are looked for one by one.
-const NUMBERS_MAX: i64 = 1 << 22;
-
-/// A store file that may be damaged anywhere: every row is asked for by itself, and what fails is passed over.
-pub(crate) struct Damaged {
-    connection: Connection,
-}
-
-impl Damaged {
-    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
-            .and_then(|c| c.execute_batch("PRAGMA query_only = ON").map(|()| c))
-            .map_err(|e| Error::sqlite("open the damaged store file", path, e))?;
-        Ok(Self { connection })
-    }
-
-    /// The rows of a table one by one, by their numbers.
-    fn each<T>(
-        &self,
-        table: &str,
-        key: &str,
-        sql: &str,
-        lost: &mut Vec<String>,
-        read: impl Fn(&Row<'_>) -> Result<Option<T>, rusqlite::Error>,
-    ) -> Vec<T> {
-        let last = format!("SELECT coalesce(max({key}), 0) FROM {table}");
-        // Numbers are given in order: one beyond all bounds is damage.
-        let last = self.connection.query_row(&last, [], |r| r.get::<_, i64>(0)).unwrap_or(100_000);
-        let last = if last > NUMBERS_MAX { 100_000 } else { last };
-        let mut found = Vec::new();
-        let mut bad = 0u64;
-        for id in 0..=last {
-            let row = self.connection.prepare_cached(sql).and_then(|mut s| s.query_row([id], |r| read(r)));
-            match row {
-                Ok(Some(row)) => found.push(row),
-                Err(rusqlite::Error::QueryReturnedNoRows) => {}
-                Ok(None) | Err(_) => bad += 1,
-            }
-        }
-        if bad > 0 {
-            lost.push(format!("{bad} rows of the table {table} are damaged or cannot be reached"));
-        }
-        found
-    }
-
-    pub(crate) fn buckets(&self, lost: &mut Vec<String>) -> Vec<StoredBucket> {
-        self.each("bucket", "id", "SELECT id, name, retention, crc FROM bucket WHERE id = ?1", lost, |row| {
-            let bucket = StoredBucket { id: row.get(0)?, name: row.get(1)?, retention: row.get(2)? };
-            let good = bucket_crc(bucket.id, &bucket.name, bucket.retention) == row.get::<_, i64>(3)?;
-            Ok(Some(if good { bucket } else { StoredBucket { retention: 0, ..bucket } }))
-        })
-    }
-
-    pub(crate) fn tombstones(&self, lost: &mut Vec<String>) -> Vec<Tombstone> {
-        let sql = "SELECT series, start, stop, sequence, crc FROM tombstone WHERE id = ?1";
-        self.each("tombstone", "id", sql, lost, tombstone_row)
-    }
-
-    pub(crate) fn removed(&self) -> Vec<u32> {
-        let sql = "SELECT series FROM removed WHERE series = ?1";
-        self.each("removed", "series", sql, &mut Vec::new(), |row| row.get(0).map(Some))
-    }
-
-    pub(crate) fn series(&self, lost: &mut Vec<String>) -> Vec<StoredSeries> {
-        let sql = format!("{SERIES_COLUMNS} WHERE series.id = ?1");
-        self.each("series", "id", &sql, lost, |row| series_row(&self.connection, row))
-    }
-
-    /// The chunks of a series with the bytes of their readings and hours.
-    pub(crate) fn chunks(
-        &self,
-        series: u32,
-        field_type: FieldType,
-        lost: &mut Vec<String>,
-    ) -> Vec<(ChunkMeta, Vec<u8>, Vec<u8>)> {
-        // Where the weeks cannot be listed, every week from 1970 to 2100 is asked for.
-        let weeks = periods(&self.connection).unwrap_or_else(|_| (0..6800).collect());
-        let mut found = Vec::new();
-        for week in weeks {
-            if let Err(error) = self.chunks_of_week(series, field_type, week, lost, &mut found) {
-                lost.push(format!("series {series}, week {week} since 1970: {error}"));
-            }
-        }
-        found
-    }
-
-    fn chunks_of_week(
-        &self,
-        series: u32,
-        field_type: FieldType,
-        week: i64,
-        lost: &mut Vec<String>,
-        found: &mut Vec<(ChunkMeta, Vec<u8>, Vec<u8>)>,
-    ) -> Result<(), rusqlite::Error> {
-        let sql = format!("{CHUNK_COLUMNS} WHERE period = ?1 AND series = ?2");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![week, series])?;
-        while let Some(row) = rows.next()? {
-            let Some(meta) = chunk_meta(row, series, field_type)? else {
-                lost.push(format!("series {series}: a chunk's row is damaged"));
-                continue;
-            };
-            let at = |place: Place| -> Option<Vec<u8>> {
-                let sql = "SELECT substr(bytes, ?2 + 1, ?3) FROM pack WHERE id = ?1";
-                let mut statement = self.connection.prepare_cached(sql).ok()?;
-                let bytes: Vec<u8> =
-                    statement.query_row([place.pack, place.offset, place.length], |r| r.get(0)).ok()?;
-                (data_crc(meta.id, &bytes) == place.crc).then_some(bytes)
-            };
-            match (at(meta.place), meta.hours.map(at)) {
-                // Hours that are gone are made again when the chunk is compacted again: it counts as new.
-                (Some(bytes), Some(None)) => {
-                    found.push((ChunkMeta { level: 0, hours: None, ..meta }, bytes, Vec::new()));
-                }
-                (Some(bytes), hours) => found.push((meta, bytes, hours.flatten().unwrap_or_default())),
-                (None, _) => {
-                    let (from, to) = (Timestamp::from_nanos(meta.t0), Timestamp::from_nanos(meta.t1));
-                    lost.push(format!(
-                        "series {series}: {} readings from {from} to {to}: their bytes are damaged",
-                        meta.summary.count
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 fn tombstone_row(row: &Row<'_>) -> Result<Option<Tombstone>, rusqlite::Error> {
@@ -1210,25 +1098,6 @@ fn tombstone_row(row: &Row<'_>) -> Result<Option<Tombstone>, rusqlite::Error> {
         sequence: row.get::<_, i64>(3)? as u64,
     };
     Ok((tombstone_crc(&tombstone) == row.get::<_, i64>(4)?).then_some(tombstone))
-}
-
-/// What the chunks of a series say of it, when its own row is damaged.
-fn state_of_chunks(connection: &Connection, series: u32) -> Result<SealedState, rusqlite::Error> {
-    connection.query_row(
-        // A difference that no integer holds is a float in SQLite.
-        "SELECT coalesce(max(sequence), 0), coalesce(max(iif(typeof(t1 - t0) = 'integer', t1 - t0, 9223372036854775807)), 0),
-         min(iif(level = 0, t0, NULL)), max(t1) FROM chunk WHERE series = ?1",
-        [series],
-        |r| {
-            Ok(SealedState {
-                series,
-                sequence: r.get::<_, i64>(0)? as u64,
-                span: r.get(1)?,
-                fresh: r.get(2)?,
-                until: r.get(3)?,
-            })
-        },
-    )
 }
 
 fn no_row(error: rusqlite::Error) -> Result<(), rusqlite::Error> {
@@ -1247,7 +1116,7 @@ fn tags_bytes(tags: &[(String, String)]) -> Vec<u8> {
     out
 }
 
-fn parse_tags(bytes: &[u8]) -> Option<Vec<(String, String)>> {
+pub(crate) fn parse_tags(bytes: &[u8]) -> Option<Vec<(String, String)>> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut parts = text.split_terminator('\0');
     let mut tags = Vec::new();
@@ -1295,7 +1164,7 @@ impl Crc {
     }
 }
 
-fn definition_crc(d: &Definition, tags: &[u8]) -> i64 {
+pub(crate) fn definition_crc(d: &Definition, tags: &[u8]) -> i64 {
     Crc(0)
         .number(i64::from(d.series))
         .number(i64::from(d.bucket))
@@ -1308,12 +1177,12 @@ fn definition_crc(d: &Definition, tags: &[u8]) -> i64 {
 }
 
 /// Over the bytes and the number of the chunk, so that the bytes of another chunk are not taken for these.
-fn data_crc(id: i64, bytes: &[u8]) -> i64 {
+pub(crate) fn data_crc(id: i64, bytes: &[u8]) -> i64 {
     Crc(0).number(id).add(bytes).end()
 }
 
 #[expect(clippy::too_many_arguments, reason = "a checksum is over every column of the row")]
-fn meta_crc(
+pub(crate) fn meta_crc(
     series: u32,
     id: i64,
     (t0, t1): (i64, i64),
@@ -1333,7 +1202,7 @@ fn meta_crc(
         .number(s.count as i64)
         .value(s.min.as_ref())
         .value(s.max.as_ref())
-        .value(s.sum.as_ref())
+        .value(s.total.stored().as_ref())
         .value(Some(&s.first.1))
         .value(Some(&s.last.1))
         .place(place)
@@ -1341,21 +1210,21 @@ fn meta_crc(
         .end()
 }
 
-fn sealed_crc(s: &SealedState) -> i64 {
+pub(crate) fn sealed_crc(s: &SealedState) -> i64 {
     let optional = |crc: Crc, v: Option<i64>| crc.number(i64::from(v.is_some())).number(v.unwrap_or(0));
     let crc = Crc(0).number(i64::from(s.series)).number(s.sequence as i64).number(s.span);
     optional(optional(crc, s.fresh), s.until).end()
 }
 
-fn use_crc(pack: i64, chunks: i64) -> i64 {
+pub(crate) fn use_crc(pack: i64, chunks: i64) -> i64 {
     Crc(0).number(pack).number(chunks).end()
 }
 
-fn bucket_crc(id: u32, name: &str, retention: i64) -> i64 {
+pub(crate) fn bucket_crc(id: u32, name: &str, retention: i64) -> i64 {
     Crc(0).number(i64::from(id)).text(name).number(retention).end()
 }
 
-fn tombstone_crc(t: &Tombstone) -> i64 {
+pub(crate) fn tombstone_crc(t: &Tombstone) -> i64 {
     Crc(0).number(i64::from(t.series)).number(t.start).number(t.stop).number(t.sequence as i64).end()
 }
 
@@ -1384,7 +1253,7 @@ impl ToSql for Stored<'_> {
     }
 }
 
-fn stored_value(value: ValueRef<'_>, field_type: FieldType) -> Option<Value> {
+pub(crate) fn stored_value(value: ValueRef<'_>, field_type: FieldType) -> Option<Value> {
     Some(match (field_type, value) {
         (FieldType::Float, ValueRef::Real(v)) => Value::Float(v),
         (FieldType::Float, ValueRef::Blob(v)) => {
@@ -1415,11 +1284,12 @@ fn chunk_meta(
     };
     let sum_type = if field_type == FieldType::Boolean { FieldType::Unsigned } else { field_type };
     let (Some(first), Some(last)) = (value(8, field_type)?, value(9, field_type)?) else { return Ok(None) };
+    let (min, max) = (value(5, field_type)?, value(6, field_type)?);
     let summary = Summary {
         count: n as u64,
-        min: value(5, field_type)?,
-        max: value(6, field_type)?,
-        sum: value(7, sum_type)?,
+        total: Total::restored(value(7, sum_type)?.as_ref(), n as u64, min.as_ref(), max.as_ref()),
+        min,
+        max,
         first: (Timestamp::from_nanos(t0), first),
         last: (Timestamp::from_nanos(t1), last),
     };
@@ -1435,5 +1305,6 @@ fn chunk_meta(
     let (Some(place), hours) = (place_at(12)?, place_at(16)?) else { return Ok(None) };
     let known = meta_crc(series, id, (t0, t1), sequence as u64, level, &summary, place, hours);
     let good = known == crc && t0 <= t1 && n > 0;
-    Ok(good.then_some(ChunkMeta { id, t0, t1, sequence: sequence as u64, level, summary, place, hours }))
+    let sequence = sequence as u64;
+    Ok(good.then_some(ChunkMeta { id, series, t0, t1, sequence, level, summary, place, hours }))
 }

@@ -18,7 +18,7 @@
 //! let power = Selector::bucket("telemetry").measurement("energy").field("power_watts");
 //! let hours = Windows::every(Duration::from_secs(3600))?;
 //! let found = store.windows(&power, TimeRange::all(), &hours)?;
-//! assert_eq!(found[0].windows[0].summary.mean(), Some(460.0));
+//! assert_eq!(found[0].windows[0].summary.mean()?, Some(460.0));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -58,22 +58,33 @@
 //! - batches above 32 MiB of line protocol.
 
 mod admin;
+mod arrival;
 mod bytes;
 mod catalog;
 mod chunk;
+mod chunk_frame;
 mod column;
 mod compact;
 mod core;
 mod error;
+mod fields;
 mod file;
+mod halves;
 mod key;
+mod limits;
+mod mark;
+mod marking;
+mod open;
 mod record;
+mod repeats;
+mod replay;
 mod rollup;
 mod salvage;
 mod scan;
 mod selector;
 mod store;
 mod tail;
+mod total;
 mod value;
 mod window;
 mod worker;

@@ -1,11 +1,18 @@
-//! The payload of one frame of the hot log: the readings of one batch, with the definitions of series that are not
-//! safe in the store file yet, so that every record can be understood alone. `docs/format.md` has every byte.
+//! The payload of one frame of the hot log: the readings of one batch, the definitions of their series, and what the store
+//! knows of itself, so that the log can be understood without the store file. `docs/format.md` has every byte.
 
 use crate::bytes::{Malformed, Reader, put_bytes, put_varint, put_zigzag, unzigzag, zigzag};
 use crate::key::Tags;
+use crate::mark::Mark;
 use graylogic_line::FieldType;
 
-const VERSION: u8 = 1;
+/// A record of rows and definitions alone.
+const ROWS: u8 = 1;
+/// A record with a heading.
+const HEADED: u8 = 2;
+/// Flags of a heading.
+const HAS_MARK: u8 = 1;
+const IS_WHOLE: u8 = 2;
 /// Most definitions or rows that a record may say it has: damage cannot ask for more memory than this.
 const ENTRIES_MAX: usize = 1 << 24;
 
@@ -50,13 +57,100 @@ pub(crate) fn type_of_code(code: u8) -> Option<FieldType> {
     })
 }
 
+/// A bucket, as written in a record and in the store file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BucketDefinition {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    /// Readings older than this many nanoseconds are not shown; 0: none is too old.
+    pub(crate) retention: i64,
+}
+
+/// A deletion: the readings of a series with `start <= time < stop` from records before `sequence` are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    pub(crate) series: u32,
+    pub(crate) start: i64,
+    pub(crate) stop: i64,
+    pub(crate) sequence: u64,
+}
+
+/// What a record says besides definitions and rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heading {
+    /// What the store knows of itself.
+    pub(crate) mark: Option<Mark>,
+    /// The buckets and deletions are all there were.
+    pub(crate) whole: bool,
+    pub(crate) buckets: Vec<BucketDefinition>,
+    pub(crate) tombstones: Vec<Tombstone>,
+}
+
+impl Heading {
+    fn is_empty(&self) -> bool {
+        self.mark.is_none() && !self.whole && self.buckets.is_empty() && self.tombstones.is_empty()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let mark = if self.mark.is_some() { HAS_MARK } else { 0 };
+        out.push(mark | if self.whole { IS_WHOLE } else { 0 });
+        if let Some(mark) = &self.mark {
+            put_bytes(out, &mark.encode());
+        }
+        put_varint(out, self.buckets.len() as u64);
+        for bucket in &self.buckets {
+            put_varint(out, u64::from(bucket.id));
+            put_bytes(out, bucket.name.as_bytes());
+            put_zigzag(out, bucket.retention);
+        }
+        put_varint(out, self.tombstones.len() as u64);
+        for t in &self.tombstones {
+            put_varint(out, u64::from(t.series));
+            put_zigzag(out, t.start);
+            put_zigzag(out, t.stop);
+            put_varint(out, t.sequence);
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let flags = reader.u8()?;
+        let mark = match flags & HAS_MARK {
+            0 => None,
+            _ => Some(Mark::decode(reader.bytes()?)?),
+        };
+        let mut heading = Self { mark, whole: flags & IS_WHOLE != 0, ..Self::default() };
+        for _ in 0..reader.length(ENTRIES_MAX)? {
+            let id = number(reader)?;
+            let name = reader.text()?.to_owned();
+            heading.buckets.push(BucketDefinition { id, name, retention: reader.zigzag()? });
+        }
+        for _ in 0..reader.length(ENTRIES_MAX)? {
+            let series = number(reader)?;
+            let (start, stop, sequence) = (reader.zigzag()?, reader.zigzag()?, reader.varint()?);
+            heading.tombstones.push(Tombstone { series, start, stop, sequence });
+        }
+        Ok(heading)
+    }
+}
+
+/// The number of a series or bucket.
+fn number(reader: &mut Reader<'_>) -> Result<u32, Malformed> {
+    reader.varint().and_then(|v| u32::try_from(v).map_err(|_| Malformed))
+}
+
 pub(crate) fn encode<'a, T: AsRef<str>>(
     out: &mut Vec<u8>,
+    heading: &Heading,
     definitions: impl ExactSizeIterator<Item = DefinitionRef<'a>>,
     rows: &[Row],
     texts: &[T],
 ) {
-    out.push(VERSION);
+    if heading.is_empty() {
+        out.push(ROWS);
+    } else {
+        out.push(HEADED);
+        heading.encode(out);
+    }
     put_varint(out, definitions.len() as u64);
     for d in definitions {
         put_varint(out, u64::from(d.series));
@@ -100,20 +194,30 @@ pub(crate) struct DefinitionRef<'a> {
 /// What one record holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
+    pub(crate) heading: Heading,
     pub(crate) definitions: Vec<Definition>,
     pub(crate) rows: Vec<Row>,
     pub(crate) texts: Vec<String>,
 }
 
+fn heading_of(reader: &mut Reader<'_>) -> Result<Heading, Malformed> {
+    match reader.u8()? {
+        ROWS => Ok(Heading::default()),
+        HEADED => Heading::decode(reader),
+        _ => Err(Malformed),
+    }
+}
+
+/// What a record says besides definitions and rows, which are not looked at.
+pub(crate) fn decode_heading(bytes: &[u8]) -> Result<Heading, Malformed> {
+    heading_of(&mut Reader::new(bytes))
+}
+
 pub(crate) fn decode(bytes: &[u8]) -> Result<Record, Malformed> {
     let mut reader = Reader::new(bytes);
-    if reader.u8()? != VERSION {
-        return Err(Malformed);
-    }
-    let mut record = Record::default();
-    let id = |reader: &mut Reader<'_>| reader.varint().and_then(|v| u32::try_from(v).map_err(|_| Malformed));
+    let mut record = Record { heading: heading_of(&mut reader)?, ..Record::default() };
     for _ in 0..reader.length(ENTRIES_MAX)? {
-        let (series, bucket) = (id(&mut reader)?, id(&mut reader)?);
+        let (series, bucket) = (number(&mut reader)?, number(&mut reader)?);
         let field_type = type_of_code(reader.u8()?).ok_or(Malformed)?;
         let measurement = reader.text()?.to_owned();
         let tags = (0..reader.length(ENTRIES_MAX)?)
@@ -175,7 +279,7 @@ mod tests {
         )
     }
 
-    fn encoded() -> Vec<u8> {
+    fn encoded(heading: &Heading) -> Vec<u8> {
         let (definitions, rows, texts) = sample();
         let key = |d: &Definition| {
             let tags: Vec<(&str, &str)> = d.tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -191,19 +295,32 @@ mod tests {
             field: &d.field,
         });
         let mut out = Vec::new();
-        encode(&mut out, refs, &rows, &texts);
+        encode(&mut out, heading, refs, &rows, &texts);
         out
+    }
+
+    fn heading() -> Heading {
+        Heading {
+            mark: Some(Mark::new(77)),
+            whole: true,
+            buckets: vec![BucketDefinition { id: 3, name: "haus".into(), retention: 7 }],
+            tombstones: vec![Tombstone { series: 7, start: i64::MIN, stop: i64::MAX, sequence: 9 }],
+        }
     }
 
     #[test]
     fn a_record_comes_back_whole() {
-        let (definitions, rows, texts) = sample();
-        assert_eq!(decode(&encoded()), Ok(Record { definitions, rows, texts }));
+        for heading in [Heading::default(), heading()] {
+            let (definitions, rows, texts) = sample();
+            let bytes = encoded(&heading);
+            assert_eq!(decode_heading(&bytes).as_ref(), Ok(&heading));
+            assert_eq!(decode(&bytes), Ok(Record { heading, definitions, rows, texts }));
+        }
     }
 
     #[test]
     fn cut_and_flipped_records_never_panic() {
-        let bytes = encoded();
+        let bytes = encoded(&heading());
         for n in 0..bytes.len() {
             assert_eq!(decode(&bytes[..n]), Err(Malformed), "cut at {n}");
         }

@@ -4,6 +4,7 @@
 use crate::bytes::{Malformed, Reader, put_bytes, put_varint, put_zigzag};
 use crate::chunk::{put_values, take_values};
 use crate::column::{self, Effort, Neighbours};
+use crate::total::Total;
 use crate::value::{Value, Values};
 use crate::window::Summary;
 use graylogic_line::{FieldType, Timestamp};
@@ -90,7 +91,7 @@ pub(crate) fn encode(hours: &[Hour], field_type: FieldType) -> Vec<u8> {
     ] {
         put_values(&mut out, &column, effort);
     }
-    let sums = collect(summaries().filter_map(|s| s.sum.as_ref()), sum_type(field_type));
+    let sums = Total::column(summaries().map(|s| s.total), sum_type(field_type));
     put_values(&mut out, &sums, effort);
     if field_type != FieldType::Boolean {
         hours.iter().for_each(|h| out.extend_from_slice(&h.integral.to_le_bytes()));
@@ -134,11 +135,12 @@ impl Hours {
         let [min, max, first, last, sum] = self.figures.as_ref()?;
         let last_time =
             self.hour(i).wrapping_mul(HOUR).wrapping_add(self.lasts[i].wrapping_mul(self.unit) as i64);
+        let (min, max) = (min.get(i), max.get(i));
         Some(Summary {
             count: self.counts[i],
-            sum: Some(sum.get(i)),
-            min: Some(min.get(i)),
-            max: Some(max.get(i)),
+            total: Total::restored(Some(&sum.get(i)), self.counts[i], Some(&min), Some(&max)),
+            min: Some(min),
+            max: Some(max),
             first: (Timestamp::from_nanos(self.first_time(i)), first.get(i)),
             last: (Timestamp::from_nanos(last_time), last.get(i)),
         })

@@ -1,9 +1,30 @@
-//! What can still be read of a damaged store file goes into a new one. The damaged one is only read.
+//! What can still be read of a damaged store goes into a new one. The damaged one is only read, without SQLite: rows are
+//! known by their checksums and chunks by their frames, wherever they lie.
 
-use crate::chunk;
-use crate::column::COLUMN_VALUES_MAX;
+mod btree;
+mod carve;
+mod catalog;
+mod log;
+mod losses;
+mod pages;
+mod payload;
+mod plan;
+mod rows;
+mod series;
+mod tree;
+
 use crate::error::{Error, Kind};
-use crate::file::{Commit, Damaged, NewChunk, SealedState, StoreFile};
+use crate::file::{Commit, SealedState, StoreFile, StoredBucket};
+use crate::mark::{Mark, new_identity};
+use crate::record::Definition;
+use catalog::Tables;
+use graylogic_line::FieldType;
+use log::LogRows;
+use losses::Losses;
+use pages::Pages;
+use plan::Plan;
+use series::{Saved, Series};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What [`Store::salvage`](crate::Store::salvage) saved.
@@ -16,17 +37,42 @@ pub struct Salvaged {
     pub chunks: u64,
     /// Readings.
     pub readings: u64,
-    /// Segments of the hot log, copied as they are.
+    /// Segments of the hot log that were read.
     pub segments: u64,
-    /// What could not be saved, one sentence each.
+    /// Of the readings, those that only the hot log had.
+    pub log_readings: u64,
+    /// Of the readings, those that no table vouches for: some of them may have been deleted earlier.
+    pub doubtful_readings: u64,
+    /// What could not be saved, and what may not be as it was, one sentence each: at most 100, and one that counts the
+    /// others.
     pub lost: Vec<String>,
+    /// How many losses there are.
+    pub lost_count: u64,
+    /// Readings that are known to be lost.
+    pub lost_readings: u64,
 }
 
 /// So many chunks go into the new file in one commit.
 const CHUNKS_PER_COMMIT: usize = 256;
+/// Where series go of which nothing but readings is left.
+const SALVAGED: &str = "salvaged";
+const UNKNOWN_SERIES: &str = "unknown_series";
 
 /// Copies what is good from one folder into another, which must be empty or new.
 pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
+    let file = from.join("store.sqlite");
+    let pages = Pages::open(&file)
+        .map_err(|e| Error::io(format_args!("read the damaged store file {}", file.display()), e))?;
+    let log = log::read(&from.join("log"), crate::halves::SHARED_LOG_ID)?;
+    if pages.last() == 0 && log.segments == 0 {
+        return Err(Error::new(
+            Kind::NotFound,
+            format!(
+                "salvage {}: there is neither a store file nor a hot log; name the folder of a store",
+                from.display()
+            ),
+        ));
+    }
     let making = |e| Error::io(format_args!("make {}", to.display()), e);
     std::fs::create_dir_all(to).map_err(making)?;
     if std::fs::read_dir(to).map_err(making)?.next().is_some() {
@@ -35,71 +81,256 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
             format!("salvage into {}: the folder is not empty; name a new one", to.display()),
         ));
     }
-    let mut saved = Salvaged::default();
-    let old = Damaged::open(&from.join("store.sqlite"))?;
-    let new = StoreFile::open(&to.join("store.sqlite"))?;
-    let mut buckets = Vec::new();
-    for bucket in old.buckets(&mut saved.lost) {
-        new.insert_bucket(bucket.id, &bucket.name, bucket.retention)?;
-        buckets.push(bucket.id);
-    }
-    let (tombstones, removed) = (old.tombstones(&mut saved.lost), old.removed());
-    new.commit(&Commit { tombstones, ..Commit::default() })?;
-    new.reserve(&removed)?;
-    let mut commit = Commit::default();
-    for stored in old.series(&mut saved.lost) {
-        saved.series += 1;
-        let definition = stored.definition.clone();
-        let id = definition.series;
-        if !buckets.contains(&definition.bucket) {
-            let name = format!("salvaged-{}", definition.bucket);
-            saved.lost.push(format!("the name of bucket {}: it is called {name} now", definition.bucket));
-            new.insert_bucket(definition.bucket, &name, 0)?;
-            buckets.push(definition.bucket);
-        }
-        let mut state =
-            SealedState { series: id, sequence: stored.sealed, span: 0, fresh: None, until: None };
-        commit.definitions.push(definition);
-        for (meta, bytes, hours) in old.chunks(id, stored.definition.field_type, &mut saved.lost) {
-            if chunk::decode_as(&bytes, stored.definition.field_type).is_err() {
-                saved.lost.push(format!("chunk {} of series {id}: its bytes are damaged", meta.id));
-                continue;
-            }
-            saved.chunks += 1;
-            saved.readings += meta.summary.count.min(COLUMN_VALUES_MAX as u64);
-            state.sequence = state.sequence.max(meta.sequence);
-            state.span = state.span.max(meta.t1.saturating_sub(meta.t0));
-            state.until = state.until.max(Some(meta.t1));
-            if meta.level == 0 {
-                state.fresh = Some(state.fresh.map_or(meta.t0, |t: i64| t.min(meta.t0)));
-            }
-            commit.chunks.push(NewChunk {
-                series: id,
-                t0: meta.t0,
-                t1: meta.t1,
-                sequence: meta.sequence,
-                summary: meta.summary,
-                level: meta.level,
-                hours,
-                bytes,
-            });
-            if commit.chunks.len() >= CHUNKS_PER_COMMIT {
-                new.commit(&std::mem::take(&mut commit))?;
-            }
-        }
-        commit.sealed.push(state);
-    }
-    new.commit(&commit)?;
-    new.close()?;
-    let copying = |e| Error::io(format_args!("copy the hot log to {}", to.display()), e);
-    let log = to.join("log");
-    std::fs::create_dir_all(&log).map_err(copying)?;
-    for entry in std::fs::read_dir(from.join("log")).into_iter().flatten() {
-        let path = entry.map_err(copying)?.path();
-        if let Some(name) = path.file_name().filter(|_| path.is_file()) {
-            std::fs::copy(&path, log.join(name)).map_err(copying)?;
-            saved.segments += 1;
-        }
-    }
+    let tables = catalog::read(&pages);
+    let carved = carve::carve(&pages, tables.packs_root);
+    let plan = plan::plan(&tables, &carved);
+    let new = StoreFile::open_with(&to.join("store.sqlite"), &Mark::new(new_identity()))?;
+    let mut rescue = Rescue {
+        pages,
+        tables,
+        carved,
+        log,
+        new,
+        buckets: BTreeMap::new(),
+        nameless: 0,
+        saved: Salvaged::default(),
+        losses: Losses::default(),
+    };
+    rescue.name_damage(&plan);
+    rescue.save(&plan)?;
+    rescue.new.close()?;
+    let mut saved = rescue.saved;
+    saved.segments = rescue.log.segments;
+    saved.lost_readings = rescue.losses.readings;
+    (saved.lost, saved.lost_count) = rescue.losses.end();
     Ok(saved)
+}
+
+/// A store on its way from one folder into another.
+struct Rescue {
+    pages: Pages,
+    tables: Tables,
+    carved: carve::Carved,
+    log: LogRows,
+    new: StoreFile,
+    /// Buckets of the new store.
+    buckets: BTreeMap<u32, String>,
+    /// Number of the bucket for series of which nothing but readings is left.
+    nameless: u32,
+    saved: Salvaged,
+    losses: Losses,
+}
+
+impl Rescue {
+    /// Names what is damaged whatever series it belongs to.
+    fn name_damage(&mut self, plan: &Plan) {
+        let (tables, losses) = (&self.tables, &mut self.losses);
+        if let Some(why) = &tables.doubt {
+            losses.add(0, || format!("store file: {why}; readings that were deleted may be shown again"));
+        } else if !tables.missing_tombstones.is_empty() {
+            let what = "store file: some deletions cannot be read; what they deleted may be shown again";
+            losses.add(0, || what.into());
+        }
+        let some_chunks = !tables.missing_chunks.is_empty() && !self.carved.missing.is_empty();
+        if some_chunks {
+            let what = "store file: tables of chunks and of packs are damaged; chunks that left no trace are not counted";
+            losses.add(0, || what.into());
+        }
+        for (pack, bytes) in plan.unknown.iter().filter(|_| !tables.missing_chunks.is_empty()) {
+            losses.add(0, || {
+                format!("store file: pack {pack} with {bytes} bytes holds chunks that no row tells of")
+            });
+        }
+        if plan.foreign > 0 {
+            losses.add(0, || format!("store file: {} chunks of another store were left out", plan.foreign));
+        }
+        for what in std::mem::take(&mut self.log.damage) {
+            losses.add(0, || what);
+        }
+        let in_chunks = tables.sealed.values().map(|s| s.sequence).max().unwrap_or(0);
+        for &(first, count) in &self.log.gaps {
+            let lost = if first > in_chunks { count } else { 0 };
+            losses.add(lost, || {
+                let last = first + count - 1;
+                format!("hot log: {count} values, numbers {first} to {last}, are damaged; those that are in chunks are saved")
+            });
+        }
+    }
+
+    fn save(&mut self, plan: &Plan) -> Result<(), Error> {
+        let definitions = self.definitions(plan);
+        let all: Vec<StoredBucket> =
+            self.tables.buckets.values().filter(|b| b.reached).map(|b| b.row.clone()).collect();
+        for bucket in all {
+            self.bucket(bucket.id)?;
+        }
+        for id in std::mem::take(&mut self.tables.damaged_buckets) {
+            self.bucket(id)?;
+        }
+        let removed: Vec<u32> = self.tables.removed.iter().copied().collect();
+        self.new.reserve(&removed)?;
+        let mut commit = Commit::default();
+        for definition in definitions.values() {
+            self.bucket(definition.bucket)?;
+            self.series(plan, definition, &mut commit)?;
+        }
+        self.new.commit(&commit)
+    }
+
+    /// All series that are there, or that readings are left of.
+    fn definitions(&mut self, plan: &Plan) -> BTreeMap<u32, Definition> {
+        let mut found = BTreeMap::new();
+        let removed = &self.tables.removed;
+        // What a removed bucket held has no bucket any more.
+        let buckets_known = self.tables.missing_buckets.is_empty() && self.tables.doubt.is_none();
+        let has_bucket = |d: &Definition| {
+            !buckets_known
+                || self.tables.buckets.get(&d.bucket).is_some_and(|b| b.reached)
+                || self.tables.damaged_buckets.contains(&d.bucket)
+        };
+        let has_readings = |id: &u32| plan.series.contains_key(id) || self.log.rows.contains_key(id);
+        for (id, known) in &self.tables.series {
+            let wanted = known.reached || (has_readings(id) && has_bucket(&known.row));
+            if wanted && !removed.contains(id) {
+                found.insert(*id, known.row.clone());
+            }
+        }
+        for definition in &self.log.definitions {
+            let id = definition.series;
+            if !removed.contains(&id) && has_bucket(definition) && has_readings(&id) {
+                found.entry(id).or_insert_with(|| definition.clone());
+            }
+        }
+        let buckets = found.values().map(|d: &Definition| d.bucket);
+        let buckets = buckets.chain(self.tables.buckets.keys().chain(&self.tables.damaged_buckets).copied());
+        self.nameless = buckets.max().unwrap_or(0).saturating_add(1);
+        let mut unknown = Vec::new();
+        for (id, candidates) in &plan.series {
+            let any_live = candidates.iter().any(|c| c.is_live);
+            let may_be =
+                any_live || self.tables.doubt.is_some() || self.tables.missing_series.of_row(i64::from(*id));
+            let is_removed = removed.contains(id) || self.tables.series.contains_key(id);
+            if !found.contains_key(id) && !is_removed && may_be {
+                let field_type = candidates.iter().find_map(|c| series::type_of(&self.pages, c));
+                let readings: u64 = candidates.iter().filter_map(|c| c.row).map(|r| r.readings).sum();
+                unknown.push((*id, field_type, readings));
+            }
+        }
+        for (id, rows) in &self.log.rows {
+            if !found.contains_key(id) && !removed.contains(id) && !self.tables.series.contains_key(id) {
+                unknown.push((*id, rows.first().map(|r| r.value.field_type()), rows.len() as u64));
+            }
+        }
+        for (id, field_type, readings) in unknown {
+            match field_type {
+                Some(field_type) if !found.contains_key(&id) => {
+                    found.insert(id, unknown_series(id, self.nameless, field_type));
+                    self.losses.add(0, || {
+                        format!("series {id}: its name is lost; it is {UNKNOWN_SERIES},series={id} in bucket {SALVAGED:?} now")
+                    });
+                }
+                Some(_) => {}
+                None => self.losses.add(readings, || {
+                    format!("series {id}: its name and the bytes of its readings are lost")
+                }),
+            }
+        }
+        found
+    }
+
+    /// Makes a bucket in the new store, under its own name if that is known.
+    fn bucket(&mut self, id: u32) -> Result<(), Error> {
+        if self.buckets.contains_key(&id) {
+            return Ok(());
+        }
+        let known = self.tables.buckets.get(&id).map(|b| b.row.clone());
+        let taken = |name: &str| self.buckets.values().any(|b| b == name);
+        let bucket = match known.filter(|b| !taken(&b.name)) {
+            Some(bucket) => bucket,
+            None if id == self.nameless && !taken(SALVAGED) => {
+                StoredBucket { id, name: SALVAGED.into(), retention: 0 }
+            }
+            None => {
+                let name = format!("{SALVAGED}-{id}");
+                self.losses.add(0, || {
+                    format!("bucket {id}: its name and retention are lost; it is called {name:?} now")
+                });
+                StoredBucket { id, name, retention: 0 }
+            }
+        };
+        self.new.insert_bucket(bucket.id, &bucket.name, bucket.retention)?;
+        self.buckets.insert(id, bucket.name);
+        Ok(())
+    }
+
+    fn series(&mut self, plan: &Plan, definition: &Definition, commit: &mut Commit) -> Result<(), Error> {
+        let id = definition.series;
+        let state = self.tables.sealed.get(&id);
+        let tombstones: Vec<_> = self.tables.tombstones.iter().filter(|t| t.series == id).copied().collect();
+        let series = Series {
+            pages: &self.pages,
+            carved: &self.carved,
+            definition,
+            sealed: state.map_or(0, |s| s.sequence),
+            tombstones: &tombstones,
+            may_miss: self.tables.doubt.is_some() || !self.tables.missing_chunks.is_empty(),
+        };
+        let candidates = plan.series.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let log = self.log.rows.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let saved = series.save(candidates, log, &mut self.losses);
+        self.count(definition, &saved);
+        let mut sealed =
+            SealedState { series: id, sequence: saved.sequence, span: 0, fresh: None, until: None };
+        for chunk in &saved.chunks {
+            sealed.span = sealed.span.max(chunk.t1.saturating_sub(chunk.t0));
+            sealed.until = sealed.until.max(Some(chunk.t1));
+            if chunk.level == 0 {
+                sealed.fresh = Some(sealed.fresh.map_or(chunk.t0, |t: i64| t.min(chunk.t0)));
+            }
+        }
+        commit.definitions.push(definition.clone());
+        commit.tombstones.extend(tombstones);
+        commit.sealed.push(sealed);
+        commit.chunks.extend(saved.chunks);
+        if commit.chunks.len() >= CHUNKS_PER_COMMIT {
+            self.new.commit(&std::mem::take(commit))?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, definition: &Definition, saved: &Saved) {
+        self.saved.series += 1;
+        self.saved.chunks += saved.chunks.len() as u64;
+        self.saved.readings += saved.chunks.iter().map(|c| c.summary.count).sum::<u64>();
+        self.saved.log_readings += saved.from_log;
+        self.saved.doubtful_readings += saved.doubtful;
+        if saved.doubtful > 0 {
+            let (measurement, field, count) = (&definition.measurement, &definition.field, saved.doubtful);
+            self.losses.add(0, || {
+                format!(
+                    "series {} ({measurement} {field}): {count} readings were saved that no table vouches for; some may have been deleted",
+                    definition.series
+                )
+            });
+        }
+    }
+}
+
+/// A name for a series that has lost its own.
+fn unknown_series(id: u32, bucket: u32, field_type: FieldType) -> Definition {
+    let field = match field_type {
+        FieldType::Float => "float",
+        FieldType::Integer => "integer",
+        FieldType::Unsigned => "unsigned",
+        FieldType::Boolean => "boolean",
+        FieldType::String => "string",
+    };
+    Definition {
+        series: id,
+        bucket,
+        field_type,
+        measurement: UNKNOWN_SERIES.into(),
+        tags: vec![("series".into(), id.to_string())],
+        field: field.into(),
+    }
 }

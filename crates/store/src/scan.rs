@@ -373,6 +373,7 @@ impl Shared {
             {
                 if let Some(window) = windows.holding(meta.t0, range)
                     && meta.t1 < window.1
+                    && !meta.summary.total.is_unknown()
                 {
                     add(window, meta.summary.clone().into());
                     continue;
@@ -405,7 +406,8 @@ impl Shared {
         Ok(folded.into_iter().map(window).collect())
     }
 
-    /// Folds a compacted chunk by its hours, where no window begins or ends inside one; `false` when that is not so.
+    /// Folds a compacted chunk by its hours, where no window begins or ends inside one and all sums are known; `false`
+    /// when that is not so.
     fn fold_hours(
         &self,
         snapshot: &Snapshot<'_>,
@@ -422,6 +424,9 @@ impl Shared {
             self.note_damage(&[damaged(series, meta)]);
             return Ok(false);
         };
+        if (0..hours.len()).any(|i| hours.summary(i).is_none_or(|s| s.total.is_unknown())) {
+            return Ok(false);
+        }
         for i in 0..hours.len() {
             if let Some(window) = windows.holding(hours.first_time(i), range)
                 && let Some(summary) = hours.summary(i)
@@ -465,7 +470,9 @@ impl Shared {
                 Newest::Unknown => (in_memory(held), held.commits),
             }
         };
-        let found = self.file.snapshot()?.newest_chunk(series.id, series.field_type)?;
+        let mut damage = Vec::new();
+        let found = self.file.snapshot()?.newest_chunk(series.id, series.field_type, &mut damage)?;
+        self.note_damage(&damage);
         let found = found.map(|meta| (meta.t1, meta.summary.last.1));
         if let Some(held) = self.core().catalog.get_mut(series.id)
             && matches!(held.newest, Newest::Unknown)
@@ -492,7 +499,7 @@ impl Shared {
             (parts.filter_map(crate::tail::Tail::bounds).map(|b| b.0).min(), held.span)
         };
         let snapshot = self.file.snapshot()?;
-        let in_file = match snapshot.oldest_chunk(series.id, series.field_type)? {
+        let in_file = match snapshot.oldest_chunk(series.id, series.field_type, &mut Vec::new())? {
             None => None,
             Some(first) => {
                 // The chunk that ends first need not begin first, but no chunk is longer than the span.

@@ -1,10 +1,9 @@
 //! The store as its users see it: open, write, ask, close. What happens inside is in `write.rs`, `scan.rs`, `worker.rs`.
 
-use crate::catalog::{Bucket, Catalog, Newest, SeriesInfo};
-use crate::core::{Clock, Core, Shared, Source, Trouble, lock, process_written};
+use crate::catalog::{Bucket, Catalog, SeriesInfo};
+use crate::core::{Clock, Core, Shared, Trouble, lock};
 use crate::error::{Error, Kind};
-use crate::file::StoreFile;
-use crate::record;
+use crate::open::{begin, probe};
 use crate::rollup::HOUR;
 use crate::salvage::Salvaged;
 use crate::scan::Scan;
@@ -13,27 +12,13 @@ use crate::value::Value;
 use crate::window::{TimeRange, Window, Windows};
 use crate::worker::Workers;
 use crate::write::{WriteOptions, WriteReport};
-use graylogic_durable::{Disk, DiskLock, Log, LogOptions, OpenMode, OverlayDisk, RealDisk};
+use graylogic_durable::{Disk, RealDisk};
 use graylogic_line::Timestamp;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Log identity in the headers of the hot log's segments: "store".
-const LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
-/// Segments of the hot log.
-const SEGMENT_BYTES: u64 = 4 << 20;
-/// One batch is one record; its row form is at most about twice its text.
-const RECORD_BYTES_MAX: u32 = 128 << 20;
-/// So much of the log may wait for a sync, and is kept in memory meanwhile.
-const UNSYNCED_BYTES_MAX: usize = 2 << 20;
-
-/// Changes that reading the log of a disk that takes no byte may need: a torn tail is in one segment, and whatever the
-/// record after it needs.
-const OVERLAY_BYTES_MAX: u64 = 256 << 20;
-/// With so much room a store can be opened.
-const PROBE_BYTES: usize = 256 << 10;
 /// A disk that took no byte is tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -50,12 +35,12 @@ pub enum Sync {
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    sync: Sync,
-    memory_bytes: usize,
-    disk: Arc<dyn Disk>,
-    workers: bool,
-    series_max: usize,
-    clock: Clock,
+    pub(crate) sync: Sync,
+    pub(crate) memory_bytes: usize,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) workers: bool,
+    pub(crate) series_max: usize,
+    pub(crate) clock: Clock,
 }
 
 /// A series and the times of its oldest and newest reading, if it has any.
@@ -106,7 +91,7 @@ impl StoreOptions {
         self
     }
 
-    /// What tells the time for retention; the system's clock without it.
+    /// What tells the time for retention and for lines without a timestamp; the system's clock without it.
     #[must_use]
     pub fn clock(mut self, clock: impl Fn() -> Timestamp + Send + std::marker::Sync + 'static) -> Self {
         self.clock = Clock(Arc::new(clock));
@@ -128,9 +113,9 @@ impl StoreOptions {
 pub struct Recovery {
     /// Values read from the hot log into memory.
     pub replayed_values: u64,
-    /// Damage, one sentence each: nothing of it was deleted.
+    /// Damage that is not settled yet, one sentence each, whenever it was found: nothing of it was deleted.
     pub damage: Vec<String>,
-    /// Values known to be lost to damage.
+    /// Values known to be lost to it.
     pub lost_values: u64,
     /// How long opening took.
     pub duration: Duration,
@@ -300,11 +285,11 @@ impl Store {
         })
     }
 
-    /// Copies everything that is still good in the store file of one folder, and the hot log, into another folder, which
-    /// must be empty or new. The damaged folder is only read, and must not be open.
+    /// Copies everything that is still good in a store, its file and its hot log, into another folder, which must be
+    /// empty or new. The damaged folder is only read, and must not be open.
     ///
     /// # Errors
-    /// When the file cannot be opened at all, the new folder is not empty, or it cannot be written.
+    /// When there is nothing to read, the new folder is not empty, or it cannot be written.
     pub fn salvage(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<Salvaged, Error> {
         crate::salvage::run(from.as_ref(), to.as_ref())
     }
@@ -331,16 +316,23 @@ impl Store {
     /// control characters, or a failure of the disk.
     pub fn create_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
         check_bucket_name(name)?;
-        let mut core = self.writable()?.open_core()?;
-        if core.catalog.bucket_place(name).is_ok() {
-            return Err(Error::new(
-                Kind::Exists,
-                format!("create bucket {name:?}: there is one with this name"),
-            ));
-        }
-        let id = core.catalog.next_bucket_id();
-        self.writable()?.file.insert_bucket(id, name, 0)?;
-        core.catalog.buckets.push(Bucket::new(id, name, 0));
+        let shared = self.writable()?;
+        let _one = lock(&shared.buckets);
+        let id = {
+            let core = shared.open_core()?;
+            if core.catalog.bucket_place(name).is_ok() {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("create bucket {name:?}: there is one with this name"),
+                ));
+            }
+            core.catalog.next_bucket_id()
+        };
+        // Writes to other buckets do not wait for the disk.
+        shared.file.insert_bucket(id, name, 0)?;
+        let mut core = shared.open_core()?;
+        core.catalog.add_bucket(Bucket::new(id, name, 0));
+        shared.mark_log(&mut core, true);
         Ok(BucketInfo { id, name: name.to_owned(), retention: None, series: 0 })
     }
 
@@ -385,18 +377,25 @@ impl Store {
         name: &str,
         change: impl FnOnce(&mut crate::file::StoredBucket),
     ) -> Result<BucketInfo, Error> {
-        let mut core = self.writable()?.open_core()?;
-        let place = core.catalog.bucket_place(name)?;
-        let bucket = &core.catalog.buckets[place];
-        let mut stored = crate::file::StoredBucket {
-            id: bucket.id,
-            name: bucket.name.to_string(),
-            retention: bucket.retention,
+        let shared = self.writable()?;
+        let _one = lock(&shared.buckets);
+        let mut stored = {
+            let core = shared.open_core()?;
+            let bucket = &core.catalog.buckets[core.catalog.bucket_place(name)?];
+            crate::file::StoredBucket {
+                id: bucket.id,
+                name: bucket.name.to_string(),
+                retention: bucket.retention,
+            }
         };
         change(&mut stored);
-        self.writable()?.file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        // Writes to buckets do not wait for the disk.
+        shared.file.update_bucket(stored.id, &stored.name, stored.retention)?;
+        let mut core = shared.open_core()?;
+        let place = core.catalog.bucket_place(name)?;
         core.catalog.buckets[place].retention = stored.retention;
         core.catalog.rename_bucket(place, &stored.name);
+        shared.mark_log(&mut core, true);
         drop(core);
         // Somebody may have removed it since.
         let found = self.buckets().into_iter().find(|b| b.id == stored.id);
@@ -448,12 +447,23 @@ impl Store {
         shared.compact_due(false)
     }
 
-    /// Reads everything there is, byte by byte, and says what is not as it was written.
+    /// Reads everything there is, byte by byte, and says what is not as it was written, and what was found damaged before
+    /// and is not settled.
     ///
     /// # Errors
     /// A failure of the disk.
     pub fn verify(&self) -> Result<VerifyReport, Error> {
         self.shared().verify()
+    }
+
+    /// Says that the damage reported so far has been seen: the store goes on with what it shows, and reports it no more.
+    /// Returns how many notes were settled. What was set aside stays in `damaged/`.
+    ///
+    /// # Errors
+    /// A failure of the disk, or [`Error::is_corruption`] when the store file is too damaged to be written; then nothing is
+    /// settled.
+    pub fn settle(&self) -> Result<u64, Error> {
+        self.writable()?.settle()
     }
 
     /// The bucket with this name, made when there is none.
@@ -489,7 +499,8 @@ impl Store {
 
     /// Stores line protocol and says what became of each line that was not stored.
     ///
-    /// The lines that are stored are stored together: after a crash all are there or none. They answer questions when
+    /// The lines that are stored are stored together: after a crash all are there or none, unless they and the definitions
+    /// of new series need more than 32 MiB. They answer questions when
     /// the call returns and survive the end of the process; when they survive a power cut is the store's [`Sync`].
     ///
     /// # Errors
@@ -679,166 +690,11 @@ impl Drop for Handle {
     }
 }
 
-/// A store that could not be opened, and the lock of its folder if it could be had.
-struct NotOpened {
-    error: Error,
-    folder: Option<Box<dyn DiskLock>>,
-}
-
-impl From<Error> for NotOpened {
-    fn from(error: Error) -> Self {
-        Self { error, folder: None }
-    }
-}
-
-type Opened = (Arc<Shared>, Option<Workers>, Recovery);
-
-impl NotOpened {
-    /// Opens the store for questions, if all that is wrong is that its disk takes no byte.
-    fn without_writing(self, directory: &Path, options: &StoreOptions) -> Result<Opened, Error> {
-        let file = directory.join("store.sqlite");
-        if !(self.error.is_no_space() || self.error.is_read_only_disk()) || !file.is_file() {
-            return Err(self.error);
-        }
-        tracing::error!(error = %self.error, "the store is open for questions only, until its disk takes readings");
-        let options = StoreOptions {
-            disk: Arc::new(OverlayDisk::new(options.disk.clone(), OVERLAY_BYTES_MAX)),
-            workers: false,
-            ..options.clone()
-        };
-        let trouble = Trouble::of(&self.error);
-        read_in(directory, &options, StoreFile::open_read_only(&file)?, self.folder, Some(trouble))
-            .map_err(|refused| refused.error)
-    }
-}
-
-/// Whether a disk takes as many bytes as opening a store may need.
-fn probe(disk: &dyn Disk, directory: &Path) -> Result<(), Error> {
-    let path = directory.join("probe");
-    let probing = |e| Error::io(format_args!("write {}", path.display()), e);
-    let _left_behind_by_an_earlier_try = disk.remove(&path);
-    let file = disk.open(&path, OpenMode::CreateNew).map_err(probing)?;
-    let written = file.write_at(&[0; PROBE_BYTES], 0).and_then(|()| file.sync());
-    disk.remove(&path).and(written).map_err(probing)
-}
-
-/// Opens the store in a folder, or makes one.
-fn begin(
-    directory: &Path,
-    options: &StoreOptions,
-    folder: Option<Box<dyn DiskLock>>,
-) -> Result<Opened, NotOpened> {
-    let opening = |e| Error::io(format_args!("open the store in {}", directory.display()), e);
-    options.disk.create_dir_all(directory).map_err(opening)?;
-    // SQLite is on the real disk even when the log is on a simulated one.
-    std::fs::create_dir_all(directory).map_err(opening)?;
-    let folder = match folder {
-        Some(folder) => folder,
-        None => lock_folder(&*options.disk, directory)?,
-    };
-    match StoreFile::open(&directory.join("store.sqlite")) {
-        Ok(file) => read_in(directory, options, file, Some(folder), None),
-        Err(error) => Err(NotOpened { error, folder: Some(folder) }),
-    }
-}
-
-/// Reads catalog and log into memory, and starts the workers.
-fn read_in(
-    directory: &Path,
-    options: &StoreOptions,
-    file: StoreFile,
-    folder: Option<Box<dyn DiskLock>>,
-    read_only: Option<Trouble>,
-) -> Result<Opened, NotOpened> {
-    let mut recovery = Recovery::default();
-    let read = (|| -> Result<_, Error> {
-        let loaded = file.load()?;
-        recovery.damage = loaded.damage;
-        let mut catalog = Catalog::default();
-        for bucket in &loaded.buckets {
-            catalog.buckets.push(Bucket::new(bucket.id, &bucket.name, bucket.retention));
-        }
-        let mut sealed_max = 0;
-        file.each_series(|stored| {
-            let defined = stored.and_then(|stored| {
-                sealed_max = sealed_max.max(stored.sealed);
-                catalog.define(&stored.definition).map(|id| (stored, id))
-            });
-            match defined {
-                Ok((stored, id)) => {
-                    let series = catalog.series_mut(id);
-                    (series.sealed, series.span, series.in_file) = (stored.sealed, stored.span, true);
-                    (series.fresh, series.until) = (stored.fresh, stored.until);
-                    if stored.until.is_some() {
-                        series.newest = Newest::Unknown;
-                    }
-                }
-                Err(why) => recovery.damage.push(why),
-            }
-        })?;
-        catalog.removed.extend(loaded.removed);
-        for tombstone in &loaded.tombstones {
-            sealed_max = sealed_max.max(tombstone.sequence.saturating_sub(1));
-            if let Some(series) = catalog.get_mut(tombstone.series) {
-                series.tombstones.push(*tombstone);
-            }
-        }
-        // A number that chunks or deletions are known by must not be given again, even if the log lost it in a power
-        // cut.
-        let log_options = LogOptions::new(LOG_ID)
-            .segment_bytes(SEGMENT_BYTES)
-            .payload_bytes_max(RECORD_BYTES_MAX)
-            .unsynced_bytes_max(UNSYNCED_BYTES_MAX)
-            .first_sequence(sealed_max + 1);
-        let (log, found) = Log::open(options.disk.clone(), &directory.join("log"), log_options)
-            .map_err(|e| Error::log(format_args!("open the store in {}", directory.display()), e))?;
-        recovery.damage.extend(found.damage.iter().map(|d| format!("hot log: {d}")));
-        recovery.lost_values += found.damage.iter().map(graylogic_durable::Damage::lost_count).sum::<u64>();
-        let mut core = Core::new(catalog);
-        replay(&mut core, &log, &mut recovery)?;
-        Ok((core, log, loaded.written))
-    })();
-    let (mut core, log, written) = match read {
-        Ok(read) => read,
-        Err(error) => return Err(NotOpened { error, folder }),
-    };
-    if let Some(trouble) = &read_only {
-        core.trouble = Some((Source::Sync, trouble.clone()));
-    }
-    let shared = Arc::new(Shared {
-        core: Mutex::new(core),
-        log,
-        file,
-        sealer: Mutex::new(()),
-        wake: Condvar::new(),
-        room: Condvar::new(),
-        sync_each: options.sync == Sync::EachWrite,
-        sync_interval: match options.sync {
-            Sync::EachWrite => Duration::from_secs(1),
-            Sync::Every(interval) => interval,
-        },
-        memory_bytes: options.memory_bytes,
-        series_max: options.series_max,
-        clock: options.clock.clone(),
-        written_before: (written, process_written()),
-        directory: directory.to_owned(),
-        folder: Mutex::new(folder),
-        read_only,
-    });
-    let workers = options.workers.then(|| Workers::start(&shared)).transpose();
-    match workers {
-        Ok(workers) => Ok((shared, workers, recovery)),
-        Err(error) => {
-            let folder = lock(&shared.folder).take();
-            Err(NotOpened { error, folder })
-        }
-    }
-}
-
 impl Shared {
     /// Frees what an open store holds; its threads have ended.
     fn close(&self) -> Result<(), Error> {
         let synced = self.sync("close the store");
+        self.note_log_at_close();
         let closed = self.file.close();
         lock(&self.folder).take();
         synced.and(closed)
@@ -888,108 +744,5 @@ fn check_bucket_name(name: &str) -> Result<(), Error> {
         let message = format!("create bucket {name:?}: a name has 1 to 256 bytes and no control characters");
         return Err(Error::invalid(message));
     }
-    Ok(())
-}
-
-fn lock_folder(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn DiskLock>, Error> {
-    let path = directory.join("LOCK");
-    disk.lock(&path).map_err(|e| {
-        if e.kind() == std::io::ErrorKind::WouldBlock {
-            let owner = std::fs::read_to_string(&path).unwrap_or_default();
-            let owner = match owner.trim() {
-                "" => String::new(),
-                pid => format!(" (process {pid})"),
-            };
-            let message = format!(
-                "open the store in {}: another process has it open{owner}; stop that process or name another folder",
-                directory.display()
-            );
-            Error::new(Kind::Locked, message)
-        } else {
-            let remedy = match e.kind() {
-                std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
-                    " (make the folder writable, or copy it to where it can be written)"
-                }
-                _ => "",
-            };
-            Error::io(format_args!("lock the store in {}{remedy}", directory.display()), e)
-        }
-    })
-}
-
-/// Reads what the log holds beyond the chunks into tails.
-fn replay(core: &mut Core, log: &Log, recovery: &mut Recovery) -> Result<(), Error> {
-    for item in log.replay(log.first_sequence()) {
-        let frame = match item {
-            Ok(frame) => frame,
-            Err(damage) => {
-                recovery.lost_values += damage.lost_count();
-                recovery.damage.push(format!("hot log: {damage}"));
-                continue;
-            }
-        };
-        let sequence = frame.first_sequence;
-        let Ok(record) = record::decode(&frame.payload) else {
-            recovery.lost_values += u64::from(frame.count);
-            recovery
-                .damage
-                .push(format!("hot log: record {sequence} is not understood, though its checksum is good"));
-            continue;
-        };
-        let mut moved = Vec::new();
-        for definition in &record.definitions {
-            let before = core.catalog.series.len();
-            match core.catalog.define(definition) {
-                Ok(id) => {
-                    if id != definition.series {
-                        moved.push((definition.series, id));
-                    }
-                    if core.catalog.series.len() > before || !core.catalog.series_mut(id).in_file {
-                        core.catalog.undefined.push(id);
-                    }
-                }
-                Err(_) if core.catalog.removed.contains(&definition.series) => {}
-                Err(why) => recovery.damage.push(format!("hot log: record {sequence}: {why}")),
-            }
-        }
-        let texts: Vec<Arc<str>> = record.texts.iter().map(|t| Arc::from(t.as_str())).collect();
-        let mut homeless = 0;
-        for row in &record.rows {
-            let id = moved.iter().find(|m| m.0 == row.series).map_or(row.series, |m| m.1);
-            if core.catalog.get(id).is_some_and(|s| s.must_part_before(sequence)) {
-                // A part of a series lies wholly before a deletion or wholly after.
-                core.detach(id);
-            }
-            match core.catalog.get_mut(id) {
-                Some(series) if series.info.field_type == row.field_type => {
-                    if sequence > series.sealed {
-                        let bytes = series.tail.push(row, &texts, sequence);
-                        core.tail_bytes += bytes;
-                        core.tail_readings += 1;
-                        recovery.replayed_values += 1;
-                    }
-                }
-                _ => homeless += u64::from(!core.catalog.removed.contains(&id)),
-            }
-        }
-        if homeless > 0 {
-            recovery.lost_values += homeless;
-            let what = format!(
-                "hot log: {homeless} values of record {sequence} belong to series the catalog has lost"
-            );
-            recovery.damage.push(what);
-        }
-    }
-    core.catalog.undefined.sort_unstable();
-    core.catalog.undefined.dedup();
-    let full: Vec<u32> = core
-        .catalog
-        .series
-        .iter()
-        .flatten()
-        .filter(|s| s.tail.len() >= s.seal_at as usize || s.must_part_before(u64::MAX))
-        .map(|s| s.info.id)
-        .collect();
-    full.into_iter().for_each(|id| core.detach(id));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Windows over a time range, and what is known of the readings inside one. Pure arithmetic.
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
+use crate::total::Total;
 use crate::value::{Value, Values};
 use graylogic_line::Timestamp;
 use std::time::Duration;
@@ -152,13 +153,12 @@ pub struct Window {
 
 /// Count, sum, extremes and ends of a run of readings: enough for every windowed aggregate of this crate.
 ///
-/// `sum`, `min` and `max` are `None` for strings; booleans count as 0 and 1 in `sum`.
+/// `min` and `max` are `None` for strings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// Number of readings, at least 1.
     pub count: u64,
-    /// Sum: float for floats; integer sums wrap as in InfluxDB; the number of `true` for booleans.
-    pub sum: Option<Value>,
+    pub(crate) total: Total,
     /// Smallest value. NaN cannot occur: it is refused when written.
     pub min: Option<Value>,
     /// Largest value.
@@ -170,17 +170,56 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// The arithmetic mean, `None` for strings.
-    #[must_use]
-    pub fn mean(&self) -> Option<f64> {
-        let sum = match self.sum.as_ref()? {
-            Value::Float(v) => *v,
-            Value::Integer(v) => *v as f64,
-            Value::Unsigned(v) => *v as f64,
-            Value::Boolean(v) => f64::from(u8::from(*v)),
-            Value::String(_) => return None,
-        };
-        Some(sum / self.count as f64)
+    /// The exact sum: a float for floats, an integer of the field's type for integers, the number of `true` for
+    /// booleans, `None` for strings. The sum of floats that are decimals with up to nine digits is rounded once.
+    ///
+    /// # Errors
+    /// [`Error::is_overflow`] when the field's type cannot hold the sum. InfluxDB wraps such a sum around.
+    ///
+    /// ```
+    /// # use graylogic_store::{Selector, Store, StoreOptions, TimeRange, Value, Windows, WriteOptions};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let store = Store::open(folder.path(), StoreOptions::default())?;
+    /// # store.create_bucket("b")?;
+    /// let lines = b"m n=9223372036854775807i 1700000000000000000\nm n=1i 1700000000000000001";
+    /// store.write_lines("b", lines, &WriteOptions::now())?;
+    /// let found = store.windows(&Selector::bucket("b"), TimeRange::all(), &Windows::whole())?;
+    /// let summary = &found[0].windows[0].summary;
+    /// assert!(summary.sum().unwrap_err().is_overflow());
+    /// assert_eq!(summary.mean()?, Some(4_611_686_018_427_387_904.0));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn sum(&self) -> Result<Option<Value>, Error> {
+        self.total.value().map_err(|exact| self.overflow("sum", exact))
+    }
+
+    /// The arithmetic mean, computed from the exact sum; `None` for strings.
+    ///
+    /// # Errors
+    /// [`Error::is_overflow`] when a float cannot hold the sum of floats.
+    pub fn mean(&self) -> Result<Option<f64>, Error> {
+        match self.total.mean(self.count) {
+            Some(mean) if !mean.is_finite() => Err(self.overflow("mean", "it".to_owned())),
+            mean => Ok(mean),
+        }
+    }
+
+    fn overflow(&self, what: &str, exact: String) -> Error {
+        let field_type = self.first.1.field_type();
+        let (from, to) = (self.first.0, self.last.0);
+        Error::new(
+            Kind::Overflow,
+            format!(
+                "{what} of {} values from {from} to {to}: {exact} does not fit into type {field_type}; query shorter windows",
+                self.count
+            ),
+        )
+    }
+
+    /// Whether two summaries say the same as far as the disk keeps it: sums of integers modulo 2^64.
+    pub(crate) fn same_on_disk(&self, other: &Self) -> bool {
+        let total = self.total.stored();
+        *self == Self { total: self.total, ..other.clone() } && total == other.total.stored()
     }
 
     /// The figures of the readings `from..to` of a column; `None` when that is none.
@@ -189,28 +228,25 @@ impl Summary {
     }
 }
 
-/// Figures on their way to a [`Summary`]. Sums of decimal floats are kept exactly, so that it does not matter in which
-/// pieces a window was added up: readings, chunks and hours give the same bits.
+/// Figures on their way to a [`Summary`]. Sums of integers and of decimal floats are kept exactly, so that it does not
+/// matter in which pieces a window was added up: readings, chunks and hours give the same bits.
 #[derive(Clone, Debug)]
 pub(crate) struct Fold {
     count: u64,
-    sum: Sum,
+    sum: Partial,
     min: Option<Value>,
     max: Option<Value>,
     first: (i64, Value),
     last: (i64, Value),
 }
 
+/// A sum that is being added up.
 #[derive(Clone, Copy, Debug)]
-enum Sum {
-    /// Decimals as multiples of 10^-9, and the sum of what is none.
-    Float {
-        exact: i128,
-        rest: f64,
-    },
-    Integer(i64),
-    Unsigned(u64),
-    None,
+enum Partial {
+    /// Decimals as multiples of 10^-9, and the sum of the floats that are not decimals.
+    Float { exact: i128, rest: f64 },
+    /// Any other sum.
+    Other(Total),
 }
 
 /// Values of a chunk as its readers fold them.
@@ -239,23 +275,31 @@ impl Fold {
             Column::Values(Values::Float(v)) => float_figures(&v[from..to]),
             Column::Values(Values::Integer(v)) => {
                 let v = &v[from..to];
-                let sum = v.iter().fold(0i64, |a, &x| a.wrapping_add(x));
+                let sum = v.iter().map(|&x| i128::from(x)).sum();
                 let (min, max) = (v.iter().min(), v.iter().max());
-                (Sum::Integer(sum), min.map(|&x| Value::Integer(x)), max.map(|&x| Value::Integer(x)))
+                (
+                    Partial::Other(Total::Integer(sum)),
+                    min.map(|&x| Value::Integer(x)),
+                    max.map(|&x| Value::Integer(x)),
+                )
             }
             Column::Values(Values::Unsigned(v)) => {
                 let v = &v[from..to];
-                let sum = v.iter().fold(0u64, |a, &x| a.wrapping_add(x));
+                let sum = v.iter().map(|&x| i128::from(x)).sum();
                 let (min, max) = (v.iter().min(), v.iter().max());
-                (Sum::Unsigned(sum), min.map(|&x| Value::Unsigned(x)), max.map(|&x| Value::Unsigned(x)))
+                (
+                    Partial::Other(Total::Unsigned(sum)),
+                    min.map(|&x| Value::Unsigned(x)),
+                    max.map(|&x| Value::Unsigned(x)),
+                )
             }
             Column::Values(Values::Boolean(v)) => {
                 let v = &v[from..to];
                 let trues = v.iter().filter(|&&x| x).count();
                 let all = Value::Boolean(trues == v.len());
-                (Sum::Unsigned(trues as u64), Some(all), Some(Value::Boolean(trues > 0)))
+                (Partial::Other(Total::Unsigned(trues as i128)), Some(all), Some(Value::Boolean(trues > 0)))
             }
-            Column::Values(Values::String(_)) => (Sum::None, None, None),
+            Column::Values(Values::String(_)) => (Partial::Other(Total::None), None, None),
         };
         let at = |i: usize| {
             let value = match values {
@@ -272,11 +316,10 @@ impl Fold {
         debug_assert!(later.first.0 >= self.last.0, "runs are joined in the order of time");
         self.count += later.count;
         self.sum = match (self.sum, later.sum) {
-            (Sum::Float { exact: a, rest: x }, Sum::Float { exact: b, rest: y }) => {
-                Sum::Float { exact: a.saturating_add(b), rest: x + y }
+            (Partial::Float { exact: a, rest: x }, Partial::Float { exact: b, rest: y }) => {
+                Partial::Float { exact: a.saturating_add(b), rest: x + y }
             }
-            (Sum::Integer(a), Sum::Integer(b)) => Sum::Integer(a.wrapping_add(b)),
-            (Sum::Unsigned(a), Sum::Unsigned(b)) => Sum::Unsigned(a.wrapping_add(b)),
+            (Partial::Other(a), Partial::Other(b)) => Partial::Other(a.plus(b)),
             (a, _) => a,
         };
         self.min = join(self.min.take(), later.min, |a, b| if b.less_than(&a) { b } else { a });
@@ -286,15 +329,13 @@ impl Fold {
 
     pub(crate) fn finish(self) -> Summary {
         let at = |(t, v): (i64, Value)| (Timestamp::from_nanos(t), v);
-        let sum = match self.sum {
-            Sum::Float { exact, rest } => Some(Value::Float(exact_sum(exact, rest))),
-            Sum::Integer(v) => Some(Value::Integer(v)),
-            Sum::Unsigned(v) => Some(Value::Unsigned(v)),
-            Sum::None => None,
+        let total = match self.sum {
+            Partial::Float { exact, rest } => Total::Float(exact_sum(exact, rest)),
+            Partial::Other(total) => total,
         };
         Summary {
             count: self.count,
-            sum,
+            total,
             min: self.min,
             max: self.max,
             first: at(self.first),
@@ -305,14 +346,12 @@ impl Fold {
 
 impl From<Summary> for Fold {
     fn from(s: Summary) -> Self {
-        let sum = match s.sum {
-            Some(Value::Float(v)) => match as_nanos_of_unit(v) {
-                Some(exact) => Sum::Float { exact, rest: 0.0 },
-                None => Sum::Float { exact: 0, rest: v },
+        let sum = match s.total {
+            Total::Float(v) => match as_nanos_of_unit(v) {
+                Some(exact) => Partial::Float { exact, rest: 0.0 },
+                None => Partial::Float { exact: 0, rest: v },
             },
-            Some(Value::Integer(v)) => Sum::Integer(v),
-            Some(Value::Unsigned(v)) => Sum::Unsigned(v),
-            _ => Sum::None,
+            total => Partial::Other(total),
         };
         let at = |(t, v): (Timestamp, Value)| (t.as_nanos(), v);
         Self { count: s.count, sum, min: s.min, max: s.max, first: at(s.first), last: at(s.last) }
@@ -376,7 +415,7 @@ fn exact_sum(mut exact: i128, rest: f64) -> f64 {
     if rest == 0.0 && exact != 0.0 { exact } else { exact + rest }
 }
 
-fn float_figures(v: &[f64]) -> (Sum, Option<Value>, Option<Value>) {
+fn float_figures(v: &[f64]) -> (Partial, Option<Value>, Option<Value>) {
     let (mut exact, mut rest) = (0i128, 0.0f64);
     let (mut min, mut max) = (v[0], v[0]);
     // Neighbours mostly have as many digits.
@@ -399,10 +438,10 @@ fn float_figures(v: &[f64]) -> (Sum, Option<Value>, Option<Value>) {
         min = if x < min { x } else { min };
         max = if x > max { x } else { max };
     }
-    (Sum::Float { exact, rest }, Some(Value::Float(min)), Some(Value::Float(max)))
+    (Partial::Float { exact, rest }, Some(Value::Float(min)), Some(Value::Float(max)))
 }
 
-fn decimal_figures(digits: u8, min: i64, offsets: &[u32]) -> (Sum, Option<Value>, Option<Value>) {
+fn decimal_figures(digits: u8, min: i64, offsets: &[u32]) -> (Partial, Option<Value>, Option<Value>) {
     let (mut sum, mut low, mut high) = (0u64, u32::MAX, 0u32);
     for &x in offsets {
         sum += u64::from(x);
@@ -412,7 +451,7 @@ fn decimal_figures(digits: u8, min: i64, offsets: &[u32]) -> (Sum, Option<Value>
     let exact = i128::from(min) * offsets.len() as i128 + i128::from(sum);
     let exact = exact * up_to_nine(usize::from(digits));
     let value = |offset| Some(Value::Float(decimal(digits, min, offset)));
-    (Sum::Float { exact, rest: 0.0 }, value(low), value(high))
+    (Partial::Float { exact, rest: 0.0 }, value(low), value(high))
 }
 
 fn join(a: Option<Value>, b: Option<Value>, with: impl FnOnce(Value, Value) -> Value) -> Option<Value> {
@@ -444,11 +483,11 @@ mod tests {
             assert_eq!(fold.finish(), whole, "in pieces of {piece}");
         }
         let exact: i64 = v.iter().map(|x| (x * 10.0).round() as i64).sum();
-        assert_eq!(whole.sum, Some(Value::Float(exact as f64 / 10.0)));
+        assert_eq!(whole.sum().unwrap(), Some(Value::Float(exact as f64 / 10.0)));
         let odd = Values::Float(vec![-0.0, -0.0]);
-        let sum = Summary::of(&[0, 1], &odd, 0, 2).unwrap().sum.unwrap();
+        let sum = Summary::of(&[0, 1], &odd, 0, 2).unwrap().sum().unwrap().unwrap();
         assert_eq!(sum.as_f64().unwrap(), 0.0);
         let wild = Values::Float(vec![1e300, 0.1, 1.0 / 3.0]);
-        assert_eq!(Summary::of(&[0, 1, 2], &wild, 0, 3).unwrap().sum, Some(Value::Float(1e300)));
+        assert_eq!(Summary::of(&[0, 1, 2], &wild, 0, 3).unwrap().sum().unwrap(), Some(Value::Float(1e300)));
     }
 }

@@ -190,6 +190,7 @@ impl Shared {
                 SealedState { series: job.series, sequence: job.tail.last_sequence, span, fresh, until }
             };
             let states: Vec<SealedState> = jobs.iter().map(state).collect();
+            self.file.expect_log(self.log_expected(&core));
             (jobs, definitions, states)
         };
         if jobs.is_empty() && definitions.is_empty() {
@@ -210,7 +211,7 @@ impl Shared {
             }
             commit.sealed.push(state);
         }
-        commit.written = self.written();
+        (commit.written, commit.sequence) = (self.written(), self.log.next_sequence());
         // Neighbours in the file are written together.
         commit.chunks.sort_by_key(|c| (c.series, c.t1));
         self.file.commit(&commit)?;
@@ -251,6 +252,7 @@ impl Shared {
             core.sealing_readings -= job.tail.len() as u64;
         }
         core.jobs.drain(..jobs.len());
+        self.mark_log(core, false);
         if let Some(totals) = &mut core.totals {
             totals.chunks += commit.chunks.len() as u64;
             totals.readings += commit.chunks.iter().map(|c| c.summary.count).sum::<u64>();
@@ -260,10 +262,7 @@ impl Shared {
 
     /// Lets the log go as far as chunks allow, and makes them allow more when it has grown long.
     pub(crate) fn relieve_log(&self) {
-        let oldest = self.core().oldest_sequence().unwrap_or_else(|| self.log.next_sequence());
-        if let Err(error) = self.log.trim(oldest) {
-            tracing::warn!(%error, "the hot log could not be trimmed; it will be tried again");
-        }
+        self.trim_log();
         let segments = self.log.segments();
         let bytes: u64 = segments.iter().map(|s| s.bytes).sum();
         if bytes > LOG_BYTES_MAX
@@ -287,7 +286,9 @@ impl Shared {
                 break;
             }
         }
+        // The new segment begins with all that the log must say; the others may go.
         self.log.roll();
+        self.mark_log(&mut self.core(), true);
         self.relieve_log();
         Ok(())
     }

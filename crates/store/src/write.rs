@@ -1,9 +1,12 @@
 //! The way in: line protocol becomes rows of known series, one record of the hot log, and readings in tails.
 
+use crate::arrival::Arrivals;
 use crate::catalog::Catalog;
 use crate::core::{Core, Shared};
 use crate::error::{Error, Kind};
-use crate::record::{self, Row};
+use crate::limits::{Limits, Refusal, check_fields, check_limits, short_enough, type_of};
+use crate::record::Row;
+use crate::repeats::{Overwritten, overwritten};
 use graylogic_line::{Field, FieldRef, FieldType, Line, ParseOptions, Parser, Precision, Timestamp};
 use std::borrow::Cow;
 use std::fmt;
@@ -11,10 +14,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Longest string value, as InfluxDB 2.8 has it.
-const STRING_BYTES_MAX: usize = 1 << 20;
 /// A batch with more bytes of line protocol is refused: it could not be one record of the log.
 pub(crate) const BATCH_BYTES_MAX: usize = 32 << 20;
+/// A row of a record takes no more than this, the text of a string aside.
+const ROW_BYTES: usize = 24;
+/// A record of the log is ended after the line that makes it longer than this.
+const RECORD_BYTES: usize = 32 << 20;
 /// So many refused lines are listed in a report; the others are counted.
 const REJECTED_LISTED_MAX: usize = 100;
 /// So much of a refused line is quoted.
@@ -23,10 +28,11 @@ const QUOTED_BYTES_MAX: usize = 512;
 /// How line protocol is to be read.
 #[derive(Clone, Debug)]
 pub struct WriteOptions {
-    /// Unit of the time stamps in the lines.
+    /// Unit of the timestamps in the lines.
     pub precision: Precision,
-    /// Time of lines that have none.
-    pub default_time: Timestamp,
+    /// Timestamp of the first line that has none; `None`: the time of its arrival. Every further one gets a timestamp of
+    /// its own, a nanosecond later, whatever the precision: two lines without a timestamp never overwrite each other.
+    pub default_time: Option<Timestamp>,
     /// What one bad line means for the others.
     pub on_bad_line: BadLine,
     /// At most so many refused lines are listed in the report; all are counted.
@@ -34,12 +40,12 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    /// Nanoseconds; lines without a time get the present one; good lines are stored whatever the others are.
+    /// Nanoseconds; lines without a timestamp get one when they arrive; good lines are stored whatever the others are.
     #[must_use]
     pub fn now() -> Self {
         Self {
             precision: Precision::Nanoseconds,
-            default_time: Timestamp::now(),
+            default_time: None,
             on_bad_line: BadLine::SkipLine,
             rejected_listed_max: REJECTED_LISTED_MAX,
         }
@@ -60,10 +66,13 @@ pub enum BadLine {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriteReport {
-    /// Lines stored.
+    /// Lines stored: those of which at least one value is there when the call returns.
     pub points: u64,
-    /// Field values stored.
+    /// Field values stored, each series and timestamp counted once.
     pub values: u64,
+    /// Lines of which no value is left, because later lines of the same batch have the same series and timestamp. They are
+    /// not among `points`.
+    pub overwritten: u64,
     /// True when a line could not be parsed and [`BadLine::RefuseBatch`] refused all of them.
     pub refused: bool,
     /// Lines that were not stored for their own fault.
@@ -79,7 +88,7 @@ pub struct WriteReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejected {
-    /// Its number in the batch, from 1.
+    /// The number of the text line on which it begins, from 1. A string value may span several text lines.
     pub line: usize,
     /// Its text, abbreviated when long.
     pub text: String,
@@ -109,10 +118,12 @@ pub enum RejectKind {
     TimeOnly,
     /// A string value is longer than 1 MiB.
     TooLong,
-    /// The measurement has as many series as are allowed.
+    /// The measurement has as many series or fields as are allowed.
     SeriesLimit,
     /// It is older than the bucket keeps readings.
     Expired,
+    /// It has too many tags, or creates too many series at once.
+    TooWide,
 }
 
 impl WriteReport {
@@ -140,6 +151,7 @@ struct Unresolved<'a> {
     key: &'a [u8],
     text: &'a [u8],
     fields: Range<usize>,
+    has_time: bool,
     time_fields_dropped: u64,
 }
 
@@ -152,7 +164,8 @@ struct Batch<'a> {
 
 impl<'a> Batch<'a> {
     fn read(body: &'a [u8], options: &WriteOptions, report: &mut WriteReport) -> Self {
-        let parse = ParseOptions::new(options.precision, options.default_time);
+        // What arrives without a timestamp is stamped afterwards.
+        let parse = ParseOptions::new(options.precision, Timestamp::from_nanos(0));
         let guess = body.len() / 48 + 1;
         let mut batch =
             Self { lines: Vec::with_capacity(guess), fields: Vec::with_capacity(guess), options: parse };
@@ -177,6 +190,15 @@ impl<'a> Batch<'a> {
         batch
     }
 
+    /// Gives the lines without a timestamp theirs.
+    fn stamp(&mut self, arrivals: &Arrivals, now: impl FnOnce() -> Timestamp) {
+        let missing = self.lines.iter().filter(|line| !line.has_time).count();
+        if missing > 0 {
+            let unstamped = self.lines.iter_mut().filter(|line| !line.has_time);
+            unstamped.zip(arrivals.take(now(), missing)).for_each(|(line, time)| line.time = time);
+        }
+    }
+
     #[inline]
     fn push(&mut self, line: &Line<'_, 'a>) {
         let from = self.fields.len();
@@ -184,6 +206,7 @@ impl<'a> Batch<'a> {
         self.lines.push(Unresolved {
             number: line.number(),
             time: line.timestamp().as_nanos(),
+            has_time: line.has_timestamp(),
             key: line.raw_key(),
             text: line.text(),
             fields: from..self.fields.len(),
@@ -197,6 +220,8 @@ impl<'a> Batch<'a> {
 struct Rows {
     rows: Vec<Row>,
     texts: Vec<Arc<str>>,
+    /// Where the rows of each line end.
+    ends: Vec<usize>,
 }
 
 impl Rows {
@@ -214,15 +239,40 @@ impl Rows {
         };
         self.rows.push(Row { series, field_type, time, bits });
     }
-}
 
-fn type_of(value: &FieldRef<'_>) -> FieldType {
-    match value {
-        FieldRef::Float(_) => FieldType::Float,
-        FieldRef::Integer(_) => FieldType::Integer,
-        FieldRef::Unsigned(_) => FieldType::Unsigned,
-        FieldRef::Boolean(_) => FieldType::Boolean,
-        FieldRef::String(_) => FieldType::String,
+    /// The rows of each record of the log: one, unless the lines of a batch and the definitions of their series are too
+    /// long together.
+    fn records(&self, catalog: &Catalog) -> Vec<Range<usize>> {
+        let texts: usize = self.texts.iter().map(|text| text.len()).sum();
+        let rows = self.rows.len();
+        if rows == 0 {
+            return Vec::new();
+        }
+        if catalog.undefined.is_empty() && rows * ROW_BYTES + texts <= RECORD_BYTES {
+            return vec![0..rows];
+        }
+        let definition_bytes = |row: &Row| match catalog.get(row.series) {
+            Some(series) if !series.in_file => {
+                32 + series.info.key.packed().bytes().len() + series.info.field.len()
+            }
+            _ => 0,
+        };
+        let text_bytes = |row: &Row| match row.field_type {
+            FieldType::String => self.texts[row.bits as usize].len(),
+            _ => 0,
+        };
+        let (mut records, mut from, mut line, mut bytes) = (Vec::new(), 0, 0, 0);
+        for &end in &self.ends {
+            let line_rows = &self.rows[line..end];
+            bytes += line_rows.iter().map(|r| ROW_BYTES + definition_bytes(r) + text_bytes(r)).sum::<usize>();
+            line = end;
+            if bytes > RECORD_BYTES || end == rows {
+                records.push(from..end);
+                (from, bytes) = (end, 0);
+            }
+        }
+        records.retain(|record| !record.is_empty());
+        records
     }
 }
 
@@ -241,7 +291,8 @@ impl Shared {
             return Err(Error::new(Kind::TooLarge, message));
         }
         let mut report = WriteReport { listed_max: options.rejected_listed_max, ..WriteReport::default() };
-        let batch = Batch::read(body, options, &mut report);
+        let mut batch = Batch::read(body, options, &mut report);
+        batch.stamp(&self.arrivals, || options.default_time.unwrap_or_else(|| (self.clock.0)()));
         let mut core = self.room()?;
         let place = core.catalog.bucket_place(bucket)?;
         if options.on_bad_line == BadLine::RefuseBatch {
@@ -264,7 +315,19 @@ impl Shared {
         let rows = resolve(&mut core.catalog, place, &batch, limits, &mut report);
         report.rejected.sort_by_key(|r| r.line);
         core.rejected_total += report.rejected_count;
-        self.store(&mut core, &rows, bucket)?;
+        let records = rows.records(&core.catalog);
+        // Rows of one record that are each later than the one before overwrite nothing.
+        let mut ascending = records.len() <= 1;
+        for record in records {
+            ascending &= self.store(&mut core, &rows.rows[record], &rows.texts, bucket)?;
+        }
+        let overwritten = match ascending {
+            true => Overwritten::default(),
+            false => overwritten(&rows.rows, &rows.ends),
+        };
+        report.points -= overwritten.lines;
+        report.values -= overwritten.values;
+        report.overwritten = overwritten.lines;
         core.written_total += report.values;
         drop(core);
         if self.sync_each && !rows.rows.is_empty() {
@@ -292,44 +355,24 @@ impl Shared {
         Ok(core)
     }
 
-    /// Rows go to the log first, then to the tails.
-    fn store(&self, core: &mut Core, rows: &Rows, bucket: &str) -> Result<(), Error> {
-        if rows.rows.is_empty() {
-            return Ok(());
-        }
-        let count =
-            u32::try_from(rows.rows.len()).expect("a batch of bounded bytes has fewer than 2^32 values");
-        let mut definitions = Vec::new();
-        if !core.catalog.undefined.is_empty() {
-            core.records += 1;
-            let stamp = core.records;
-            for row in &rows.rows {
-                let series = core.catalog.series_mut(row.series);
-                if !series.in_file && series.defined_in != stamp {
-                    series.defined_in = stamp;
-                    definitions.push(row.series);
-                }
-            }
-        }
-        let catalog = &core.catalog;
-        let definition = |&id: &u32| catalog.get(id).expect("rows name series of the catalog").definition();
+    /// Rows go to the log first, then to the tails. Returns whether each is later than all of its series in the tail.
+    fn store(&self, core: &mut Core, rows: &[Row], texts: &[Arc<str>], bucket: &str) -> Result<bool, Error> {
         let sequence = self
-            .log
-            .append_with(count, 0, |out| {
-                record::encode(out, definitions.iter().map(definition), &rows.rows, &rows.texts);
-            })
+            .append_record(core, rows, texts)
             .map_err(|e| Error::log(format_args!("write to bucket {bucket:?}"), e))?;
         let mut full = Vec::new();
         let mut bytes = 0;
-        for row in &rows.rows {
+        let mut ascending = true;
+        for row in rows {
             let series = core.catalog.series_mut(row.series);
-            bytes += series.tail.push(row, &rows.texts, sequence);
+            ascending &= series.tail.times.last().is_none_or(|&last| last < row.time);
+            bytes += series.tail.push(row, texts, sequence);
             if series.tail.len() == series.seal_at as usize {
                 full.push(row.series);
             }
         }
         core.tail_bytes += bytes;
-        core.tail_readings += rows.rows.len() as u64;
+        core.tail_readings += rows.len() as u64;
         // Only now: a record is sealed for a series as a whole or not at all.
         for id in full {
             core.detach(id);
@@ -341,16 +384,8 @@ impl Shared {
         if !core.jobs.is_empty() {
             self.wake.notify_one();
         }
-        Ok(())
+        Ok(ascending)
     }
-}
-
-/// What a bucket does not take.
-#[derive(Clone, Copy)]
-struct Limits {
-    series_max: usize,
-    /// Earlier readings have expired already.
-    oldest: i64,
 }
 
 fn resolve(
@@ -360,7 +395,7 @@ fn resolve(
     limits: Limits,
     report: &mut WriteReport,
 ) -> Rows {
-    let mut rows = Rows { rows: Vec::with_capacity(batch.fields.len()), texts: Vec::new() };
+    let mut rows = Rows { rows: Vec::with_capacity(batch.fields.len()), ..Rows::default() };
     for line in &batch.lines {
         let fields = &batch.fields[line.fields.clone()];
         if line.time < limits.oldest {
@@ -379,6 +414,7 @@ fn resolve(
             report.reject(kind, line.number, line.text, reason);
             continue;
         }
+        rows.ends.push(rows.rows.len());
         report.points += 1;
         report.values += fields.len() as u64;
         report.time_fields_dropped += line.time_fields_dropped;
@@ -412,7 +448,7 @@ fn resolve_known(
     let (start, start_texts) = (rows.rows.len(), rows.texts.len());
     let mut hint = 0;
     for field in fields {
-        match entry.field(field.raw_key(), &mut hint) {
+        match entry.fields.find_from(field.raw_key(), &mut hint) {
             Some(known) if known.field_type == type_of(&field.value) && short_enough(&field.value) => {
                 rows.push(known.series, line.time, &field.value);
             }
@@ -426,10 +462,6 @@ fn resolve_known(
     !fields.is_empty()
 }
 
-fn short_enough(value: &FieldRef<'_>) -> bool {
-    !matches!(value, FieldRef::String(text) if text.len() > STRING_BYTES_MAX)
-}
-
 /// A key or field that is new, spelt in a new way, or refused.
 fn resolve_new(
     catalog: &mut Catalog,
@@ -439,7 +471,7 @@ fn resolve_new(
     options: ParseOptions,
     limits: Limits,
     rows: &mut Rows,
-) -> Result<(), (RejectKind, String)> {
+) -> Result<(), Refusal> {
     let mut parser = Parser::new(line.text, options);
     let full = match parser.next_line() {
         Some(Ok(full)) => full,
@@ -452,51 +484,16 @@ fn resolve_new(
             format!("invalid field name: input field \"time\" on measurement \"{measurement}\" is invalid");
         return Err((RejectKind::TimeOnly, reason));
     }
-    // All fields are looked at before anything is made, so that a refused line leaves nothing behind.
-    let mut seen: Vec<(Cow<'_, str>, FieldType)> = Vec::with_capacity(fields.len());
-    for field in fields {
-        let (name, field_type) = (field.key(), type_of(&field.value));
-        let known = seen
-            .iter()
-            .find(|(n, _)| *n == name)
-            .map(|&(_, t)| t)
-            .or_else(|| catalog.buckets[bucket].field_type(&measurement, &name));
-        if let Some(known) = known
-            && known != field_type
-        {
-            let reason = format!(
-                "field type conflict: input field \"{name}\" on measurement \"{measurement}\" is type {field_type}, already exists as type {known}"
-            );
-            return Err((RejectKind::TypeConflict, reason));
-        }
-        if let FieldRef::String(text) = &field.value
-            && text.len() > STRING_BYTES_MAX
-        {
-            let reason = format!(
-                "input field \"{name}\" on measurement \"{measurement}\" is too long, {} > {STRING_BYTES_MAX}",
-                text.len()
-            );
-            return Err((RejectKind::TooLong, reason));
-        }
-        seen.push((name, field_type));
-    }
+    // All fields are looked at before anything is created, so that a rejected line leaves nothing behind.
+    let named = check_fields(&catalog.buckets[bucket], &measurement, fields)?;
     let tags: Vec<(Cow<'_, str>, Cow<'_, str>)> = full.tags().collect();
     let mut tags: Vec<(&str, &str)> = tags.iter().map(|(k, v)| (&**k, &**v)).collect();
     tags.sort_unstable();
-    let known = &catalog.buckets[bucket];
-    if known.keys_of(&measurement) >= limits.series_max && !known.knows(&measurement, &tags) {
-        let widest = known.widest_tag(&measurement).map_or_else(String::new, |(tag, values)| {
-            format!("; its tag \"{tag}\" has {values} values: is that an id or a time that changes with every reading?")
-        });
-        let max = limits.series_max;
-        let reason = format!("measurement \"{measurement}\" has {max} series, which is the limit{widest}");
-        return Err((RejectKind::SeriesLimit, reason));
-    }
+    check_limits(&catalog.buckets[bucket], &measurement, &tags, &named, limits)?;
     let key = catalog.buckets[bucket].key(&measurement, &tags);
     catalog.buckets[bucket].learn_spelling(line.key, key);
-    for ((name, field_type), field) in seen.iter().zip(fields) {
-        let known =
-            catalog.buckets[bucket].entries[key as usize].field(name.as_bytes(), &mut 0).map(|f| f.series);
+    for ((name, field_type), field) in named.iter().zip(fields) {
+        let known = catalog.buckets[bucket].entries[key as usize].fields.find(name).map(|f| f.series);
         let series = match known {
             Some(series) => series,
             None => {
@@ -508,4 +505,42 @@ fn resolve_new(
         rows.push(series, line.time, &field.value);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fields::COMPARED;
+    use crate::{Selector, Store, StoreOptions, WriteOptions};
+    use std::fmt::Write as _;
+
+    fn line(key: &str, fields: usize, step: usize) -> String {
+        let mut line = key.to_owned();
+        for i in 0..fields {
+            let separator = if i == 0 { ' ' } else { ',' };
+            write!(line, "{separator}f{}={i}", i * step % fields).unwrap();
+        }
+        line + " 1700000000000000000\n"
+    }
+
+    #[test]
+    fn the_work_for_a_wide_line_grows_with_its_fields_in_writing_and_in_opening() {
+        for fields in [4000, 64_000] {
+            let folder = tempfile::tempdir().unwrap();
+            let options = StoreOptions::default;
+            COMPARED.set(0);
+            {
+                let store = Store::open(folder.path(), options()).unwrap();
+                store.create_bucket("b").unwrap();
+                // New fields, known fields in their order, in another one, and under another spelling.
+                for (key, step) in [("m,a=1,b=2", 1), ("m,a=1,b=2", 1), ("m,a=1,b=2", 77), ("m,b=2,a=1", 1)] {
+                    let body = line(key, fields, step);
+                    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+                    assert_eq!((report.rejected_count, report.values), (0, fields as u64));
+                }
+            }
+            let store = Store::open(folder.path(), options()).unwrap();
+            assert_eq!(store.series(&Selector::bucket("b")).unwrap().len(), fields);
+            assert!(COMPARED.get() <= 64 * fields, "{} names compared for {fields}", COMPARED.get());
+        }
+    }
 }

@@ -244,7 +244,7 @@ impl Case {
                         // Tenths, exactly.
                         let sum =
                             numbers.iter().map(|x| (x * 10.0).round() as i64).sum::<i64>() as f64 / 10.0;
-                        assert_eq!(s.sum.as_ref().unwrap().as_f64(), Some(sum), "{context}");
+                        assert_eq!(s.sum().unwrap().unwrap().as_f64(), Some(sum), "{context}");
                         let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
                         let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                         let ends = (s.min.as_ref().unwrap().as_f64(), s.max.as_ref().unwrap().as_f64());

@@ -150,7 +150,7 @@ fn the_last_of_several_readings_of_one_time_wins_in_every_layer() {
     assert_eq!(dump(&store, &all(), TimeRange::all()), expected);
     let whole = store.windows(&all().field("f"), TimeRange::all(), &Windows::whole()).unwrap();
     let summary = &whole[0].windows[0].summary;
-    assert_eq!((summary.count, summary.sum.clone()), (4, Some(Value::Float(17.0))));
+    assert_eq!((summary.count, summary.sum().unwrap()), (4, Some(Value::Float(17.0))));
     assert_eq!((summary.first.1.clone(), summary.last.1.clone()), (Value::Float(9.0), Value::Float(1.0)));
     store.seal().unwrap();
     drop(store);
@@ -175,14 +175,15 @@ fn windows_are_cut_as_influxdb_cuts_them() {
             .collect();
         // Readings at -30 (before the range), -5, 20, 45, 70, 95, 120, 145, 170, 195 (after it).
         assert_eq!(bounds, [(-20, 0, 1), (0, 60, 2), (60, 120, 2), (120, 180, 3)], "{layer}");
-        let means: Vec<f64> = windows("f", &minutes).iter().filter_map(|w| w.summary.mean()).collect();
+        let means: Vec<f64> =
+            windows("f", &minutes).iter().filter_map(|w| w.summary.mean().unwrap()).collect();
         assert_eq!(means, [1.0, 2.5, 4.5, 7.0], "{layer}");
         let of_booleans = windows("b", &minutes);
-        assert_eq!(of_booleans[3].summary.sum, Some(Value::Unsigned(2)), "{layer}");
-        assert_eq!(of_booleans[3].summary.mean(), Some(2.0 / 3.0), "{layer}");
+        assert_eq!(of_booleans[3].summary.sum().unwrap(), Some(Value::Unsigned(2)), "{layer}");
+        assert_eq!(of_booleans[3].summary.mean().unwrap(), Some(2.0 / 3.0), "{layer}");
         let of_strings = windows("s", &minutes);
         assert_eq!(of_strings[3].summary.last.1, Value::String("v8".into()), "{layer}");
-        assert_eq!(of_strings[3].summary.mean(), None, "{layer}");
+        assert_eq!(of_strings[3].summary.mean().unwrap(), None, "{layer}");
         let shifted = Windows::every_offset(Duration::from_secs(60), Duration::from_secs(90)).unwrap();
         let starts: Vec<i64> = windows("i", &shifted).iter().map(|w| w.start.as_nanos() / SECOND).collect();
         assert_eq!(starts, [-20, 30, 90, 150], "{layer}");
@@ -247,13 +248,13 @@ fn times_are_scaled_and_missing_ones_are_given() {
     let store = open(folder.path());
     let options = WriteOptions {
         precision: Precision::Seconds,
-        default_time: time(7_500_000_000),
+        default_time: Some(time(7_500_000_000)),
         ..WriteOptions::now()
     };
     store.write_lines("b", b"m f=1 3\nm f=2\nm f=3,time=5i 9\nm time=5i 9", &options).unwrap();
     assert_eq!(
         dump(&store, &all(), TimeRange::all()),
-        ["m f=1.0 3000000000", "m f=2.0 7000000000", "m f=3.0 9000000000"]
+        ["m f=1.0 3000000000", "m f=2.0 7500000000", "m f=3.0 9000000000"]
     );
 }
 
@@ -444,7 +445,7 @@ fn the_store_agrees_with_a_plain_map() {
                         prop_assert_eq!(found.len(), by_window.len());
                         for (summary, &(count, sum, min, max)) in found.iter().zip(by_window.values()) {
                             prop_assert_eq!(summary.count, count);
-                            prop_assert_eq!(summary.sum.clone(), Some(Value::Integer(sum)));
+                            prop_assert_eq!(summary.sum().unwrap(), Some(Value::Integer(sum)));
                             prop_assert_eq!(summary.min.clone(), Some(Value::Integer(min)));
                             prop_assert_eq!(summary.max.clone(), Some(Value::Integer(max)));
                         }

@@ -494,7 +494,7 @@ fn serve(mut stream: TcpStream, answers: Answers, lines: &AtomicU64) -> io::Resu
         filled -= at;
         if answers == Answers::Counting {
             lines.fetch_add(count as u64, Ordering::Relaxed);
-            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n")?;
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nX-Influxdb-Version: v2.8.0\r\n\r\n")?;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::cli::{Bucket, BucketCommand};
-use crate::command::{consent, open_store, server};
+use crate::command::{consent, open_store, remark_damage, server};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
@@ -25,6 +25,7 @@ pub(crate) fn run(options: &Bucket, json: bool) -> Result<ExitCode, Failure> {
         BucketCommand::Create { .. } => Store::open(folder, StoreOptions::default())?,
         _ => open_store(&options.place, "bucket")?.0,
     };
+    remark_damage(&store);
     let done = change(&store, &options.command, json);
     let buckets = store.buckets();
     store.close()?;
@@ -108,8 +109,12 @@ fn change(store: &Store, command: &BucketCommand, json: bool) -> Result<bool, Fa
         BucketCommand::Create { name, keep } => {
             let keep = keep.as_deref().map(text::duration).transpose()?;
             store.create_bucket(name)?;
-            if keep.is_some() {
-                store.set_retention(name, keep)?;
+            if keep.is_some()
+                && let Err(error) = store.set_retention(name, keep)
+            {
+                // What was asked for as a whole is not done in part.
+                store.remove_bucket(name)?;
+                return Err(error.into());
             }
         }
         BucketCommand::Keep { name, length } => {

@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::cli::Place;
-use crate::command::open_store;
+use crate::command::{open_store, remark_damage};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     app::acting_config(place, "compact")?;
     let (store, _) = open_store(place, "compact")?;
+    remark_damage(&store);
     let before = store.stats()?;
     store.compact()?;
     let after = store.stats()?;

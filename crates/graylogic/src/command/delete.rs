@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::cli::{Delete, Which};
-use crate::command::{open_store, query};
+use crate::command::{open_store, query, remark_damage};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use graylogic_influxdb::{Manage, Predicate, Target};
@@ -32,6 +32,7 @@ pub(crate) fn run(options: &Delete, json: bool) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let (store, config) = open_store(&what.place, "delete")?;
+    remark_damage(&store);
     let selector = query::selector(what, config.bucket())?;
     let series = store.delete(&selector, range)?;
     store.close()?;

@@ -210,15 +210,15 @@ fn last_days(store: &Store, bucket: &str) -> Result<Vec<Day>, Failure> {
     let days = Windows::bounds(midnights.iter().map(instant))?;
     let range = TimeRange::new(instant(&midnights[0]), instant(&midnights[DAYS as usize]));
     let found = store.windows(&house, range, &days)?;
-    let of = |w: &graylogic_store::Window| {
+    let of = |w: &graylogic_store::Window| -> Result<Day, Failure> {
         let name = midnights.iter().find(|m| instant(m) == w.start).map(|m| m.date().to_string());
         // Each reading is the mean over its minute; consumption is stored as negative watts.
-        let watts = w.summary.sum.as_ref().and_then(graylogic_store::Value::as_f64).unwrap_or(0.0);
-        Day {
+        let watts = w.summary.sum()?.and_then(|sum| sum.as_f64()).unwrap_or(0.0);
+        Ok(Day {
             name: name.unwrap_or_default(),
             kwh: -watts * HOUSE_STEP_SECONDS / 3.6e6,
             minutes: w.summary.count,
-        }
+        })
     };
-    Ok(found.iter().flat_map(|s| &s.windows).map(of).collect())
+    found.iter().flat_map(|s| &s.windows).map(of).collect()
 }

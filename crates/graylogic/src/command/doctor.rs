@@ -21,9 +21,10 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
         answer_json(&as_json(&target, &preflight));
     } else {
         answer(preflight.to_string().trim_end());
-        answer(match preflight.fault() {
-            None => format!("{target} takes readings"),
-            Some(_) => format!("{target} does not take readings"),
+        answer(match (preflight.fault(), preflight.takes_readings()) {
+            (None, _) => format!("{target} takes readings"),
+            (Some(_), true) => format!("{target} takes readings, but not all is well: see FAULT above"),
+            (Some(_), false) => format!("{target} does not take readings"),
         });
     }
     Ok(if preflight.fault().is_some() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
@@ -70,7 +71,7 @@ fn as_json(target: &str, preflight: &Preflight) -> Value {
     });
     json!({
         "target": target,
-        "takes_readings": preflight.fault().is_none(),
+        "takes_readings": preflight.takes_readings(),
         "server": preflight.server_kind().map(|kind| kind.to_string()),
         "version": preflight.server_version(),
         "checks": checks.collect::<Vec<_>>(),

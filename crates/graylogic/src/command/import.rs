@@ -11,7 +11,7 @@ use crate::input::Input;
 use crate::output::{answer, answer_json};
 use crate::text;
 use graylogic_influxdb::Target;
-use graylogic_line::{Precision, Timestamp};
+use graylogic_line::Precision;
 use graylogic_store::{Store, StoreOptions, WriteOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -29,6 +29,7 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct Done {
     points: u64,
+    overwritten: u64,
     refused: u64,
     skipped: usize,
 }
@@ -47,6 +48,7 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
         }
     }
     let store = Store::open(folder, StoreOptions::default())?;
+    super::remark_damage(&store);
     store.ensure_bucket(config.bucket())?;
     let began = Instant::now();
     let mut files = Vec::new();
@@ -59,6 +61,7 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
         files.push(json!({
             "file": file.display().to_string(),
             "points": done.points,
+            "overwritten": done.overwritten,
             "refused": done.refused,
             "lines_done_before": done.skipped,
         }));
@@ -70,8 +73,9 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
             };
             let name = file.display();
             answer(format_args!(
-                "{name}: {} points stored, {} lines rejected{before}",
+                "{name}: {} points stored{}, {} lines rejected{before}",
                 text::count(done.points),
+                text::overwritten(done.overwritten),
                 done.refused
             ));
         }
@@ -133,6 +137,7 @@ fn one(
         noted: Instant::now(),
         lines: 0,
         points: 0,
+        overwritten: 0,
         skipped: 0,
         rejections: Rejections::new(json),
         units: Units::new(given),
@@ -147,7 +152,12 @@ fn one(
     note.remove();
     bar.finish_and_clear();
     sink.rejections.finish();
-    Ok(Done { points: sink.points, refused: sink.rejections.count, skipped: sink.skipped })
+    Ok(Done {
+        points: sink.points,
+        overwritten: sink.overwritten,
+        refused: sink.rejections.count,
+        skipped: sink.skipped,
+    })
 }
 
 /// Takes batches of lines into the store, but for those that were done before.
@@ -162,6 +172,7 @@ struct Imported<'a> {
     noted: Instant,
     lines: usize,
     points: u64,
+    overwritten: u64,
     skipped: usize,
     rejections: Rejections,
     units: Units,
@@ -214,9 +225,9 @@ impl Sink for Imported<'_> {
 impl Imported<'_> {
     /// Stores lines; `line_of` says which line of the file each of them is.
     fn store(&mut self, body: &[u8], line_of: impl Fn(usize) -> usize) -> Result<(), Failure> {
-        self.options.default_time = Timestamp::now();
         let report = self.store.write_lines(self.bucket, body, &self.options)?;
         self.points += report.points;
+        self.overwritten += report.overwritten;
         self.rejections.add_stored(&report, &self.units, line_of);
         Ok(())
     }

@@ -134,7 +134,7 @@ fn rows(store: &Store, selector: &Selector, range: TimeRange, options: &Query) -
         for found in store.windows(selector, range, &windows)? {
             let series = Rc::new(Series::from(&found.series));
             for w in &found.windows {
-                if let Some(value) = value_of(&w.summary, aggregate) {
+                if let Some(value) = value_of(&w.summary, aggregate)? {
                     rows.push(Row { series: series.clone(), time: w.start, value });
                 }
             }
@@ -215,16 +215,16 @@ fn aggregate(options: &Query) -> Option<Aggregate> {
     options.aggregate.or(options.window.as_ref().map(|_| Aggregate::Mean))
 }
 
-fn value_of(summary: &Summary, aggregate: Aggregate) -> Option<Value> {
-    match aggregate {
+fn value_of(summary: &Summary, aggregate: Aggregate) -> Result<Option<Value>, Failure> {
+    Ok(match aggregate {
         Aggregate::Count => Some(Value::Unsigned(summary.count)),
-        Aggregate::Sum => summary.sum.clone(),
-        Aggregate::Mean => summary.mean().map(Value::Float),
+        Aggregate::Sum => summary.sum()?,
+        Aggregate::Mean => summary.mean()?.map(Value::Float),
         Aggregate::Min => summary.min.clone(),
         Aggregate::Max => summary.max.clone(),
         Aggregate::First => Some(summary.first.1.clone()),
         Aggregate::Last => Some(summary.last.1.clone()),
-    }
+    })
 }
 
 fn cells(row: &Row) -> Vec<String> {

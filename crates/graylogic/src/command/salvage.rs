@@ -22,18 +22,30 @@ pub(crate) fn run(options: &Salvage, json: bool) -> Result<ExitCode, Failure> {
             "chunks": saved.chunks,
             "readings": saved.readings,
             "log_segments": saved.segments,
+            "log_readings": saved.log_readings,
+            "doubtful_readings": saved.doubtful_readings,
             "lost": saved.lost,
+            "lost_count": saved.lost_count,
+            "lost_readings": saved.lost_readings,
         }));
     } else {
         saved.lost.iter().for_each(answer);
         answer(format_args!(
-            "saved {} readings in {} chunks of {} series, and {} segments of the log, into {}",
+            "saved {} readings in {} chunks of {} series into {}; {} of them were only in the {} segments of the log",
             text::count(saved.readings),
             text::count(saved.chunks),
             text::count(saved.series),
+            options.to.display(),
+            text::count(saved.log_readings),
             saved.segments,
-            options.to.display()
         ));
+        if saved.lost_count > 0 {
+            answer(format_args!(
+                "lost at least {} readings; {} places are damaged or in doubt",
+                text::count(saved.lost_readings),
+                text::count(saved.lost_count),
+            ));
+        }
     }
-    Ok(if saved.lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(SOME_REFUSED) })
+    Ok(if saved.lost_count == 0 { ExitCode::SUCCESS } else { ExitCode::from(SOME_REFUSED) })
 }

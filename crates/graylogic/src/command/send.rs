@@ -57,7 +57,7 @@ pub(crate) fn run(options: &Write, config: &Config, input: &Input, json: bool) -
     };
     let ended = hand_on(input, cutter, every, &mut sink);
     let not_taken = sink.not_taken;
-    deliver(&client, &input.stopped());
+    deliver(&client, config, &input.stopped());
     let report = client.close(Duration::ZERO)?;
     let rejections = lock(&rejections);
     tell(config, &report, &rejections, not_taken, json);
@@ -92,10 +92,19 @@ fn listen(client: &Client, rejections: &Arc<Mutex<Rejections>>) {
 }
 
 /// Waits for delivery as long as the server takes any lines, however many there are, and until a signal.
-fn deliver(client: &Client, stopped: &AtomicBool) {
-    let mut pending = client.stats().waiting;
-    while client.flush(Level::Delivered, CLOSE_DEADLINE).is_err() {
-        let left = client.stats().waiting;
+fn deliver(client: &Client, config: &Config, stopped: &AtomicBool) {
+    // A spool keeps what VictoriaMetrics may still lose for the next call; without one this call must wait until it cannot.
+    let (level, deadline) = match config.spool_folder() {
+        Some(_) => (Level::Acknowledged, CLOSE_DEADLINE),
+        None => (Level::Delivered, CLOSE_DEADLINE + 2 * config.settle_time()),
+    };
+    let pending_now = || {
+        let stats = client.stats();
+        stats.waiting.saturating_sub(stats.settling)
+    };
+    let mut pending = pending_now();
+    while client.flush(level, deadline).is_err() {
+        let left = pending_now();
         if left >= pending || is_stopped(stopped) {
             break;
         }
@@ -108,7 +117,11 @@ fn deliver(client: &Client, stopped: &AtomicBool) {
 fn wait_for_earlier(client: &Client, stopped: &AtomicBool) {
     let pending = || -> u64 {
         let lanes = client.buckets();
-        lanes.iter().filter(|(_, lane)| lane.health == Health::Ok).map(|(_, lane)| lane.waiting).sum()
+        lanes
+            .iter()
+            .filter(|(_, lane)| lane.health == Health::Ok)
+            .map(|(_, lane)| lane.waiting.saturating_sub(lane.settling))
+            .sum()
     };
     let (mut left, mut since) = (pending(), Instant::now());
     while left > 0 && since.elapsed() < CLOSE_DEADLINE && !is_stopped(stopped) {
@@ -122,9 +135,11 @@ fn wait_for_earlier(client: &Client, stopped: &AtomicBool) {
 
 /// The summary.
 fn tell(config: &Config, report: &CloseReport, rejections: &Rejections, not_taken: u64, json: bool) {
+    let delivered = report.delivered + report.settling;
     if json {
         return answer_json(&json!({
-            "delivered": report.delivered,
+            "delivered": delivered,
+            "settling": report.settling,
             "waiting": report.spooled,
             "dropped": report.dropped + not_taken,
             "refused": rejections.count,
@@ -132,7 +147,14 @@ fn tell(config: &Config, report: &CloseReport, rejections: &Rejections, not_take
         }));
     }
     rejections.finish();
-    answer(format_args!("{} delivered, {} rejected", text::lines(report.delivered), rejections.count));
+    answer(format_args!("{} delivered, {} rejected", text::lines(delivered), rejections.count));
+    if report.settling > 0 {
+        answer(format_args!(
+            "{} of them stay in the spool until VictoriaMetrics has them on its disk: the next write looks whether it was \
+             restarted, and sends them again if so",
+            report.settling
+        ));
+    }
     if report.spooled > 0 {
         let folder = config.spool_folder().unwrap_or(Path::new("."));
         let others = if config.further_targets().is_empty() { "" } else { " and those of further targets" };

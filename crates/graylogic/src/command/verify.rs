@@ -1,6 +1,6 @@
 //! `graylogic verify`: reads every byte of a store and names what is not as it was written.
 
-use crate::cli::Place;
+use crate::cli::Verify;
 use crate::command::open_store;
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
@@ -8,11 +8,15 @@ use crate::text;
 use serde_json::json;
 use std::process::ExitCode;
 
-pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
-    let (store, _) = open_store(place, "verify")?;
-    let mut report = store.verify()?;
-    // What opening set aside is damage too.
-    report.damage.splice(0..0, store.recovery().damage.iter().cloned());
+pub(crate) fn run(options: &Verify, json: bool) -> Result<ExitCode, Failure> {
+    let (store, _) = open_store(&options.place, "verify")?;
+    let report = store.verify()?;
+    let left = if options.settle {
+        store.settle()?;
+        store.verify()?.damage.len()
+    } else {
+        report.damage.len()
+    };
     store.close()?;
     if json {
         answer_json(&json!({
@@ -20,6 +24,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
             "readings": report.readings,
             "records": report.records,
             "damage": report.damage,
+            "settled": options.settle && left == 0,
         }));
     } else {
         for damage in &report.damage {
@@ -37,5 +42,8 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
             }
         ));
     }
-    Ok(if report.damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if options.settle && left == 0 && !json {
+        answer("the damage is settled; what was set aside stays in the folders named damaged");
+    }
+    Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -3,6 +3,7 @@
 
 use super::batches::{Cutter, Ended, Records, Sink, hand_on};
 use super::rejections::{Rejections, Units, last_line, skipped};
+use super::remark_damage;
 use crate::app;
 use crate::cli::Write;
 use crate::failure::{Failure, SOME_REFUSED};
@@ -10,7 +11,6 @@ use crate::input::Input;
 use crate::output::{answer, answer_json, remark};
 use crate::text;
 use graylogic_influxdb::{Config, Target};
-use graylogic_line::Timestamp;
 use graylogic_store::{BadLine, Store, StoreOptions, WriteOptions};
 use serde_json::json;
 use std::io::{self, Write as _};
@@ -44,6 +44,7 @@ fn store(options: &Write, config: &Config, input: &Input, json: bool) -> Result<
         return Err(Failure::new("write: the target is not the embedded store"));
     };
     let store = Store::open(folder, StoreOptions::default())?;
+    remark_damage(&store);
     store.ensure_bucket(config.bucket())?;
     let mut sink = Stored {
         store: &store,
@@ -56,12 +57,13 @@ fn store(options: &Write, config: &Config, input: &Input, json: bool) -> Result<
         ack: options.ack,
         lines_before: 0,
         points: 0,
+        overwritten: 0,
         rejections: Rejections::new(json),
         units: Units::new(options.precision.precision()),
     };
     let (cutter, every) = cutting(options, config);
     let outcome = hand_on(input, cutter, every, &mut sink);
-    let (points, rejections) = (sink.points, sink.rejections);
+    let (points, overwritten, rejections) = (sink.points, sink.overwritten, sink.rejections);
     // What was stored before a failure stays stored.
     let synced = store.sync();
     let closed = store.close();
@@ -77,10 +79,16 @@ fn store(options: &Write, config: &Config, input: &Input, json: bool) -> Result<
         ));
     })?;
     if json {
-        answer_json(&json!({ "points": points, "refused": rejections.count, "lines": rejections.named }));
+        answer_json(&json!({
+            "points": points,
+            "overwritten": overwritten,
+            "refused": rejections.count,
+            "lines": rejections.named,
+        }));
     } else {
         rejections.finish();
-        answer(format_args!("{points} points stored, {} lines rejected", rejections.count));
+        let overwritten = text::overwritten(overwritten);
+        answer(format_args!("{points} points stored{overwritten}, {} lines rejected", rejections.count));
     }
     Ok(exit_code(&ended, if rejections.count > 0 { SOME_REFUSED } else { 0 }))
 }
@@ -104,18 +112,19 @@ struct Stored<'a> {
     ack: bool,
     lines_before: usize,
     points: u64,
+    overwritten: u64,
     rejections: Rejections,
     units: Units,
 }
 
 impl Sink for Stored<'_> {
     fn take(&mut self, batch: &[u8], lines: usize) -> Result<(), Failure> {
-        self.options.default_time = Timestamp::now();
         let report = self.store.write_lines(self.bucket, batch, &self.options)?;
         if report.points > 0 {
             self.units.look(last_line(batch));
         }
         self.points += report.points;
+        self.overwritten += report.overwritten;
         self.rejections.add_stored(&report, &self.units, |line| self.lines_before + line);
         self.lines_before += lines;
         if self.ack {

@@ -224,7 +224,7 @@ fn range(asked: &Asked, query: Asks<OfRange>) -> Result<serde_json::Value, Refus
         }
         due = Some(at.saturating_add(window));
         times.push(Some(seconds(at)));
-        means.push(w.summary.mean());
+        means.push(w.summary.mean()?);
         mins.push(number(&w.summary.min));
         maxs.push(number(&w.summary.max));
         counts.push(w.summary.count);

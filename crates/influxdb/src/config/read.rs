@@ -2,7 +2,9 @@
 //! mistake.
 
 use super::yaml::{Step, line_of, mistake};
-use super::{BATCH_SIZE_MAX, Config, FLUSH_INTERVAL_MAX, Further, Source, Target, TlsVersion};
+use super::{
+    BATCH_SIZE_MAX, Config, FLUSH_INTERVAL_MAX, Further, SETTLE_TIME_MAX, Source, Target, TlsVersion,
+};
 use crate::error::{Error, Kind};
 use crate::route::{Class, DESTINATIONS_MAX, MAIN, ROUTES_MAX, Route};
 use crate::secret::Secret;
@@ -29,12 +31,14 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Longest time between syncs of the spool.
 const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
 /// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 26] = [
     "enabled",
     "url",
     "query_url",
     "kind",
     "token",
+    "basic_user",
+    "basic_password",
     "org",
     "bucket",
     "batch_size",
@@ -53,6 +57,7 @@ const KEYS: [&str; 23] = [
     "spool_megabytes_max",
     "spool_hours_max",
     "spool_when_full",
+    "settle_time",
 ];
 /// Keys of the section alone, not of a further target: those and the rules between them.
 const TARGETS: &str = "targets";
@@ -271,7 +276,10 @@ impl Config {
                 })?;
             }
         }
-        Ok(())
+        match self.connection.basic_mistake() {
+            Some((key, why)) => Err(page.wrong(&path(key), &why)),
+            None => Ok(()),
+        }
     }
 
     /// The further target that a section describes; what it does not say of batches is as for the main one.
@@ -492,6 +500,11 @@ impl Config {
             }
             // The value of a token is never shown, whatever its type.
             "token" => self.token = Secret(text().map_err(|_| "is not a text; put it in quotes".to_owned())?),
+            "basic_user" => self.connection.basic_user = text()?,
+            "basic_password" => {
+                let text = text().map_err(|_| "is not a text; put it in quotes".to_owned())?;
+                self.connection.basic_password = Secret(text);
+            }
             "org" => self.org = text()?,
             "bucket" => {
                 let name = text()?;
@@ -575,6 +588,11 @@ impl Config {
                     other => return Err(format!("is {other:?}; write drop_oldest, drop_newest or block")),
                 };
             }
+            // `off` is a boolean for YAML.
+            "settle_time" if *value == Value::Bool(false) || value.as_str() == Some("off") => {
+                self.settle_time = Duration::ZERO;
+            }
+            "settle_time" => self.settle_time = Duration::from_secs(number(SETTLE_TIME_MAX, "seconds")?),
             _ => unreachable!("only known keys are set"),
         }
         Ok(())
@@ -852,7 +870,7 @@ fn from_text(key: &str, text: &str) -> Value {
             "false" | "0" => Value::Bool(false),
             _ => Value::String(text.to_owned()),
         },
-        "batch_size" | "flush_interval" | "spool_megabytes_max" | "spool_hours_max" => {
+        "batch_size" | "flush_interval" | "spool_megabytes_max" | "spool_hours_max" | "settle_time" => {
             match text.trim().parse::<u64>() {
                 Ok(n) => n.into(),
                 Err(_) => Value::String(text.to_owned()),

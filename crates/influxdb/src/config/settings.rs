@@ -1,5 +1,6 @@
 //! Parts of the configuration that go together: secrets, certificates, connections, the spool. Pure.
 
+use crate::secret::Secret;
 use crate::server::proxy::ProxyChoice;
 use graylogic_durable::{Disk, RealDisk, SyncPolicy, WhenFull};
 use reqwest::header::HeaderMap;
@@ -27,8 +28,32 @@ pub(crate) struct ConnectionConfig {
     /// What the server's certificate must name, when that is not the host of the address.
     pub(crate) server_name: Option<String>,
     pub(crate) proxy: ProxyChoice,
+    /// User and password of HTTP Basic authentication; without a user there is none.
+    pub(crate) basic_user: String,
+    pub(crate) basic_password: Secret,
     /// Sent with each request. The values are marked as sensitive, and not shown.
     pub(crate) headers: HeaderMap,
+}
+
+impl ConnectionConfig {
+    /// What is wrong between the user and the password of HTTP Basic authentication: the key, and a sentence.
+    pub(super) fn basic_mistake(&self) -> Option<(&'static str, String)> {
+        if self.basic_user.is_empty() && !self.basic_password.is_empty() {
+            return Some((
+                "basic_password",
+                "is the password of no user; name one in influxdb.basic_user".to_owned(),
+            ));
+        }
+        // What a request could not carry, or a server would read otherwise.
+        let is_odd = |c: char| c == ':' || c.is_control();
+        self.basic_user.contains(is_odd).then(|| {
+            let why = format!(
+                "is {:?}; HTTP Basic authentication has no user with a colon or a control character in the name",
+                self.basic_user
+            );
+            ("basic_user", why)
+        })
+    }
 }
 
 /// A version of TLS.

@@ -3,12 +3,13 @@
 
 use crate::error::{Error, Kind};
 use crate::flux::annotated_csv::FluxReader;
+use crate::flux::ending::Ending;
 use crate::flux::table::{FluxItem, FluxRecord, FluxTable, FluxValue};
 use crate::server::asking::{broke_off, kind_within, on_its_runtime};
 use crate::server::exchange::{Answer, Method, Request};
 use crate::server::http::{Http, Pieces, wait_for};
 use crate::server::kind::ServerKind;
-use crate::server::refusal::server_error;
+use crate::server::refusal::{remedy, server_error};
 use graylogic_line::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -200,8 +201,9 @@ const GATHERED_BYTES_MAX: u64 = 256 << 20;
 pub struct FluxRows {
     pieces: Option<Pieces>,
     reader: FluxReader,
-    /// Bytes that came.
+    /// Bytes that came, and whether they came to an end.
     came: u64,
+    ending: Ending,
     /// Whether the server said that there is nothing to come.
     is_nothing: bool,
 }
@@ -210,7 +212,13 @@ impl FluxRows {
     /// Puts a question to a server.
     pub(crate) async fn open(http: &Http, query: FluxQuery, org: &str) -> Result<Self, Error> {
         let (status, pieces) = on_its_runtime(http, open(http.clone(), query, org.to_owned())).await?;
-        Ok(Self { pieces: Some(pieces), reader: FluxReader::new(), came: 0, is_nothing: status == 204 })
+        Ok(Self {
+            pieces: Some(pieces),
+            reader: FluxReader::new(),
+            came: 0,
+            ending: Ending::default(),
+            is_nothing: status == 204,
+        })
     }
 
     /// The next row, on any runtime; `None` at the end. Given up in the middle, no row is lost.
@@ -234,33 +242,33 @@ impl FluxRows {
         loop {
             match self.reader.next_item() {
                 Ok(Some(item)) => return Some(Ok(item)),
-                Ok(None) => {}
+                Ok(None) if self.pieces.is_some() => {}
+                Ok(None) if self.is_nothing || self.ending.is_whole() => return None,
+                Ok(None) => {
+                    self.is_nothing = true;
+                    return Some(Err(cut_short()));
+                }
                 Err(error) => {
-                    self.pieces = None;
+                    (self.pieces, self.is_nothing) = (None, true);
                     return Some(Err(error));
                 }
             }
             let failed = match self.pieces.as_mut()?.next().await {
                 Some(Ok(piece)) => {
                     self.came += piece.len() as u64;
+                    self.ending.feed(&piece);
                     self.reader.feed(&piece).err()
                 }
                 Some(Err(why)) => Some(broke_off(why)),
-                // An answer without tables is a line end.
-                None if self.came == 0 && !self.is_nothing => Some(too_short()),
                 None => {
                     self.pieces = None;
-                    self.reader.finish();
                     // What a last line without its end holds comes now.
-                    match self.reader.next_item() {
-                        Ok(None) => return None,
-                        Ok(Some(item)) => return Some(Ok(item)),
-                        Err(error) => Some(error),
-                    }
+                    self.reader.finish();
+                    None
                 }
             };
             if let Some(error) = failed {
-                self.pieces = None;
+                (self.pieces, self.is_nothing) = (None, true);
                 self.reader = FluxReader::new();
                 return Some(Err(error));
             }
@@ -316,13 +324,16 @@ impl Iterator for FluxRows {
 #[derive(Debug)]
 pub struct FluxRaw {
     pieces: Pieces,
+    ending: Ending,
+    /// Whether there is nothing to come, or it was said what went wrong.
+    is_nothing: bool,
 }
 
 impl FluxRaw {
     /// Puts a question to a server.
     pub(crate) async fn open(http: &Http, query: FluxQuery, org: &str) -> Result<Self, Error> {
-        let (_, pieces) = on_its_runtime(http, open(http.clone(), query, org.to_owned())).await?;
-        Ok(Self { pieces })
+        let (status, pieces) = on_its_runtime(http, open(http.clone(), query, org.to_owned())).await?;
+        Ok(Self { pieces, ending: Ending::default(), is_nothing: status == 204 })
     }
 
     /// The next piece, on any runtime; `None` at the end. A piece may end anywhere in a line.
@@ -331,7 +342,21 @@ impl FluxRaw {
     /// [`Error::is_query_failed`] when the server breaks off or takes too long. That it failed in the middle, the server says
     /// in the text.
     pub async fn next_async(&mut self) -> Option<Result<Vec<u8>, Error>> {
-        Some(self.pieces.next().await?.map_err(broke_off))
+        match self.pieces.next().await {
+            Some(Ok(piece)) => {
+                self.ending.feed(&piece);
+                Some(Ok(piece))
+            }
+            Some(Err(why)) => {
+                self.is_nothing = true;
+                Some(Err(broke_off(why)))
+            }
+            None if self.is_nothing || self.ending.is_whole() => None,
+            None => {
+                self.is_nothing = true;
+                Some(Err(cut_short()))
+            }
+        }
     }
 }
 
@@ -358,9 +383,9 @@ async fn open(http: Http, query: FluxQuery, org: String) -> Result<(u16, Pieces)
     pieces.map(|pieces| (head.status, pieces)).ok_or_else(|| refused(&head, kind))
 }
 
-/// An answer that ended before it began.
-pub(crate) fn too_short() -> Error {
-    let message = "ask in Flux: the answer is empty, not even a line end: it did not come whole";
+/// An answer that ended before its end, or before it began.
+fn cut_short() -> Error {
+    let message = "ask in Flux: the answer has no empty line at its end: it did not come whole";
     Error::new(Kind::QueryFailed, message).retryable(true)
 }
 
@@ -373,7 +398,8 @@ fn refused(head: &Answer, kind: ServerKind) -> Error {
     }
     let (code, words) = server_error(head.status, &head.body);
     let retryable = matches!(head.status, 408 | 429 | 502..=504);
-    let message = format!("ask in Flux: the server answered {} ({code}): {words}", head.status);
+    let remedy = remedy(head, "to read the buckets it names");
+    let message = format!("ask in Flux: the server answered {} ({code}): {words}{remedy}", head.status);
     Error::new(Kind::QueryFailed, message).retryable(retryable)
 }
 

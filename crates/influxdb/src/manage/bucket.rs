@@ -251,7 +251,7 @@ pub(super) async fn delete(target: Managed, id: String) -> Result<(), Error> {
         ServerKind::InfluxDb1 => influxql::delete(&server, &doing, &id).await,
         ServerKind::InfluxDb2 => {
             let request = Request::new(Method::DELETE, path(&doing, "api/v2/buckets/", &id, "")?);
-            server.ask(&doing, request).await.map(drop)
+            server.done(&doing, request).await
         }
         ServerKind::InfluxDb3 => {
             let request = Request::new(Method::DELETE, DATABASE).with("db", &*id);

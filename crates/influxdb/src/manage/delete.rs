@@ -6,6 +6,7 @@ use super::server::{Managed, Server, is_id, of_store, unsupported};
 use crate::error::{Error, Kind};
 use crate::server::exchange::{Method, Request};
 use crate::server::kind::ServerKind;
+use crate::server::naming::{BUCKET, MEASUREMENT, label_of_tag, metric};
 use crate::server::outcome::shortened;
 use graylogic_line::Timestamp;
 use graylogic_store::{Matcher, Selector, Store, TimeRange};
@@ -135,13 +136,16 @@ impl Predicate {
 
     /// The series that VictoriaMetrics means by it.
     fn victoria_metrics(&self, bucket: &str) -> String {
-        let mut matchers = vec![format!("db={}", promql_string(bucket))];
+        let mut matchers = vec![format!("{BUCKET}={}", promql_string(bucket))];
         if let (Some(measurement), Some(field)) = (&self.measurement, &self.field) {
-            matchers.push(format!("__name__={}", promql_string(&format!("{measurement}_{field}"))));
+            matchers.push(format!("__name__={}", promql_string(&metric(measurement, field))));
+            // Also what an earlier version wrote, without this label.
+            let pattern = format!("{}|", promql_pattern(measurement));
+            matchers.push(format!("{MEASUREMENT}=~{}", promql_string(&pattern)));
         }
         matchers.extend(self.tags.iter().map(|tag| {
             let operator = if tag.is_equal { "=" } else { "!=" };
-            format!("{}{operator}{}", promql_name(&tag.key), promql_string(&tag.value))
+            format!("{}{operator}{}", promql_name(&label_of_tag(&tag.key)), promql_string(&tag.value))
         }));
         format!("{{{}}}", matchers.join(","))
     }
@@ -217,14 +221,14 @@ async fn influxdb2(
         body["predicate"] = predicate.into();
     }
     let request = server.with_org(Request::json(Method::POST, "api/v2/delete", &body));
-    match server.ask(doing, request.clone().with("bucket", bucket)).await {
+    match server.done(doing, request.clone().with("bucket", bucket)).await {
         // Here, unlike where it is written to, a name that could be an ID is taken for nothing else.
         Err(error) if error.is_not_found() && is_id(bucket) => {
             let found = bucket::find(Managed::Server(Box::new(server.clone())), bucket.to_owned()).await;
             let Ok(Some(found)) = found else { return Err(error) };
-            server.ask(doing, request.with("bucketID", found.id)).await.map(drop)
+            server.done(doing, request.with("bucketID", found.id)).await
         }
-        answer => answer.map(drop),
+        done => done,
     }
 }
 
@@ -250,7 +254,7 @@ async fn victoria_metrics(
     }
     let request = Request::new(Method::POST, "api/v1/admin/tsdb/delete_series");
     let request = request.with("match[]", predicate.victoria_metrics(bucket));
-    server.ask(doing, request).await.map(drop)
+    server.done(doing, request).await
 }
 
 fn embedded(
@@ -283,6 +287,18 @@ fn promql_string(text: &str) -> String {
         }
     }
     out.push('"');
+    out
+}
+
+/// A regular expression that is matched by exactly this text.
+fn promql_pattern(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            out.push('\\');
+        }
+        out.push(c);
+    }
     out
 }
 
@@ -325,7 +341,7 @@ mod tests {
             r#"_measurement="m \"1\" \\""#,
             r#" FROM "m \"1\" \\""#,
             r#" FROM "m \"1\" \\" WHERE time >= 5 AND time < 9"#,
-            r#"{db="b",__name__="m \"1\" \\_f"}"#,
+            r#"{db="b",__name__="m \"1\" \\_f",_measurement=~"m \"1\" \\\\|"}"#,
         );
         check(
             &Predicate::new().tag("room-1", "a' OR 'x'='x").tag_not("2", "\n"),

@@ -65,7 +65,7 @@ pub(super) async fn delete(target: Managed, id: String) -> Result<(), Error> {
     let doing = format!("delete organisation {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
     let request = Request::new(Method::DELETE, path(&doing, "api/v2/orgs/", &id, "")?);
-    server.ask(&doing, request).await.map(drop)
+    server.done(&doing, request).await
 }
 
 impl Organization {

@@ -7,8 +7,10 @@ use crate::secret::Secret;
 use crate::server::exchange::{Answer, Method, NoAnswer, Request};
 use crate::server::http::Http;
 use crate::server::kind::ServerKind;
-use crate::server::outcome::{Said, shortened};
+use crate::server::outcome::shortened;
 use crate::server::recognise;
+use crate::server::refusal::remedy;
+use crate::server::said::Said;
 use graylogic_line::Timestamp;
 use graylogic_store::Store;
 use serde_json::Value;
@@ -104,6 +106,14 @@ impl Server {
         match answer.status {
             200..300 if !Said::of(&answer).is_page && !says_failure(&answer.body) => Ok(answer),
             _ => Err(self.refused(doing, &answer)),
+        }
+    }
+
+    /// Has something done whose success InfluxDB 2 and VictoriaMetrics answer with 204 and no content: nothing else is one.
+    pub(super) async fn done(&self, doing: &str, request: Request) -> Result<(), Error> {
+        match self.ask(doing, request).await?.status {
+            204 => Ok(()),
+            _ => Err(self.garbled(doing)),
         }
     }
 
@@ -257,9 +267,10 @@ impl Server {
         };
         let (colon, status) = (if reason.is_empty() { "" } else { ": " }, answer.status);
         let remedy = match status {
-            300..=399 => "; check influxdb.url",
-            401 | 403 => "; check influxdb.token and its rights",
-            _ => "",
+            300..=399 => remedy(answer, "").replacen("; it ", "; the server ", 1),
+            401 if answer.wants_basic => remedy(answer, ""),
+            401 | 403 => "; check influxdb.token and its rights".to_owned(),
+            _ => String::new(),
         };
         let message = format!("{doing}: the server answered {status}{colon}{reason}{remedy}");
         Error::new(kind, message).retryable(passes)
@@ -289,8 +300,9 @@ impl Server {
 
     /// What a server says, which may repeat what it was told.
     pub(super) fn hidden(&self, message: &str) -> String {
-        let token = self.http.token();
-        let secrets = self.secrets.iter().chain([&token]).filter(|s| s.0.len() >= SECRET_BYTES_MIN);
+        let (token, password) = (self.http.token(), self.http.basic_password());
+        let secrets =
+            self.secrets.iter().chain([&token, &password]).filter(|s| s.0.len() >= SECRET_BYTES_MIN);
         secrets.fold(message.to_owned(), |text, secret| text.replace(&*secret.0, "***"))
     }
 }

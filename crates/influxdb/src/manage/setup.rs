@@ -3,14 +3,20 @@
 use super::authorization::{CreatedAuthorization, Token};
 use super::bucket::Bucket;
 use super::organization::Organization;
-use super::server::{Managed, seconds, text};
-use crate::error::Error;
+use super::server::{Managed, Server, is_id, seconds, text};
+use crate::error::{Error, Kind};
 use crate::secret::Secret;
 use crate::server::exchange::{Method, Request};
 use serde_json::{Value, json};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+const ASKING: &str = "ask whether the server may be set up";
 const LACKS: &str = "needs no setting up";
+/// Times that an InfluxDB 2 keeps readings for.
+const RETENTION_SECONDS: RangeInclusive<u64> = 3600..=9_223_372_036;
+/// What it takes for a password.
+const PASSWORD_BYTES: RangeInclusive<usize> = 8..=72;
 
 /// What a fresh server is set up with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +50,10 @@ impl Setup {
         self
     }
 
-    /// How long the bucket keeps its readings; `None`: for ever.
+    /// How long the bucket keeps its readings, an hour at least; `None` and zero: indefinitely.
     #[must_use]
     pub fn retention(mut self, retention: impl Into<Option<Duration>>) -> Self {
-        self.retention = retention.into();
+        self.retention = retention.into().filter(|time| !time.is_zero());
         self
     }
 
@@ -56,6 +62,55 @@ impl Setup {
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Secret(token.into());
         self
+    }
+
+    /// Rejects what a server would reject after it has closed its set-up: InfluxDB 2 creates the user and the organization
+    /// before it looks at the bucket, and is locked when it does not like that.
+    fn check(&self, doing: &str) -> Result<(), Error> {
+        let wrong = |why: String| Err(Error::new(Kind::Refused, format!("{doing}: {why}")));
+        for (what, name) in [("user", &self.username), ("organization", &self.org), ("bucket", &self.bucket)]
+        {
+            if name.trim().is_empty() {
+                return wrong(format!("the name of the {what} is empty; give one"));
+            }
+            if name.chars().any(char::is_control) {
+                return wrong(format!(
+                    "the name of the {what}, {name:?}, has a control character in it; leave it out"
+                ));
+            }
+        }
+        if is_id(&self.org) {
+            let why = "is taken for an ID wherever the organization is named; give another name";
+            return wrong(format!("the name of the organization, {:?}, {why}", self.org));
+        }
+        if self.bucket.starts_with('_') {
+            return wrong(format!(
+                "the name of the bucket, {:?}, begins with _, as the server's own do; give another",
+                self.bucket
+            ));
+        }
+        if self.bucket.contains('"') {
+            return wrong(format!(
+                "the name of the bucket, {:?}, has a quotation mark in it; give another",
+                self.bucket
+            ));
+        }
+        if let Some(retention) = self.retention {
+            let seconds = seconds(doing, "the retention", retention)?;
+            if !RETENTION_SECONDS.contains(&seconds) {
+                let why = "an InfluxDB 2 keeps readings for an hour at least, and for 292 years at most, or indefinitely";
+                return wrong(format!("the retention is {retention:?}; {why}"));
+            }
+        }
+        let password = &self.password.0;
+        if !password.is_empty() && !PASSWORD_BYTES.contains(&password.len()) {
+            let (least, most) = (PASSWORD_BYTES.start(), PASSWORD_BYTES.end());
+            return wrong(format!("the password has {} bytes; give {least} to {most}", password.len()));
+        }
+        if !self.token.0.bytes().all(|b| b.is_ascii_graphic()) {
+            return wrong("the token has a space or another character in it that no request can carry; give letters, digits, - and _".to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -74,15 +129,15 @@ pub struct SetupResult {
 }
 
 pub(super) async fn is_allowed(target: Managed) -> Result<bool, Error> {
-    let doing = "ask whether the server may be set up";
-    let server = target.influxdb2(doing, LACKS).await?;
-    let read = |answer: &Value| answer["allowed"].as_bool();
-    server.thing(doing, Request::get("api/v2/setup"), read).await
+    let server = target.influxdb2(ASKING, LACKS).await?;
+    server.thing(ASKING, Request::get("api/v2/setup"), allowed).await
 }
 
 pub(super) async fn setup(target: Managed, setup: Setup) -> Result<SetupResult, Error> {
     let doing = "set up the server";
+    setup.check(doing)?;
     let server = target.influxdb2(doing, LACKS).await?.hiding([setup.password.clone(), setup.token.clone()]);
+    let (user, org) = (setup.username.clone(), setup.org.clone());
     let mut body = json!({ "username": setup.username, "org": setup.org, "bucket": setup.bucket });
     if let Some(retention) = setup.retention {
         body["retentionPeriodSeconds"] = seconds(doing, "the retention", retention)?.into();
@@ -92,7 +147,33 @@ pub(super) async fn setup(target: Managed, setup: Setup) -> Result<SetupResult, 
             body[key] = secret.0.into();
         }
     }
-    server.thing(doing, Request::json(Method::POST, "api/v2/setup", &body), SetupResult::read).await
+    let request = Request::json(Method::POST, "api/v2/setup", &body);
+    match server.thing(doing, request, SetupResult::read).await {
+        Err(error) if !error.is_not_connected() => Err(left_in(&server, error, &user, &org).await),
+        done => done,
+    }
+}
+
+/// A failed set-up, with the state that it left the server in and what to do about it.
+async fn left_in(server: &Server, error: Error, user: &str, org: &str) -> Error {
+    if error.is_exists() {
+        let state = "it was set up before: sign in to it, or use a token that it knows";
+        return error.reworded(|message| format!("{message}; {state}"));
+    }
+    let state = match server.thing(ASKING, Request::get("api/v2/setup"), allowed).await {
+        Ok(true) => "nothing was set up: correct that and set the server up again".to_owned(),
+        Ok(false) => format!(
+            "it has closed its set-up all the same, and may lack the bucket or a token: if it holds no data yet, stop it, delete \
+             its data and set it up again; else stop it and run `influxd recovery auth create-operator --username {user:?} \
+             --org {org:?}` on its machine, which prints a token"
+        ),
+        Err(_) => "whether it was set up is not known: it does not say so at present".to_owned(),
+    };
+    error.reworded(|message| format!("{message}; {state}"))
+}
+
+fn allowed(answer: &Value) -> Option<bool> {
+    answer["allowed"].as_bool()
 }
 
 impl SetupResult {

@@ -4,7 +4,8 @@ use super::server::{Managed, Server, of_store};
 use crate::error::Error;
 use crate::server::exchange::Request;
 use crate::server::kind::{Recognised, ServerKind, recognise};
-use crate::server::outcome::{Said, shortened};
+use crate::server::outcome::shortened;
+use crate::server::said::Said;
 use graylogic_store::State;
 use serde_json::Value;
 
@@ -57,7 +58,16 @@ pub(super) async fn health(target: Managed) -> Result<ServerHealth, Error> {
         status => {
             let words = shortened(&server.hidden(&Said::of(&answer).message));
             let passes = (200..300).contains(&status) && said["status"] != "fail";
-            (if passes { HealthStatus::Pass } else { HealthStatus::Fail }, words)
+            // Other programs have such a page too.
+            let is_known = kind.is_some() || said["status"] == "pass";
+            match passes && !is_known {
+                true => {
+                    let unknown =
+                        "it does not show that it is an InfluxDB or a VictoriaMetrics; check influxdb.url";
+                    (HealthStatus::Fail, unknown.to_owned())
+                }
+                false => (if passes { HealthStatus::Pass } else { HealthStatus::Fail }, words),
+            }
         }
     };
     Ok(ServerHealth { status, message, version, kind })

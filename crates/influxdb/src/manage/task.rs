@@ -348,7 +348,7 @@ pub(super) async fn update(target: Managed, id: String, update: TaskUpdate) -> R
 pub(super) async fn delete(target: Managed, id: String) -> Result<(), Error> {
     let doing = format!("delete task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
-    server.ask(&doing, Request::new(Method::DELETE, path(&doing, "api/v2/tasks/", &id, "")?)).await.map(drop)
+    server.done(&doing, Request::new(Method::DELETE, path(&doing, "api/v2/tasks/", &id, "")?)).await
 }
 
 pub(super) async fn run(target: Managed, id: String) -> Result<TaskRun, Error> {

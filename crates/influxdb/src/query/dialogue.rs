@@ -99,10 +99,11 @@ impl Dialogue {
     /// `db` is what lines were written with as `db=`; then it is no tag of the answer. All values are floats there (of
     /// booleans 0 and 1, of texts 0), counts aside; times are whole milliseconds, and those before 1970-01-02 are not seen.
     /// Readings that were written twice, or within one millisecond, count twice unless the server removes duplicates.
-    /// A measurement `a` with a field `b_c` cannot be told from `a_b` with `c`.
+    /// Series that an earlier version of this crate wrote carry no label `_measurement`: among these a measurement `a` with a
+    /// field `b_c` cannot be told from `a_b` with `c`.
     ///
     /// # Errors
-    /// [`Error::is_unsupported`] for windows that are no whole milliseconds, and for a tag `db` or `__name__`.
+    /// [`Error::is_unsupported`] for windows that are no whole milliseconds.
     pub fn metricsql(query: CheckedQuery, db: Option<&str>) -> Result<Self, Error> {
         let language = Language::MetricsQl(MetricsQl::new(&query, db)?);
         Ok(Self::of(query, language))
@@ -194,6 +195,23 @@ impl Dialogue {
             Language::Sql(sql) => sql.read(&json, query, answer),
             Language::MetricsQl(metricsql) => metricsql.read(&json, query, answer),
         }
+    }
+
+    /// Whether the answer to the request of now says itself where it ends. Others are lines, any of which may be the last.
+    pub(crate) fn has_end(&self) -> bool {
+        match &self.language {
+            Language::Flux(_) | Language::InfluxQl(_) => true,
+            Language::Sql(_) => false,
+            Language::MetricsQl(metricsql) => metricsql.has_end(),
+        }
+    }
+
+    /// An answer whose end cannot be told from a connection that breaks off.
+    pub(crate) fn endless(&self) -> Error {
+        self.query.failed(
+            "the server answered without the length of its answer, so that one that breaks off looks whole; let the proxy in \
+             front of it, if there is one, speak HTTP/1.1 to this client",
+        )
     }
 
     /// The answer, when there is nothing more to ask.

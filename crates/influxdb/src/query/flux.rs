@@ -6,6 +6,7 @@ use super::ask::Ask;
 use super::{Aggregate, CheckedQuery, Shape};
 use crate::error::Error;
 use crate::flux::annotated_csv::FluxReader;
+use crate::flux::ending::Ending;
 use crate::flux::table::{FluxItem, FluxRecord, FluxType, FluxValue};
 use graylogic_line::Timestamp;
 use graylogic_store::Value;
@@ -17,8 +18,7 @@ pub(crate) struct Flux {
     /// The request, until it was sent.
     ask: Option<Ask>,
     reader: FluxReader,
-    /// Whether anything came: an answer without series is a line end.
-    has_begun: bool,
+    ending: Ending,
     /// The place of the table's series in the answer, once its first row came; `Some(None)` when it is not asked for.
     place: Option<Option<usize>>,
 }
@@ -37,7 +37,7 @@ impl Flux {
             content_type: "application/json",
             accept: "application/csv",
         };
-        Self { ask: Some(ask), reader: FluxReader::new(), has_begun: false, place: None }
+        Self { ask: Some(ask), reader: FluxReader::new(), ending: Ending::default(), place: None }
     }
 
     pub(crate) fn next_ask(&mut self) -> Option<Ask> {
@@ -50,17 +50,21 @@ impl Flux {
         query: &CheckedQuery,
         answer: &mut Answer,
     ) -> Result<(), Error> {
-        self.has_begun |= !bytes.is_empty();
+        self.ending.feed(bytes);
         self.reader.feed(bytes)?;
         self.read(query, answer)
     }
 
     pub(crate) fn end(&mut self, query: &CheckedQuery, answer: &mut Answer) -> Result<(), Error> {
-        if !self.has_begun {
-            return Err(query.failed("the answer to Flux is empty: it did not come whole").retryable(true));
-        }
         self.reader.finish();
-        self.read(query, answer)
+        self.read(query, answer)?;
+        // An answer without series is an empty line.
+        match self.ending.is_whole() {
+            true => Ok(()),
+            false => {
+                Err(query.failed("the answer to Flux has no end: it did not come whole").retryable(true))
+            }
+        }
     }
 
     fn read(&mut self, query: &CheckedQuery, answer: &mut Answer) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use super::ask::{Ask, FORM, form, type_of, value_of};
 use super::{CheckedQuery, Shape, abbreviated, is_number};
 use crate::error::Error;
 use crate::server::dialect::database;
+use crate::server::refusal::lacks_or_is_hidden;
 use graylogic_line::FieldType;
 use serde_json::Value as Json;
 use std::fmt::Write as _;
@@ -114,7 +115,12 @@ impl InfluxQl {
         let results = json.get("results").and_then(Json::as_array).ok_or_else(|| odd("no results"))?;
         for result in results {
             if let Some(words) = result.get("error").and_then(Json::as_str) {
-                return Err(query.failed(&format!("the server answered: {}", abbreviated(words))));
+                let hidden = ["database not found", "default retention policy not set"];
+                let remedy = match hidden.iter().any(|text| words.starts_with(text)) {
+                    true => lacks_or_is_hidden("to read it"),
+                    false => String::new(),
+                };
+                return Err(query.failed(&format!("the server answered: {}{remedy}", abbreviated(words))));
             }
             let statement = result.get("statement_id").and_then(Json::as_u64).unwrap_or(0);
             self.answered = self.answered.max(usize::try_from(statement).unwrap_or(0).saturating_add(1));

@@ -1,11 +1,13 @@
-//! A question in MetricsQL, for VictoriaMetrics. A field of a measurement is the metric `<measurement>_<field>` there, a
+//! A question in MetricsQL, for VictoriaMetrics. How readings are named there is in `server/naming.rs`. A
 //! time a whole millisecond, and a window looks back: at a moment `t` it is `(t - length, t]`. So a window
 //! `[start, stop)` is asked for at its last millisecond, with its own length.
 
 use super::answer::Answer;
 use super::ask::{Ask, FORM, form};
+use super::earlier::{self, decider};
 use super::{Aggregate, CheckedQuery, Shape, TagTest, Windows, abbreviated};
 use crate::error::Error;
+use crate::server::naming::{BUCKET, MEASUREMENT, PART, label_of_tag, metric, tag_of_label};
 use graylogic_store::Value;
 use serde_json::Value as Json;
 use std::collections::VecDeque;
@@ -22,9 +24,6 @@ const EARLIEST_MS: i64 = 86_400_000;
 const LATEST_MS: i64 = 9_223_372_036_000;
 /// The longest window, so that one can be asked for at the beginning of time.
 const LENGTH_MAX_MS: i64 = LATEST_MS / 2;
-/// The label that tells the parts of an answer apart.
-const PART: &str = "__graylogic_part__";
-
 #[derive(Debug)]
 pub(crate) struct MetricsQl {
     /// The label `db`, no tag of the answer.
@@ -40,8 +39,10 @@ pub(crate) struct MetricsQl {
     is_answered: bool,
     /// Times of the oldest and newest reading, as the server says.
     bounds: (Option<i64>, Option<i64>),
-    /// Of the latest readings the times, then the values.
-    latest: Vec<(usize, bool, f64)>,
+    /// Of the latest readings: their series, whether an earlier version wrote it, the values and then the times.
+    latest: Vec<(usize, bool, bool, f64)>,
+    /// Windows of series that an earlier version wrote too.
+    windows: earlier::Windows,
 }
 
 /// What a request asks for.
@@ -57,17 +58,13 @@ enum Part {
         length: i64,
         step: i64,
         count: i64,
+        /// What decides between two parts of a window is asked for, not its values.
+        decides: bool,
     },
 }
 
 impl MetricsQl {
     pub(crate) fn new(query: &CheckedQuery, db: Option<&str>) -> Result<Self, Error> {
-        let taken = |key: &str| key == "__name__" || key == PART || (key == "db" && db.is_some());
-        if let Some(test) = query.tags.iter().find(|t| taken(&t.key)) {
-            let message =
-                format!("the tag {:?} has another meaning in VictoriaMetrics: leave it out", test.key);
-            return Err(query.unsupported(&message));
-        }
         // Readings are at whole milliseconds: those of the range are in its first whole one to its last.
         let ms = |nanos: i64| nanos.div_euclid(1_000_000) + i64::from(nanos.rem_euclid(1_000_000) > 0);
         let range = (ms(query.start()).max(EARLIEST_MS), ms(query.stop()).min(LATEST_MS));
@@ -97,6 +94,7 @@ impl MetricsQl {
             is_answered: false,
             bounds: (None, None),
             latest: Vec::new(),
+            windows: earlier::Windows::default(),
         })
     }
 
@@ -137,11 +135,12 @@ impl MetricsQl {
                     vec![("query", text), ("time", seconds(stop - 1)), ("nocache", "1".to_owned())],
                 )
             }
-            Part::Windows { last, length, step, count } => {
+            Part::Windows { last, length, step, count, decides } => {
                 // Near the present the server hides the newest points, so the question is put at the beginning of time and
                 // looks ahead.
                 let (ahead, from) = (last - moved(length), moved(length));
                 let function = match query.aggregate() {
+                    Some(aggregate) if decides => decider(aggregate).unwrap_or("count_over_time"),
                     Some(Aggregate::Count) | None => "count_over_time",
                     Some(Aggregate::Sum) => "sum_over_time",
                     Some(Aggregate::Mean) => "avg_over_time",
@@ -174,6 +173,11 @@ impl MetricsQl {
         })
     }
 
+    /// Whether the answer to the request of now is one document, or lines, any of which may be the last.
+    pub(crate) fn has_end(&self) -> bool {
+        !matches!(self.asked, Some(Part::Readings))
+    }
+
     pub(crate) fn read(
         &mut self,
         json: &Json,
@@ -185,7 +189,7 @@ impl MetricsQl {
         };
         let Some(part) = self.asked else { return Err(odd("no question")) };
         if part == Part::Readings {
-            let Some(at) = self.series(json, query, answer)? else { return Ok(()) };
+            let Some((at, _)) = self.series(json, query, answer)? else { return Ok(()) };
             let list =
                 |key: &str| json.get(key).and_then(Json::as_array).ok_or_else(|| odd(&format!("no {key}")));
             let (values, times) = (list("values")?, list("timestamps")?);
@@ -227,40 +231,61 @@ impl MetricsQl {
                 Part::Latest => {
                     let (_, value) =
                         result.get("value").and_then(point).ok_or_else(|| odd("no latest value"))?;
-                    if let Some(at) = self.series(result, query, answer)? {
-                        self.latest.push((at, label == Some("time"), value));
+                    if let Some((at, is_earlier)) = self.series(result, query, answer)? {
+                        // Of two for one time the present version's counts, which is added last.
+                        self.latest.push((at, !is_earlier, label == Some("time"), value));
                     }
                 }
-                Part::Windows { last, length, .. } => {
-                    let Shape::Windows { windows, aggregate, .. } = query.shape else { continue };
+                Part::Windows { last, length, decides, .. } => {
                     let points =
                         result.get("values").and_then(Json::as_array).ok_or_else(|| odd("no values"))?;
-                    let Some(at) = self.series(result, query, answer)? else { continue };
+                    let Some((at, is_earlier)) = self.series(result, query, answer)? else { continue };
                     for found in points {
                         let (time, value) = point(found).ok_or_else(|| odd("a value that is no number"))?;
                         if value.is_nan() {
                             continue;
                         }
                         let asked = time.saturating_sub(moved(length)).saturating_add(last);
-                        let window = windows.start_of(nanos(asked));
-                        let time = window.max(i128::from(query.start())) as i64;
-                        let value = match aggregate {
-                            Aggregate::Count => Value::Unsigned(value as u64),
-                            _ => Value::Float(value),
-                        };
-                        answer.add(query, at, time, value)?;
+                        match decides {
+                            true => self.windows.add_weight(at, asked, is_earlier, value),
+                            false => self.windows.add(at, asked, is_earlier, value),
+                        }
                     }
                 }
             }
         }
+        self.add_windows(part, query, answer)?;
         if part == Part::Latest {
-            self.latest.sort_by_key(|&(at, is_time, _)| (at, is_time));
-            for pair in self.latest.chunk_by(|a, b| a.0 == b.0) {
-                let [(at, false, value), (_, true, time)] = *pair else {
+            self.latest.sort_by_key(|&(at, is_present, is_time, _)| (at, is_present, is_time));
+            for pair in self.latest.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+                let [(at, _, false, value), (_, _, true, time)] = *pair else {
                     return Err(odd("a value without its time"));
                 };
                 answer.add(query, at, nanos((time * 1000.0).round() as i64), Value::Float(value))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Adds the windows that an answer brought. Where an earlier version wrote a part of one, more may have to be asked first.
+    fn add_windows(&mut self, part: Part, query: &CheckedQuery, answer: &mut Answer) -> Result<(), Error> {
+        let (Part::Windows { last, length, step, count, decides }, Shape::Windows { windows, aggregate, .. }) =
+            (part, query.shape)
+        else {
+            return Ok(());
+        };
+        let found = if decides { self.windows.take_split(aggregate) } else { self.windows.take(aggregate) };
+        for (at, asked, value) in found {
+            let window = windows.start_of(nanos(asked));
+            let time = window.max(i128::from(query.start())) as i64;
+            let value = match aggregate {
+                Aggregate::Count => Value::Unsigned(value as u64),
+                _ => Value::Float(value),
+            };
+            answer.add(query, at, time, value)?;
+        }
+        if self.windows.has_split() {
+            self.left.push_front(Part::Windows { last, length, step, count, decides: true });
         }
         Ok(())
     }
@@ -298,23 +323,32 @@ impl MetricsQl {
         Ok(())
     }
 
-    /// The place of a series that is given by its labels.
-    fn series(&self, json: &Json, query: &CheckedQuery, answer: &mut Answer) -> Result<Option<usize>, Error> {
+    /// The place of a series that is given by its labels, and whether an earlier version wrote it.
+    fn series(
+        &self,
+        json: &Json,
+        query: &CheckedQuery,
+        answer: &mut Answer,
+    ) -> Result<Option<(usize, bool)>, Error> {
         let Some(labels) = json.get("metric").and_then(Json::as_object) else {
             return Err(
                 query.failed("the answer to MetricsQL has a series without labels; is it a VictoriaMetrics?")
             );
         };
         let name = labels.get("__name__").and_then(Json::as_str).unwrap_or_default();
+        let measurement = labels.get(MEASUREMENT).and_then(Json::as_str);
+        let is_earlier = measurement.is_none();
+        let name = if measurement.is_none_or(|m| m == &*query.measurement) { name } else { "" };
         let Some(field) = name.strip_prefix(&*query.measurement).and_then(|n| n.strip_prefix('_')) else {
             let name = abbreviated(name);
             return Err(query
                 .failed(&format!("the server answered with the metric {name:?}, which was not asked for")));
         };
-        let ours = |key: &str| key == "__name__" || key == PART || (key == "db" && self.db.is_some());
-        let tags = labels.iter().filter(|(key, _)| !ours(key));
-        let tags = tags.filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
-        answer.series(query, tags, field)
+        // What others wrote, and in no bucket, may have a tag with this name.
+        let is_tag = |key: &str| key == BUCKET && is_earlier && self.db.is_none();
+        let tag = |key| if is_tag(key) { Some(key) } else { tag_of_label(key, is_earlier) };
+        let tags = labels.iter().filter_map(|(k, v)| Some((tag(k)?.to_owned(), v.as_str()?.to_owned())));
+        Ok(answer.series(query, tags.collect(), field)?.map(|at| (at, is_earlier)))
     }
 }
 
@@ -374,6 +408,7 @@ fn parts(windows: Windows, (start, stop): (i64, i64)) -> VecDeque<Part> {
             length: (end - from) as i64,
             step: every,
             count,
+            decides: false,
         });
         from = if whole { from + i128::from(every) * i128::from(count) } else { end };
     }
@@ -393,17 +428,21 @@ fn seconds(ms: i64) -> String {
 
 /// The selector of the series. What it leaves in too much is left out when it is read.
 fn selector(query: &CheckedQuery, db: Option<&str>) -> String {
-    let metric = |field: &String| format!("{}_{field}", query.measurement);
+    let metric = |field: &String| metric(&query.measurement, field);
     let name = match &query.fields[..] {
         [] => format!("__name__=~{}", string(&format!("{}_.+", pattern(&query.measurement)))),
         [field] => format!("__name__={}", string(&metric(field))),
         several => format!("__name__=~{}", one_of(several.iter().map(metric))),
     };
     let mut matchers = vec![name];
-    matchers.extend(db.map(|db| format!("db={}", string(db))));
+    // Series without the label are of an earlier version, and may be of another measurement whose name begins so.
+    let measurements = [query.measurement.clone(), String::new()];
+    matchers.push(format!("{MEASUREMENT}=~{}", one_of(measurements.into_iter())));
+    matchers.extend(db.map(|db| format!("{BUCKET}={}", string(db))));
     for TagTest { key, values } in &query.tags {
-        // Releases read the escapes of other characters in names in different ways.
-        if !key.is_ascii() {
+        // Releases read the escapes of other characters in names in different ways; and a tag whose label has another name now
+        // had its own in an earlier version.
+        if !key.is_ascii() || label_of_tag(key) != key.as_str() {
             continue;
         }
         let key = label(key);

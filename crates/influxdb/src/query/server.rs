@@ -7,6 +7,7 @@ use crate::server::asking::{broke_off, kind_within, on_its_runtime, too_late};
 use crate::server::exchange::{Method, Request};
 use crate::server::http::Http;
 use crate::server::kind::ServerKind;
+use crate::server::refusal::{remedy, right_to_read};
 use std::time::{Duration, Instant};
 
 impl CheckedQuery {
@@ -48,7 +49,14 @@ impl CheckedQuery {
             let asks = questions.clone();
             let opening = async move { asks.open(request).await.map_err(broke_off) };
             let (head, pieces) = on_its_runtime(&http, opening).await?;
-            let Some(mut pieces) = pieces else { return Err(dialogue.refused(head.status, &head.body)) };
+            let Some(mut pieces) = pieces else {
+                let remedy = remedy(&head, &right_to_read(bucket));
+                let refused = dialogue.refused(head.status, &head.body);
+                return Err(refused.reworded(|message| message + &remedy));
+            };
+            if !pieces.has_length() && !dialogue.has_end() {
+                return Err(dialogue.endless());
+            }
             while let Some(piece) = pieces.next().await {
                 dialogue.feed(&piece.map_err(broke_off)?)?;
             }

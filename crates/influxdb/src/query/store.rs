@@ -68,7 +68,7 @@ impl CheckedQuery {
                     }
                     let Some(at) = self.place(answer, &found.series)? else { continue };
                     for window in &found.windows {
-                        if let Some(value) = value_of(&window.summary, aggregate) {
+                        if let Some(value) = value_of(&window.summary, aggregate).map_err(failed)? {
                             answer.add(self, at, window.start.as_nanos(), value)?;
                         }
                     }
@@ -108,14 +108,14 @@ impl CheckedQuery {
     }
 }
 
-fn value_of(summary: &Summary, aggregate: Aggregate) -> Option<Value> {
-    match aggregate {
+fn value_of(summary: &Summary, aggregate: Aggregate) -> Result<Option<Value>, graylogic_store::Error> {
+    Ok(match aggregate {
         Aggregate::Count => Some(Value::Unsigned(summary.count)),
-        Aggregate::Sum => summary.sum.clone(),
-        Aggregate::Mean => summary.mean().map(Value::Float),
+        Aggregate::Sum => summary.sum()?,
+        Aggregate::Mean => summary.mean()?.map(Value::Float),
         Aggregate::Min => summary.min.clone(),
         Aggregate::Max => summary.max.clone(),
         Aggregate::First => Some(summary.first.1.clone()),
         Aggregate::Last => Some(summary.last.1.clone()),
-    }
+    })
 }

@@ -10,12 +10,19 @@ use crate::server::exchange::{Answer, NoAnswer, Request};
 use crate::server::http::{Http, Rested};
 use crate::server::kind::{Recognised, ServerKind, speaks_against};
 use crate::server::outcome::{self, Outcome};
+use crate::server::probe;
 use crate::server::recognise::{self, Shown};
+use crate::server::refusal::moved;
 use crate::server::retry::Backoff;
+use crate::server::settle::{Seen, Settlement};
+use crate::server::standing::Standing;
 use crate::server::tls::Stamps;
 use crate::server::translate::{Translated, translate};
+use crate::server::vm_line::Takes;
+use crate::server::watch::{Ignored, Watch};
 use graylogic_durable::Batch;
 use graylogic_line::Timestamp;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The same lines, refused so often with a fault of the server that is healthy otherwise, are the fault.
@@ -23,6 +30,8 @@ const POISON_AFTER: u32 = 5;
 /// And so often when another line was found to be the fault before and nothing was taken since: then it is rather the
 /// server, whatever it says of its health.
 const POISON_ALONE_AFTER: u32 = 60;
+/// Lines that wait this long for a VictoriaMetrics are held against its limits again.
+const LIMITS_EVERY: Duration = Duration::from_secs(60);
 /// While a setting is wrong, a new token and new certificates are looked for this often.
 const TOKEN_EVERY: Duration = Duration::from_secs(1);
 
@@ -70,6 +79,8 @@ pub(crate) struct Delivery {
     kind: Option<ServerKind>,
     /// Whether it showed that, or will not show anything.
     is_sure: bool,
+    /// What it showed itself to be last, and whether it has proven that it takes writes here.
+    standing: Standing,
     /// What it was last, which may be forgotten in `kind`.
     last_kind: Option<ServerKind>,
     /// It has no other way than an older kind's.
@@ -93,6 +104,8 @@ pub(crate) struct Delivery {
     tried_in_close: bool,
     /// The bucket was made, and no answer has shown yet that it is there.
     created: bool,
+    /// When what the server acknowledged has settled.
+    settlement: Settlement,
 }
 
 /// Lines of a batch that go out together, by their places in ascending order.
@@ -117,7 +130,7 @@ enum Step {
 }
 
 impl Delivery {
-    pub(crate) fn new(config: &Config, http: Http, bucket: &str) -> Self {
+    pub(crate) fn new(config: &Config, http: Http, bucket: &str, watch: Arc<Watch>) -> Self {
         let seed = Timestamp::now().as_nanos() as u64 ^ u64::from(std::process::id()) << 32;
         Self {
             gzip: !http.is_local(),
@@ -125,6 +138,7 @@ impl Delivery {
             place: Place { org: config.org().to_owned(), bucket: bucket.to_owned() },
             kind: None,
             is_sure: false,
+            standing: Standing::default(),
             last_kind: None,
             older_way: false,
             config: config.clone(),
@@ -138,7 +152,39 @@ impl Delivery {
             troubled: false,
             tried_in_close: false,
             created: false,
+            settlement: Settlement::new(watch, config.settle_time(), config.hurry()),
         }
+    }
+
+    /// How often the server should be looked at, when it is one that acknowledges what it may lose or ignore.
+    pub(crate) fn look_every(&self) -> Option<Duration> {
+        (self.last_kind == Some(ServerKind::VictoriaMetrics)).then(|| self.settlement.look_every())
+    }
+
+    /// Whether what the server acknowledges settles some time later.
+    pub(crate) fn settles_later(&self) -> bool {
+        self.look_every().is_some() && self.settlement.takes_time()
+    }
+
+    /// Before the first line is sent: the run of the server that will acknowledge it, when its lines settle later.
+    pub(crate) fn begin(&mut self) -> Option<u64> {
+        let kind = self.recognised().ok()?;
+        let settles = kind == ServerKind::VictoriaMetrics && self.settlement.takes_time();
+        if settles { self.settlement.begin(&self.http) } else { None }
+    }
+
+    /// Looks whether the server has run on since lines began to settle.
+    pub(crate) fn look(&mut self) -> Seen {
+        match self.last_kind {
+            Some(ServerKind::VictoriaMetrics) => self.settlement.look(&self.http),
+            // Another server is there now, which has none of these lines.
+            _ => Seen::Restarted { by: None },
+        }
+    }
+
+    /// Rows that the server ignored without naming them, if no other lane reported it.
+    pub(crate) fn take_ignored(&self) -> Vec<Ignored> {
+        self.settlement.take_ignored()
     }
 
     /// Delivers the lines of a batch, however long it takes.
@@ -149,6 +195,8 @@ impl Delivery {
     ) -> Result<Delivered, Stopped> {
         let mut delivered = Delivered::default();
         let mut translated: Option<(ServerKind, Option<Translated>)> = None;
+        // What a VictoriaMetrics takes depends on the time of day, and may not be known yet.
+        let mut good_until = None::<Instant>;
         // Lines that the server of now cannot hold: one that comes in its place may.
         let mut unheld: Vec<usize> = Vec::new();
         let mut pieces = vec![Piece { places: (0..batch.len()).collect(), faults: 0, since: 0 }];
@@ -165,8 +213,16 @@ impl Delivery {
                 }
             };
             // Another server may be there since the last piece.
-            if translated.as_ref().is_none_or(|t| t.0 != kind) {
-                translated = Some((kind, translate(kind, batch)));
+            if translated.as_ref().is_none_or(|t| t.0 != kind)
+                || good_until.is_some_and(|t| t <= Instant::now())
+            {
+                let takes = match kind {
+                    ServerKind::VictoriaMetrics => self.settlement.takes(&self.http),
+                    _ => Takes::default(),
+                };
+                let good_for = if takes.is_known { LIMITS_EVERY } else { Duration::ZERO };
+                good_until = (kind == ServerKind::VictoriaMetrics).then(|| Instant::now() + good_for);
+                translated = Some((kind, translate(kind, batch, &takes)));
                 piece.places.append(&mut unheld);
                 piece.places.sort_unstable();
             }
@@ -218,6 +274,7 @@ impl Delivery {
         // Another lane may have found another server at this address since.
         if let Some(known) = self.http.recognised() {
             self.is_sure = true;
+            self.standing.kind = Some(known.kind);
             return Ok(self.learnt(known.kind));
         }
         if let Some(kind) = self.kind.filter(|_| self.is_sure) {
@@ -227,6 +284,12 @@ impl Delivery {
         let asking = recognise::shown(&self.http, self.last_kind.is_none());
         let shown = self.http.wait(asking).unwrap_or(Err(NoAnswer::Stopped))?;
         self.is_sure = !matches!(shown, Shown::Unknown);
+        match &shown {
+            Shown::Is(found) => self.standing.kind = Some(found.kind),
+            Shown::Hidden => self.standing.kind = None,
+            // A proxy answered: the server behind it is probably the one of before.
+            Shown::Unknown => {}
+        }
         Ok(match shown {
             Shown::Is(found) => self.learnt(found.kind),
             Shown::Hidden => self.learnt(ServerKind::InfluxDb2),
@@ -239,6 +302,7 @@ impl Delivery {
         if self.last_kind.replace(kind).is_some_and(|last| last != kind) {
             (self.gzip, self.bytes_max) = (!self.http.is_local(), usize::MAX);
             (self.location, self.older_way) = (None, false);
+            self.standing.is_proven = false;
         }
         self.kind = Some(kind);
         kind
@@ -261,6 +325,7 @@ impl Delivery {
     }
 
     fn after_silence(&mut self, why: NoAnswer, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
+        self.settlement.broke();
         match why {
             NoAnswer::Stopped => Step::Stopped,
             NoAnswer::Failed(reason) => self.retry(reason, None, piece, events),
@@ -271,6 +336,7 @@ impl Delivery {
     /// What was learnt may be of another server than answers at this address next time.
     fn forget(&mut self) {
         (self.kind, self.location, self.older_way) = (None, None, false);
+        self.standing.is_proven = false;
         self.http.set_recognised(None);
     }
 
@@ -293,10 +359,11 @@ impl Delivery {
         events: &mut dyn FnMut(Event),
     ) -> Step {
         let now = Timestamp::now().as_nanos() / 1_000_000_000;
-        let outcome = outcome::read(answer, batch, &piece.places, self.gzip, now);
-        let lets_through =
-            !matches!(outcome, Outcome::Retry { .. } | Outcome::Held { .. } | Outcome::Redirect(_));
-        if lets_through {
+        let outcome = outcome::read(answer, batch, &piece.places, self.gzip, self.standing, now);
+        if outcome.proves_the_place() {
+            self.standing.is_proven = true;
+        }
+        if outcome.is_a_verdict() {
             self.backoff.reset();
             self.answers += 1;
             self.suspected = false;
@@ -326,6 +393,7 @@ impl Delivery {
                 refuse_or_split(piece, reason, delivered)
             }
             Outcome::Unnamed(reason) => refuse_or_split(piece, reason, delivered),
+            Outcome::Unproven(reason) => self.prove(reason, piece, events),
             // What the answer names is not all there may be: of a shard, of a list that was cut. Sending the rest again
             // changes nothing in the server, and tells.
             Outcome::Refused(named) | Outcome::Partial { named, .. } => {
@@ -389,6 +457,26 @@ impl Delivery {
         refuse_or_split(piece, reason, delivered)
     }
 
+    /// Tells lines that a server rejects without naming them from an address at which nothing takes lines: a server that
+    /// takes an empty write has judged the lines.
+    fn prove(&mut self, reason: String, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
+        let kind = self.kind.unwrap_or(ServerKind::InfluxDb2);
+        match probe::empty_write(&self.http, &self.place, kind, None) {
+            Ok(answer) if self.standing.takes_writes(&answer) => {
+                self.standing.is_proven = true;
+                Step::Again(piece)
+            }
+            Ok(answer) => {
+                let status = answer.status;
+                let reason = format!(
+                    "{reason}; it answers {status} to an empty write as well, so no line is at fault"
+                );
+                self.hold(reason, "url", piece, events)
+            }
+            Err(why) => self.after_silence(why, piece, events),
+        }
+    }
+
     /// Whether the server says that it is well.
     fn is_healthy(&self) -> bool {
         let path = match self.kind {
@@ -405,8 +493,8 @@ impl Delivery {
             self.location = Some(location.to_owned());
             return Step::Again(piece);
         }
-        let shown = location.split(['?', '#']).next().unwrap_or_default();
-        let reason = format!("the server sends writes on to {shown:?}, where this client does not follow");
+        let answer = Answer { status: 307, location: Some(location.to_owned()), ..Answer::default() };
+        let reason = format!("the server does not take writes here: {}", moved(&answer).unwrap_or_default());
         self.hold(reason, "url", piece, events)
     }
 

@@ -25,6 +25,7 @@ impl Place {
             content_type: "text/plain; charset=utf-8",
             body: lines,
             gzip,
+            keeps_redirects: true,
             ..Request::new(Method::POST, path).scheme(kind.scheme())
         };
         request = match kind {

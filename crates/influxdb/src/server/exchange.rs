@@ -22,6 +22,8 @@ pub(crate) struct Request {
     pub(crate) scheme: Scheme,
     /// In place of the usual one; for an answer in pieces it covers all of them.
     pub(crate) timeout: Option<Duration>,
+    /// Whether a redirect is an answer like others, because the caller follows it and remembers where to.
+    pub(crate) keeps_redirects: bool,
 }
 
 impl Request {
@@ -74,6 +76,8 @@ pub(crate) struct Answer {
     pub(crate) location: Option<String>,
     pub(crate) version: Option<String>,
     pub(crate) build: Option<String>,
+    /// Whether it wants HTTP Basic authentication.
+    pub(crate) wants_basic: bool,
     /// The server's clock.
     pub(crate) date: Option<String>,
     /// Whether it shows the header that only VictoriaMetrics has.

@@ -2,10 +2,11 @@
 //! runtime. It knows nothing of lines, outcomes or kinds of server. The HTTP library's threads live in a small runtime of the
 //! client's own.
 
-use crate::config::{Config, ConnectionConfig, TlsFiles, TlsVersion};
+use crate::config::{Config, ConnectionConfig, TlsFiles};
 use crate::error::{Error, Kind};
 use crate::secret::Secret;
-use crate::server::exchange::{Answer, NoAnswer, Request, Scheme};
+use crate::server::credentials::{authorization, basic};
+use crate::server::exchange::{Answer, NoAnswer, Request};
 use crate::server::kind::{Recognised, ServerKind, recognise_path, select_path};
 use crate::server::proxy::{self, Proxy};
 use crate::server::tls::{self, Stamps};
@@ -61,6 +62,10 @@ pub(crate) struct Http {
     /// The same, with the name of the server that its certificate has.
     named: Url,
     token: Arc<Mutex<Secret>>,
+    /// What is shown in place of a token, with HTTP Basic authentication.
+    basic: Option<HeaderValue>,
+    /// The password in it, for who must not show it.
+    basic_password: Secret,
     configured: Option<ServerKind>,
     recognised: Arc<Mutex<Option<Recognised>>>,
     stop: Stop,
@@ -112,11 +117,7 @@ impl Recipe {
             .http2_keep_alive_interval(self.alive_every)
             // On a slow line the question waits behind a long request, which has this time as well.
             .http2_keep_alive_timeout(self.request_timeout)
-            .http2_keep_alive_while_idle(true)
-            .tls_version_min(match self.connection.min_version {
-                TlsVersion::Tls12 => reqwest::tls::Version::TLS_1_2,
-                TlsVersion::Tls13 => reqwest::tls::Version::TLS_1_3,
-            });
+            .http2_keep_alive_while_idle(true);
         // The environment is asked by `proxy.rs` and nobody else.
         builder = match &self.proxy {
             None => builder.no_proxy(),
@@ -125,7 +126,7 @@ impl Recipe {
         if let Some(host) = &self.host {
             builder = builder.dns_resolver(Arc::new(AlwaysAt(host.as_str().into())));
         }
-        tls::with_files(builder, &self.tls)?.build().map_err(|e| starting(&e))
+        tls::with_files(builder, &self.tls, self.connection.min_version)?.build().map_err(|e| starting(&e))
     }
 }
 
@@ -246,10 +247,16 @@ impl Drop for Background {
 #[derive(Debug)]
 pub(crate) struct Pieces {
     pieces: mpsc::Receiver<Result<Vec<u8>, NoAnswer>>,
+    has_length: bool,
     _task: AbortOnDrop,
 }
 
 impl Pieces {
+    /// Whether its end can be told from a connection that breaks off.
+    pub(crate) fn has_length(&self) -> bool {
+        self.has_length
+    }
+
     /// The next piece, unpacked; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Result<Vec<u8>, NoAnswer>> {
         self.pieces.recv().await
@@ -361,6 +368,8 @@ impl Http {
             base,
             named,
             token: Arc::new(Mutex::new(config.token().clone())),
+            basic_password: connection.basic_password.clone(),
+            basic: config.basic().map(|(user, password)| basic(user, password)).transpose()?,
             recognised: Arc::default(),
             stop: Stop::default(),
         })
@@ -401,6 +410,11 @@ impl Http {
     /// The token that the next request shows.
     pub(crate) fn token(&self) -> Secret {
         lock(&self.token).clone()
+    }
+
+    /// The password of HTTP Basic authentication; empty when there is none.
+    pub(crate) fn basic_password(&self) -> Secret {
+        self.basic_password.clone()
     }
 
     /// Takes another token from now on, for all buckets.
@@ -455,7 +469,7 @@ impl Http {
 
     /// All of the answer to a request; on the client's own runtime.
     pub(crate) async fn fetch(&self, request: Request) -> Result<Answer, NoAnswer> {
-        let response = self.execute(self.prepare(request)?).await?;
+        let response = self.respond(request, false).await?;
         let mut answer = head(&response);
         body(response, &mut answer).await.map_err(|e| self.failed(&e))?;
         Ok(answer)
@@ -463,13 +477,12 @@ impl Http {
 
     /// The head of the answer to a request, and its body in pieces when it is a success; on the client's own runtime.
     pub(crate) async fn open(&self, request: Request) -> Result<(Answer, Option<Pieces>), NoAnswer> {
-        let mut request = self.prepare(request)?;
-        request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
-        let response = self.execute(request).await?;
+        let response = self.respond(request, true).await?;
         let mut head = head(&response);
         if !response.status().is_success() {
             return body(response, &mut head).await.map(|()| (head, None)).map_err(|e| self.failed(&e));
         }
+        let has_length = has_length(&response);
         let (sender, pieces) = mpsc::channel(PIECES_WAITING_MAX);
         let http = self.clone();
         let task = tokio::spawn(async move {
@@ -485,7 +498,29 @@ impl Http {
                 let _nobody_listens = sender.send(Err(why)).await;
             }
         });
-        Ok((head, Some(Pieces { pieces, _task: AbortOnDrop(task.abort_handle()) })))
+        Ok((head, Some(Pieces { pieces, has_length, _task: AbortOnDrop(task.abort_handle()) })))
+    }
+
+    /// The answer to a request, up to its body, which may be compressed when it is unpacked later. A redirect that keeps the
+    /// method is followed once, on the same server, unless the caller does that.
+    async fn respond(&self, request: Request, is_unpacked: bool) -> Result<reqwest::Response, NoAnswer> {
+        let send = async |request: Request| {
+            let mut prepared = self.prepare(request)?;
+            if is_unpacked {
+                prepared.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            self.execute(prepared).await
+        };
+        let again = (!request.keeps_redirects && request.location.is_none()).then(|| request.clone());
+        let response = send(request).await?;
+        let location = match response.status().as_u16() {
+            307 | 308 => head(&response).location.filter(|to| self.is_same_server(to)),
+            _ => None,
+        };
+        match (again, location) {
+            (Some(request), location @ Some(_)) => send(Request { location, ..request }).await,
+            _ => Ok(response),
+        }
     }
 
     /// Passes on a body piece by piece, unpacked, as fast as it is taken.
@@ -538,7 +573,11 @@ impl Http {
         if !request.accept.is_empty() {
             headers.insert(header::ACCEPT, HeaderValue::from_static(request.accept));
         }
-        if let Some(value) = authorization(&self.token().0, request.scheme)? {
+        let shown = match &self.basic {
+            Some(basic) => Some(basic.clone()),
+            None => authorization(&self.token().0, request.scheme)?,
+        };
+        if let Some(value) = shown {
             headers.insert(header::AUTHORIZATION, value);
         }
         let mut body = request.body;
@@ -749,37 +788,15 @@ impl fmt::Debug for Http {
     }
 }
 
-/// What shows a token to a server.
-fn authorization(token: &str, scheme: Scheme) -> Result<Option<HeaderValue>, NoAnswer> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let text = match scheme {
-        Scheme::Token => format!("Token {token}"),
-        Scheme::BasicOrBearer if token.contains(':') => format!("Basic {}", base64(token.as_bytes())),
-        Scheme::Bearer | Scheme::BasicOrBearer => format!("Bearer {token}"),
-    };
-    let mut value = HeaderValue::try_from(text).map_err(|_| {
-        let reason = "the token holds a line feed or another character that no request can carry; give \
-                      influxdb.token without it";
-        NoAnswer::Unusable { reason: reason.to_owned(), setting: "token" }
-    })?;
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let word = three.iter().fold(0u32, |word, b| word << 8 | u32::from(*b)) << (8 * (3 - three.len()));
-        for i in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * i) & 63) as usize];
-            text.push(if i <= three.len() { digit as char } else { '=' });
-        }
-    }
-    text
+/// Whether an answer says where its body ends: over HTTP/1 a body may end with the connection, for whatever reason that
+/// closes.
+fn has_length(response: &reqwest::Response) -> bool {
+    let has = |name| response.headers().contains_key(name);
+    response.version() >= reqwest::Version::HTTP_2
+        || has(header::CONTENT_LENGTH)
+        || has(header::TRANSFER_ENCODING)
+        // It has an end of its own.
+        || has(header::CONTENT_ENCODING)
 }
 
 /// A body in gzip; writing to memory does not fail, but if it did, the body would go as it is.
@@ -802,6 +819,8 @@ fn head(response: &reqwest::Response) -> Answer {
         location: text("location"),
         version: text("x-influxdb-version"),
         build: text("x-influxdb-build"),
+        wants_basic: text("www-authenticate")
+            .is_some_and(|way| way.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"))),
         date: text("date"),
         is_victoria_metrics: text("x-server-hostname").is_some(),
         body: Vec::new(),
@@ -890,28 +909,6 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tokens_are_shown_as_each_server_wants_them() {
-        for (token, scheme, expected) in [
-            ("", Scheme::Token, None),
-            ("t", Scheme::Token, Some("Token t")),
-            ("t:x", Scheme::Token, Some("Token t:x")),
-            ("t:x", Scheme::Bearer, Some("Bearer t:x")),
-            ("t", Scheme::BasicOrBearer, Some("Bearer t")),
-            ("Aladdin:open sesame", Scheme::BasicOrBearer, Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")),
-            (":", Scheme::BasicOrBearer, Some("Basic Og==")),
-            ("a:b", Scheme::BasicOrBearer, Some("Basic YTpi")),
-        ] {
-            let shown = authorization(token, scheme).unwrap();
-            assert_eq!(shown.as_ref().map(|v| v.to_str().unwrap()), expected);
-            assert!(!format!("{shown:?}").contains("Aladdin"));
-        }
-        assert!(matches!(
-            authorization("a\nb", Scheme::Token),
-            Err(NoAnswer::Unusable { setting: "token", .. })
-        ));
-    }
 
     #[test]
     fn an_address_is_what_paths_are_put_behind() {

@@ -75,6 +75,8 @@ impl fmt::Display for Recognised {
 /// VictoriaMetrics does not, and names its host.
 pub(crate) fn recognise(ping: &Answer) -> Option<Recognised> {
     let body: Option<Value> = serde_json::from_slice(&ping.body).ok();
+    // Many programs name a version; InfluxDB 3 names the process as well.
+    let body = body.filter(|b| b.get("process_id").is_some() || b.get("revision").is_some());
     let in_body = body.as_ref().and_then(|b| Some(b.get("version")?.as_str()?.to_owned()));
     let version = ping.version.clone().or(in_body).unwrap_or_default();
     let version = version.trim().trim_start_matches('v').to_owned();
@@ -93,6 +95,20 @@ pub(crate) fn recognise(ping: &Answer) -> Option<Recognised> {
         _ => return None,
     };
     Some(Recognised { kind, version })
+}
+
+/// The kind that the answer to a write shows, by headers that only such servers send. What listens in the way of an InfluxDB,
+/// as Telegraf does, counts as one.
+pub(crate) fn shown_by_write(answer: &Answer) -> Option<ServerKind> {
+    if answer.is_victoria_metrics {
+        return Some(ServerKind::VictoriaMetrics);
+    }
+    // The body of an answer to a write is not a place where servers show themselves.
+    let head = Answer { version: answer.version.clone(), build: answer.build.clone(), ..Answer::default() };
+    match recognise(&head) {
+        Some(found) => Some(found.kind),
+        None => head.version.is_some().then_some(ServerKind::InfluxDb1),
+    }
 }
 
 /// Another kind than a server was taken for, when its answer to a write says so. InfluxDB 1 is what others call themselves
@@ -158,6 +174,7 @@ mod tests {
             (ping(None, None, "", false), None),
             (ping(None, None, "<html>", false), None),
             (ping(None, None, r#"{"version":3}"#, false), None),
+            (ping(None, None, r#"{"name":"shop","version":"2.3.1"}"#, false), None),
         ] {
             let found = recognise(&ping);
             assert_eq!(found.as_ref().map(|r| (r.kind, r.version.as_str())), expected, "{ping:?}");

@@ -5,17 +5,17 @@
 
 use crate::server::dropped::{Dropped, dropped};
 use crate::server::exchange::Answer;
+use crate::server::kind::ServerKind;
+use crate::server::refusal::{WANTS_BASIC, moved};
 use crate::server::retry::retry_after;
+use crate::server::said::Said;
+use crate::server::standing::Standing;
 use graylogic_durable::Batch;
-use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Duration;
 
 /// Longer reasons are cut.
 const REASON_BYTES_MAX: usize = 500;
-
-/// No more of what a page calls itself.
-const TITLE_CHARS_MAX: usize = 100;
 
 /// What became of the lines of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub(crate) enum Outcome {
     Partial { named: Vec<(usize, String)>, suspects: Vec<usize>, reason: String },
     /// Nothing was taken, because of lines that the answer does not name.
     Unnamed(String),
+    /// The same, as it seems; but nothing has shown yet that the server takes writes at this address.
+    Unproven(String),
     /// The request is too long.
     TooLarge(String),
     /// The server does not read gzip.
@@ -43,13 +45,35 @@ pub(crate) enum Outcome {
     Redirect(String),
 }
 
-/// Reads the answer to a write of these lines, given as places in the batch.
-pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool, now_unix: i64) -> Outcome {
+impl Outcome {
+    /// Whether a server judged the lines, or the way in which they came.
+    pub(crate) fn is_a_verdict(&self) -> bool {
+        !matches!(self, Self::Retry { .. } | Self::Held { .. } | Self::Redirect(_) | Self::Unproven(_))
+    }
+
+    /// Whether it shows that the server takes writes at this place.
+    pub(crate) fn proves_the_place(&self) -> bool {
+        matches!(self, Self::Delivered | Self::Refused(_) | Self::Dropped(_) | Self::Partial { .. })
+    }
+}
+
+/// Reads the answer of a server of this standing to a write of these lines, given as places in the batch.
+pub(crate) fn read(
+    answer: &Answer,
+    batch: &Batch,
+    places: &[usize],
+    gzip: bool,
+    standing: Standing,
+    now_unix: i64,
+) -> Outcome {
     let said = Said::of(answer);
+    let standing = standing.seen_in(answer);
+    let is_verdict = standing.rejects_in(&said);
     let reason = || said.reason(answer.status);
     let held = |setting| Outcome::Held { reason: reason(), setting };
     let named = || named(&said, batch, places);
-    if said.message.contains("partial write") && answer.status >= 300 {
+    let refused = || refused(named(), reason(), is_verdict, standing);
+    if said.message.contains("partial write") && answer.status >= 300 && is_verdict {
         let named = named();
         let found = if named.is_empty() { dropped(&said.message, batch, places) } else { Dropped::Unknown };
         let suspects = match found {
@@ -66,12 +90,22 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
     match answer.status {
         // A page is what a proxy answers, or some other program at this address.
         200..300 if said.is_page => by_page(&said, answer.status),
-        200..300 => Outcome::Delivered,
+        200..300 if standing.has_stored(answer) => Outcome::Delivered,
+        // InfluxDB's cloud has stored some of the lines and says why not the others.
+        201 if is_verdict => Outcome::Partial { named: named(), suspects: Vec::new(), reason: reason() },
+        200..300 => {
+            let (setting, reason) = standing.disbelief(answer);
+            Outcome::Held { reason, setting }
+        }
         // Nor did whoever wrote a page read the lines.
         400 | 403 | 422 if said.is_page => by_page(&said, answer.status),
         400 if said.message.starts_with(SPEAKS_TLS) || is_nowhere(&said.message) => held("url"),
         307 | 308 if answer.location.is_some() => {
             Outcome::Redirect(answer.location.clone().unwrap_or_default())
+        }
+        // InfluxDB 1 has users of its own, which a token may name.
+        401 if answer.wants_basic && standing.kind != Some(ServerKind::InfluxDb1) => {
+            Outcome::Held { reason: format!("{}; {WANTS_BASIC}", reason()), setting: "basic_user" }
         }
         401 => held("token"),
         403 => held("token"),
@@ -79,6 +113,10 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
             "url" => Outcome::Held { reason: no_such_place(&reason(), answer), setting: "url" },
             setting => held(setting),
         },
+        413 if places.len() == 1 && standing.kind.is_none() => {
+            Outcome::Held { reason: standing.doubt(&reason()), setting: "url" }
+        }
+        413 if places.len() == 1 && !standing.is_proven => Outcome::Unproven(reason()),
         413 => Outcome::TooLarge(reason()),
         415 => not_gzip(gzip, reason()),
         // Bytes changed on their way.
@@ -96,8 +134,8 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
         400..500 if said.message.contains("would exceed limit of") && said.message.contains("database") => {
             held("bucket")
         }
-        400 | 422 => refused(named(), reason()),
-        500..600 if permanent => refused(named(), reason()),
+        400 | 422 => refused(),
+        500..600 if permanent && is_verdict => refused(),
         // Some buckets are there and have nothing behind them: 2.x for those of its own. And 1.x answers so to a retention
         // policy that is not there.
         500..600 if is_about_bucket(&said.message) => held("bucket"),
@@ -107,7 +145,13 @@ pub(crate) fn read(answer: &Answer, batch: &Batch, places: &[usize], gzip: bool,
             server_fault: !matches!(answer.status, 408 | 425 | 429 | 502..=504)
                 && !is_overload(&said.message),
         },
-        _ => held("url"),
+        _ => match moved(answer) {
+            Some(moved) => Outcome::Held {
+                reason: format!("the server does not take writes here: {moved}"),
+                setting: "url",
+            },
+            None => held("url"),
+        },
     }
 }
 
@@ -117,8 +161,17 @@ fn by_page(said: &Said, status: u16) -> Outcome {
     Outcome::Held { reason: format!("the server answered {}: {why}", said.page(status)), setting }
 }
 
-fn refused(named: Vec<(usize, String)>, reason: String) -> Outcome {
-    if named.is_empty() { Outcome::Unnamed(reason) } else { Outcome::Refused(named) }
+/// What to do about lines that a server rejects. Who names lines of ours has read them, in whatever form he says so.
+fn refused(named: Vec<(usize, String)>, reason: String, is_verdict: bool, standing: Standing) -> Outcome {
+    if !named.is_empty() && standing.kind.is_some() {
+        Outcome::Refused(named)
+    } else if !is_verdict {
+        Outcome::Held { reason: standing.doubt(&reason), setting: "url" }
+    } else if standing.is_proven {
+        Outcome::Unnamed(reason)
+    } else {
+        Outcome::Unproven(reason)
+    }
 }
 
 fn not_gzip(gzip: bool, reason: String) -> Outcome {
@@ -177,101 +230,6 @@ fn is_about_org(message: &str) -> bool {
         .iter()
         .any(|text| message.contains(text))
         && !message.contains("unable to parse")
-}
-
-/// What the body of an answer says.
-pub(crate) struct Said {
-    pub(crate) message: String,
-    /// Lines by their number in the request, from 1, with their text and the reason: InfluxDB 3.
-    numbered: Vec<(usize, String, String)>,
-    pub(crate) is_page: bool,
-    /// What a page calls itself; empty when it does not, or is none.
-    title: String,
-}
-
-/// What a page of nginx calls itself when TLS is the trouble, which it tells only after the handshake; the setting that
-/// mends it, and how.
-const TLS_PAGES: [(&str, &str, &str); 3] = [
-    (
-        "No required SSL certificate was sent",
-        "certificate_file",
-        "it wants a certificate of this client: name it in influxdb.certificate_file and key_file",
-    ),
-    (
-        "The SSL certificate error",
-        "certificate_file",
-        "it refuses this client's certificate, which has expired, was revoked, or is of an authority that it does not know: \
-         name another in influxdb.certificate_file",
-    ),
-    ("The plain HTTP request was sent to HTTPS port", "url", "it speaks TLS here: write https://"),
-];
-
-impl Said {
-    /// The status and what was said, for messages.
-    pub(crate) fn reason(&self, status: u16) -> String {
-        match self.message.is_empty() {
-            true if self.is_page => format!("the server answered {}", self.page(status)),
-            true => format!("the server answered {status}"),
-            false => format!("the server answered {status}: {}", shortened(&self.message)),
-        }
-    }
-
-    /// The status and the page, for messages.
-    pub(crate) fn page(&self, status: u16) -> String {
-        match self.title.is_empty() {
-            true => format!("{status} with a web page"),
-            false => format!("{status} with a web page, {:?}", self.title),
-        }
-    }
-
-    /// The setting to look at when a page is all that a server answers, and why.
-    pub(crate) fn page_means(&self) -> (&'static str, &'static str) {
-        let known = TLS_PAGES.iter().find(|(title, ..)| self.title.contains(title));
-        known.map_or(("url", "it is no InfluxDB"), |(_, setting, why)| (setting, why))
-    }
-
-    pub(crate) fn of(answer: &Answer) -> Self {
-        let text = String::from_utf8_lossy(&answer.body);
-        let start = text.trim_start().chars().take(14).collect::<String>().to_lowercase();
-        let is_page = answer.content_type.contains("text/html")
-            || start.starts_with("<!doctype html")
-            || start.starts_with("<html");
-        let json: Option<Value> = serde_json::from_slice(&answer.body).ok();
-        let field = |name: &str| json.as_ref()?.get(name)?.as_str().map(str::to_owned);
-        // 2.x and 3's v2 endpoint, then 1.x and 3, then plain text.
-        let message = field("message").or_else(|| field("error"));
-        let message = message.unwrap_or_else(|| if is_page { String::new() } else { text.trim().to_owned() });
-        let data = json.as_ref().and_then(|j| j.get("data")?.as_array().cloned()).unwrap_or_default();
-        let entry = |entry: &Value| {
-            let number = usize::try_from(entry.get("line_number")?.as_u64()?).ok()?;
-            let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-            Some((number, text("original_line"), text("error_message")))
-        };
-        let title = if is_page { title(&text) } else { String::new() };
-        Self { message, numbered: data.iter().filter_map(entry).collect(), is_page, title }
-    }
-}
-
-/// What a page in place of an answer to a question says, with the remedy when it is known.
-pub(crate) fn page_words(status: u16, page: &str) -> String {
-    let said = Said { message: String::new(), numbered: Vec::new(), is_page: true, title: title(page) };
-    match said.page_means() {
-        ("url", _) => said.reason(status),
-        (_, why) => format!("{}: {why}", said.reason(status)),
-    }
-}
-
-/// What a page calls itself, in one line of bounded length.
-fn title(page: &str) -> String {
-    let low = page.to_ascii_lowercase();
-    let inside = |name: &str| {
-        let from = low.find(&format!("<{name}>"))? + name.len() + "<>".len();
-        let length = low[from..].find(&format!("</{name}>"))?;
-        Some(page[from..from + length].split_whitespace().collect::<Vec<_>>().join(" "))
-    };
-    let found = inside("title").or_else(|| inside("h1"));
-    let printed = |c: &char| !c.is_control();
-    found.unwrap_or_default().chars().filter(printed).take(TITLE_CHARS_MAX).collect()
 }
 
 /// The lines that an answer names, in the order of their places, each with its reason.
@@ -383,10 +341,16 @@ mod tests {
     }
 
     fn check(status: u16, body: &str, lines: &[&str]) -> Outcome {
+        check_of(ServerKind::InfluxDb2, status, body, lines)
+    }
+
+    fn check_of(kind: ServerKind, status: u16, body: &str, lines: &[&str]) -> Outcome {
         let answer = Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() };
         let places: Vec<usize> = (0..lines.len()).collect();
-        read(&answer, &batch(lines), &places, false, 0)
+        read(&answer, &batch(lines), &places, false, Standing { kind: Some(kind), is_proven: true }, 0)
     }
+
+    const PROVEN: Standing = Standing { kind: Some(ServerKind::InfluxDb2), is_proven: true };
 
     fn places(outcome: &Outcome) -> Vec<usize> {
         match outcome {
@@ -419,9 +383,9 @@ mod tests {
         }
         assert!(matches!(check(400, &body(&["nobody sent this"]), &lines), Outcome::Unnamed(_)));
         let body_1 = r#"{"error":"partial write: unable to parse 'bad': missing fields dropped=0"}"#;
-        assert_eq!(places(&check(400, body_1, &lines)), [1, 3]);
+        assert_eq!(places(&check_of(ServerKind::InfluxDb1, 400, body_1, &lines)), [1, 3]);
         let body_3 = r#"{"error":"partial write of line protocol occurred","data":[{"original_line":"m f=x 3","line_number":3,"error_message":"no"},{"original_line":"other","line_number":1,"error_message":"no"}]}"#;
-        let outcome = check(400, body_3, &lines);
+        let outcome = check_of(ServerKind::InfluxDb3, 400, body_3, &lines);
         assert!(matches!(outcome, Outcome::Partial { .. }));
         assert_eq!(places(&outcome), [2]);
     }
@@ -452,7 +416,9 @@ mod tests {
             body: b"404 page not found".to_vec(),
             ..Answer::default()
         };
-        let Outcome::Held { reason, .. } = read(&old, &batch(&lines), &[0], false, 0) else { panic!() };
+        let Outcome::Held { reason, .. } = read(&old, &batch(&lines), &[0], false, PROVEN, 0) else {
+            panic!()
+        };
         assert_eq!(
             reason,
             "the server answered 404: 404 page not found; it is InfluxDB 1.6.7, which takes no writes at this address"
@@ -513,12 +479,15 @@ mod tests {
         ] {
             assert_eq!(setting(400, name), "bucket");
         }
-        let line = r#"{"message":"unable to parse 'db name cannot be empty': missing fields"}"#;
+        let line =
+            r#"{"code":"invalid","message":"unable to parse 'db name cannot be empty': missing fields"}"#;
         assert!(matches!(check(400, line, &lines), Outcome::Unnamed(_)));
         assert_eq!(setting(405, ""), "url");
         assert_eq!(setting(302, ""), "url");
         assert_eq!(check(204, "", &lines), Outcome::Delivered);
-        assert_eq!(check(200, "{}", &lines), Outcome::Delivered);
+        for (status, body) in [(200, "{}"), (200, "ok"), (200, ""), (202, "")] {
+            assert_eq!(setting(status, body), "url");
+        }
         let faults: Vec<bool> = [408, 425, 429, 500, 501, 502, 503, 504, 599]
             .into_iter()
             .map(|status| match check(status, "busy", &lines) {
@@ -536,9 +505,38 @@ mod tests {
             assert!(matches!(outcome, Outcome::Retry { server_fault: false, .. }), "{overload}");
         }
         assert!(matches!(check(413, "", &lines), Outcome::TooLarge(_)));
-        assert!(matches!(check(500, "unable to parse points", &lines), Outcome::Unnamed(_)));
+        let some = r#"{"code":"invalid","message":"failed to parse line protocol: errors encountered on line(s): 1"}"#;
+        assert!(matches!(check(201, some, &lines), Outcome::Partial { .. }));
+        assert!(matches!(
+            check(500, r#"{"code":"internal error","message":"unable to parse points"}"#, &lines),
+            Outcome::Unnamed(_)
+        ));
         let checksum = r#"{"message":"unable to read data: gzip: invalid checksum"}"#;
         assert!(matches!(check(400, checksum, &lines), Outcome::Retry { .. }));
+    }
+
+    #[test]
+    fn lines_are_not_judged_where_nothing_was_ever_taken() {
+        let unnamed = r#"{"code":"invalid","message":"no"}"#;
+        let named = r#"{"code":"invalid","message":"unable to parse 'm f=1 1': no"}"#;
+        let read_as = |standing, status, body: &str| {
+            let answer = Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() };
+            read(&answer, &batch(&["m f=1 1"]), &[0], false, standing, 0)
+        };
+        let known = Standing { is_proven: false, ..PROVEN };
+        for (status, body) in [(400, unnamed), (422, unnamed), (413, unnamed)] {
+            assert!(matches!(read_as(known, status, body), Outcome::Unproven(_)), "{status} {body}");
+            let proven = read_as(PROVEN, status, body);
+            assert!(matches!(proven, Outcome::Unnamed(_) | Outcome::TooLarge(_)), "{status} {body}");
+        }
+        assert!(matches!(read_as(known, 400, named), Outcome::Refused(_)));
+        for (status, body) in [(400, unnamed), (400, named), (422, unnamed), (413, unnamed), (204, "")] {
+            let hidden = read_as(Standing::default(), status, body);
+            assert!(matches!(hidden, Outcome::Held { .. }), "{status} {body}: {hidden:?}");
+        }
+        // A server that breaks is one that breaks, whoever it is.
+        let broken = r#"{"error":"partial write: unable to parse points"}"#;
+        assert!(matches!(read_as(Standing::default(), 500, broken), Outcome::Retry { .. }));
     }
 
     #[test]
@@ -569,7 +567,7 @@ mod tests {
             ..Answer::default()
         };
         let places: Vec<usize> = (0..batch.len()).collect();
-        let outcome = read(&answer, &batch, &places, step.is_gzip, 0);
+        let outcome = read(&answer, &batch, &places, step.is_gzip, PROVEN, 0);
         let is_right = match (&step.fate, &outcome) {
             (Fate::Settled(lines), Outcome::Delivered) => lines.iter().all(Option::is_none),
             (Fate::Settled(lines), Outcome::Refused(named)) => {

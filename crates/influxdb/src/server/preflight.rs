@@ -1,18 +1,22 @@
 //! Asks a server whether everything that the configuration says of it is right, before readings depend on it: each fault is
 //! one sentence that names the setting to change. Nothing is stored by asking.
 
+mod folder;
+mod verdict;
+
 use crate::config::{Config, Target, as_named};
 use crate::error::{Error, Kind};
 use crate::manage;
 use crate::route::MAIN;
-use crate::server::dialect::{Place, has_older_way};
+use crate::server::dialect::Place;
 use crate::server::exchange::{Answer, NoAnswer, Request};
 use crate::server::http::Http;
 use crate::server::kind::{Recognised, ServerKind, recognise};
-use crate::server::outcome::{self, Outcome};
+use crate::server::probe;
 use crate::server::recognise::{self, differs};
 use crate::server::retry::http_date;
-use graylogic_durable::Batch;
+use crate::server::standing::Standing;
+use crate::server::{vm_checks, watch};
 use graylogic_line::Timestamp;
 use graylogic_store::{State, Store, StoreOptions};
 use std::fmt;
@@ -40,8 +44,9 @@ pub struct Preflight {
 pub struct Check {
     /// The name of the target; that of the section `influxdb` itself is `main`.
     pub target: String,
-    /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`; `store` for the embedded one;
-    /// `environment` for variables that are mistyped.
+    /// What: `address`, `TLS`, `kind`, `clock`, `token`, `organisation`, `bucket`, `write`, `query`, `spool`; `limits`,
+    /// `settling`, `ignored`, `names` and `corrections` for VictoriaMetrics; `store` for the embedded one; `environment` for
+    /// variables that are mistyped.
     pub name: &'static str,
     /// How it is.
     pub verdict: Verdict,
@@ -59,7 +64,8 @@ pub enum Verdict {
     Good,
     /// Readings are taken, but somebody should know.
     Warning,
-    /// Readings are not taken until somebody changes something.
+    /// Readings are not taken, not safe on their way, or cannot be queried where the configuration says, until somebody
+    /// changes something.
     Fault,
     /// It could not be looked at, because of a fault before it.
     NotReached,
@@ -84,7 +90,14 @@ impl Preflight {
         self.server.as_ref().map(|s| s.version.as_str()).filter(|v| !v.is_empty())
     }
 
-    /// The first fault; `None` when all targets take readings.
+    /// Whether all targets take readings, however they fare otherwise.
+    #[must_use]
+    pub fn takes_readings(&self) -> bool {
+        let is_beside = |check: &Check| ["query", "spool"].contains(&check.name);
+        self.checks.iter().all(|check| check.verdict != Verdict::Fault || is_beside(check))
+    }
+
+    /// The first fault; `None` when all is well.
     #[must_use]
     pub fn fault(&self) -> Option<&Check> {
         self.checks.iter().find(|c| c.verdict == Verdict::Fault)
@@ -116,7 +129,8 @@ impl Preflight {
 }
 
 /// The checks of a server, in their order.
-const CHECKS: [&str; 8] = ["address", "TLS", "kind", "clock", "token", "organisation", "bucket", "write"];
+const CHECKS: [&str; 9] =
+    ["address", "TLS", "kind", "clock", "token", "organisation", "bucket", "write", "query"];
 
 impl fmt::Display for Preflight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,9 +152,12 @@ impl fmt::Display for Preflight {
     }
 }
 
+/// Puts a query to a server within a time, about a bucket of an organization: whether it is answered, else why not.
+pub(crate) type TryQuery = fn(&Http, &str, &str, Duration) -> Result<(), Error>;
+
 /// Looks at all targets of a configuration that are switched on, at once, the main one first; waits for servers as long as
 /// their requests may take.
-pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
+pub(crate) fn look(config: &Config, try_query: TryQuery) -> Result<Preflight, Error> {
     config.check_routes()?;
     let targets = config.targets();
     let looked: Vec<Result<Preflight, Error>> = std::thread::scope(|threads| {
@@ -148,7 +165,7 @@ pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
             .iter()
             .map(|(_, config)| {
                 let thread = std::thread::Builder::new().name("influxdb-health".into());
-                thread.spawn_scoped(threads, || look_at(config))
+                thread.spawn_scoped(threads, || look_at(config, try_query))
             })
             .collect();
         let looked = |look: std::io::Result<std::thread::ScopedJoinHandle<'_, _>>| {
@@ -178,11 +195,61 @@ pub(crate) fn look(config: &Config) -> Result<Preflight, Error> {
 }
 
 /// Looks at one target, on a plain thread.
-fn look_at(config: &Config) -> Result<Preflight, Error> {
-    match config.target() {
-        Target::Embedded(folder) => Ok(look_at_store(folder)),
-        Target::Remote(url) => Ok(ask(config, &Http::new(config, url)?)),
+fn look_at(config: &Config, try_query: TryQuery) -> Result<Preflight, Error> {
+    let url = match config.target() {
+        Target::Embedded(folder) => return Ok(look_at_store(folder)),
+        Target::Remote(url) => url,
+    };
+    let http = Http::new(config, url)?;
+    let mut preflight = created_later(config, ask(config, &http));
+    if preflight.fault().is_none() && preflight.checks.iter().all(|check| check.name != "query") {
+        look_at_queries(config, &http, try_query, &mut preflight);
     }
+    if let Some(spool) = config.spool_folder() {
+        match folder::takes_files(spool) {
+            Ok(()) => preflight.good("spool", format!("{} takes files", spool.display())),
+            Err(why) => {
+                let says = format!(
+                    "{why}; readings for a server that is away stay in memory and are lost when this program ends: name another \
+                     folder in influxdb.spool, or write off"
+                );
+                preflight.push("spool", Verdict::Fault, says, Some("spool"));
+            }
+        }
+    }
+    Ok(preflight)
+}
+
+/// Where readings are written need not be where they are read, and a token may have one right and not the other. That is a
+/// fault where the configuration names an address for queries.
+fn look_at_queries(config: &Config, http: &Http, try_query: TryQuery, preflight: &mut Preflight) {
+    let patience = PATIENCE / config.hurry().min(10);
+    match (try_query(http, config.org(), config.bucket(), patience), config.query_url()) {
+        (Ok(()), _) => preflight.good("query", "a query is answered"),
+        (Err(why), Some(_)) => {
+            let says = format!("queries fail: {why}; check influxdb.query_url");
+            preflight.push("query", Verdict::Fault, says, Some("query_url"));
+        }
+        (Err(why), None) => {
+            preflight.push("query", Verdict::Warning, format!("queries fail: {why}"), None);
+        }
+    }
+}
+
+/// A bucket that is not there is no fault when the client creates it.
+fn created_later(config: &Config, mut preflight: Preflight) -> Preflight {
+    let is_asked = config.creates_buckets()
+        && matches!(preflight.server_kind(), None | Some(ServerKind::InfluxDb1 | ServerKind::InfluxDb2));
+    let missing = |check: &&mut Check| check.verdict == Verdict::Fault && check.name == "bucket";
+    if let Some(check) = preflight.checks.iter_mut().find(missing).filter(|_| is_asked) {
+        let name = config.bucket();
+        (check.verdict, check.setting) = (Verdict::Warning, None);
+        check.says = format!(
+            "there is no {name:?} yet: the client creates it for the first readings (influxdb.create_buckets), if the token has \
+             the right to create buckets"
+        );
+    }
+    preflight
 }
 
 /// Looks at the embedded store, without making one.
@@ -195,9 +262,22 @@ fn look_at_store(folder: &Path) -> Preflight {
                 let says = format!("{} is no folder; name another in influxdb.url", parent.display());
                 return preflight.ends("store", Some("url"), says);
             }
-            _ => preflight.good("store", format!("there is none in {shown} yet: connecting makes it")),
+            _ => match folder::takes_files(folder) {
+                Ok(()) => {
+                    preflight.good("store", format!("there is none in {shown} yet: connecting makes it"))
+                }
+                Err(why) => {
+                    let says = format!("{why}; name another folder in influxdb.url");
+                    return preflight.ends("store", Some("url"), says);
+                }
+            },
         }
         return preflight;
+    }
+    if let Err(why) = folder::takes_files(folder) {
+        let says =
+            format!("{why}; let this program's user write there, or name another folder in influxdb.url");
+        return preflight.ends("store", Some("url"), says);
     }
     match Store::open(folder, StoreOptions::default()) {
         Ok(store) => {
@@ -248,7 +328,7 @@ fn ask_and_create(config: &Config, http: &Http) -> Preflight {
 
 /// Whether the server takes readings, else why not; on a plain thread.
 pub(crate) fn probe(config: &Config, http: &Http) -> Result<(), Error> {
-    judged(&ask(config, http))
+    judged(&created_later(config, ask(config, http)))
 }
 
 /// Fails with the first fault; warnings are logged.
@@ -325,34 +405,24 @@ fn ask(config: &Config, http: &Http) -> Preflight {
             found.kind
         }
         (None, None) => {
-            preflight.good("kind", "the server does not show it, and is taken for InfluxDB 2");
+            preflight.good("kind", "the server does not show it; the write below is as for InfluxDB 2");
             ServerKind::InfluxDb2
         }
     };
+    let shown = found.as_ref().map(|found| found.kind).or_else(|| http.configured());
     http.set_recognised(found);
     look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
     let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
-    let send = |request: Request| http.send(Request { timeout: patience, ..request });
-    let mut sent = send(place.write(kind, Vec::new(), false));
-    if sent.as_ref().is_ok_and(|answer| has_older_way(Some(kind), answer)) {
-        sent = send(place.write_in_older_way(kind, Vec::new(), false));
-    }
-    // Followed once, as lines are.
-    let moved = sent.as_ref().ok().filter(|answer| matches!(answer.status, 307 | 308));
-    if let Some(location) =
-        moved.and_then(|answer| answer.location.clone()).filter(|to| http.is_same_server(to))
-    {
-        sent = send(Request { location: Some(location), ..place.write(kind, Vec::new(), false) });
-    }
-    match sent {
+    let standing = Standing { kind: shown, is_proven: false };
+    match probe::empty_write(http, &place, kind, patience) {
         Ok(answer) => {
-            let mut preflight = judge(preflight, &answer, kind, &place, http);
-            let is_asked = kind == ServerKind::VictoriaMetrics && preflight.fault().is_none();
-            if is_asked && send(Request::get("flags")).is_ok_and(|flags| keeps_copies(&flags)) {
-                let says = "a write of nothing went through; but what is sent twice, as after a connection that broke off, counts \
-                            twice there: start VictoriaMetrics with -dedup.minScrapeInterval=1ms";
-                preflight.checks.retain(|check| check.name != "write");
-                preflight.add("write", Verdict::Warning, says);
+            let mut preflight = verdict::judge(preflight, &answer, kind, standing, &place, http);
+            if kind == ServerKind::VictoriaMetrics && preflight.fault().is_none() {
+                let vitals = watch::vitals(http).ok().flatten();
+                for (name, verdict, says) in vm_checks::checks(vitals.as_ref(), config.settle_time()) {
+                    preflight.checks.retain(|check| check.name != name);
+                    preflight.add(name, verdict, says);
+                }
             }
             preflight
         }
@@ -365,21 +435,12 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     }
 }
 
-/// Whether the flags that a VictoriaMetrics was started with, which it lists, leave it with two readings of a series for one
-/// time. One that only passes readings on has no such flag.
-fn keeps_copies(flags: &Answer) -> bool {
-    let text = String::from_utf8_lossy(&flags.body);
-    let is_list =
-        text.lines().all(|line| line.is_empty() || line.starts_with('-')) && !text.trim().is_empty();
-    let has = |flag: &str| text.lines().any(|line| line.starts_with(flag));
-    flags.status == 200 && is_list && !has("-dedup.minScrapeInterval=") && !has("-remoteWrite.url=")
-}
-
 /// What is being checked when a request cannot be made because of a setting.
 fn failed_check(setting: &'static str) -> &'static str {
     match setting {
         "token" => "token",
         "proxy" => "address",
+        "basic_user" => "token",
         _ => "TLS",
     }
 }
@@ -418,145 +479,10 @@ fn in_words(seconds: u64) -> String {
     words.join(" ")
 }
 
-/// Reads the answer to a write of nothing, which a server judges in the order of the checks: token, organisation, bucket,
-/// right.
-fn judge(
-    mut preflight: Preflight,
-    answer: &Answer,
-    kind: ServerKind,
-    place: &Place,
-    http: &Http,
-) -> Preflight {
-    let base = http.base();
-    let token = match http.token().is_empty() {
-        true => "there is none in the configuration, and the server wants none",
-        false => "the server takes it",
-    };
-    let Place { org, bucket } = place;
-    let container =
-        if kind == ServerKind::InfluxDb1 || kind == ServerKind::InfluxDb3 { "database" } else { "bucket" };
-    match outcome::read(answer, &Batch::default(), &[], false, 0) {
-        // An empty body is no line protocol for some: then everything before it was right.
-        Outcome::Delivered
-        | Outcome::Unnamed(_)
-        | Outcome::Refused(_)
-        | Outcome::Dropped(_)
-        | Outcome::Partial { .. } => {
-            preflight.good("token", token);
-            if kind == ServerKind::InfluxDb2 {
-                preflight.good("organisation", format!("{org:?} is there"));
-            }
-            preflight.good("bucket", format!("{container} {bucket:?} takes readings"));
-            preflight.good("write", "a write of nothing went through");
-            preflight
-        }
-        Outcome::Held { reason, setting: "token" } if answer.status == 401 => preflight.ends(
-            "token",
-            Some("token"),
-            format!(
-                "{base} does not know the token: {reason}; give a valid one, check influxdb.token{}",
-                oddity(&http.token().0)
-            ),
-        ),
-        Outcome::Held { reason, setting: "token" } => preflight.ends(
-            "write",
-            Some("token"),
-            format!(
-                "{base} knows the token, which may not write to {container} {bucket:?}: {reason}; give it that right, or \
-                 another one, check influxdb.token"
-            ),
-        ),
-        Outcome::Held { reason, setting: "org" } => {
-            preflight.good("token", token);
-            preflight.ends(
-                "organisation",
-                Some("org"),
-                format!("{base} has no organisation {org:?} that the token may see: {reason}; check influxdb.org"),
-            )
-        }
-        Outcome::Held { reason, setting: "bucket" } => {
-            preflight.good("token", token);
-            if kind == ServerKind::InfluxDb2 {
-                preflight.good("organisation", format!("{org:?} is there"));
-            }
-            preflight.ends(
-                "bucket",
-                Some("bucket"),
-                format!("{base} has no {container} {bucket:?}: {reason}; create it, or check influxdb.bucket"),
-            )
-        }
-        Outcome::Held { reason, setting } => {
-            let names_it = reason.contains(&format!("influxdb.{setting}"));
-            let remedy = if names_it { String::new() } else { format!("; check influxdb.{setting}") };
-            let says = format!("{base} does not take writes: {reason}{remedy}");
-            preflight.ends("write", Some(setting), says)
-        }
-        Outcome::Retry { reason, .. } | Outcome::TooLarge(reason) => {
-            preflight.ends("write", None, format!("{base} does not take writes: {reason}"))
-        }
-        Outcome::NotGzip | Outcome::Redirect(_) => preflight.ends(
-            "write",
-            Some("url"),
-            format!("{base} sends writes elsewhere; check influxdb.url"),
-        ),
-    }
-}
-
-/// What looks like a mistake in a token that a server does not know; the token is not shown.
-fn oddity(token: &str) -> &'static str {
-    let has_scheme = token.split_once(' ').is_some_and(|(word, _)| {
-        ["token", "bearer", "basic"].iter().any(|scheme| word.eq_ignore_ascii_case(scheme))
-    });
-    let is_quoted = ['"', '\''].iter().any(|quote| token.starts_with(*quote) && token.ends_with(*quote));
-    match token {
-        "" => ": there is none",
-        _ if has_scheme => ": it begins with the word that requests put before it, which must be left out",
-        _ if is_quoted => ": there are quotes in it, at both ends, which must be left out",
-        token if token.trim() != token => ": there is white space at an end of it, which must be left out",
-        _ => "",
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mistakes_in_a_token_are_named_and_not_the_token() {
-        for (token, says) in [
-            ("", ": there is none"),
-            ("Token abc", "the word that requests put before it"),
-            ("bearer abc", "the word that requests put before it"),
-            ("\"abc\"", "quotes"),
-            ("'abc'", "quotes"),
-            (" abc", "white space"),
-            ("abc", ""),
-            ("token", ""),
-            ("user:pass word", ""),
-        ] {
-            let odd = oddity(token);
-            assert!(
-                odd.contains(says) && odd.is_empty() == says.is_empty() && !odd.contains("abc"),
-                "{token}: {odd}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_victoria_metrics_that_counts_copies_is_known_by_its_flags() {
-        let check = |status, body: &str, expected| {
-            let flags = Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() };
-            assert_eq!(keeps_copies(&flags), expected, "{status} {body:?}");
-        };
-        check(200, "-httpListenAddr=\"127.0.0.1:8428\"\n-retentionPeriod=\"1y\"\n", true);
-        check(200, "-dedup.minScrapeInterval=\"1ms\"\n-httpListenAddr=\":8428\"\n", false);
-        check(200, "-remoteWrite.url=\"secret\"\n", false);
-        // Somebody else, who says nothing of it.
-        check(200, "", false);
-        check(200, "<html>-httpListenAddr", false);
-        check(404, "-httpListenAddr=\":8428\"\n", false);
-    }
 
     #[test]
     fn every_target_is_looked_at_and_named() {
@@ -566,6 +492,7 @@ mod tests {
         let office = Config::remote("http://127.0.0.1:9").unwrap();
         let off = Config::remote("http://127.0.0.1:9").unwrap().with_enabled(false);
         let config = main.with_further_target("office", office).with_further_target("off", off);
+        let look = |config: &Config| look(config, |_, _, _, _| Ok(()));
         let found = look(&config).unwrap();
         let mut checks: Vec<(&str, &str)> = found.checks().iter().map(|c| (&*c.target, c.name)).collect();
         checks.truncate(2);

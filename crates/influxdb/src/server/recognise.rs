@@ -3,8 +3,8 @@
 
 use crate::server::exchange::{Answer, Method, NoAnswer, Request};
 use crate::server::http::Http;
-use crate::server::kind::{Recognised, ServerKind, recognise, speaks_against};
-use crate::server::outcome::Said;
+use crate::server::kind::{Recognised, ServerKind, recognise, shown_by_write, speaks_against};
+use crate::server::said::Said;
 
 /// What is known of a server once it was asked.
 pub(crate) enum Shown {
@@ -72,7 +72,13 @@ fn says_nothing(ping: &Answer) -> bool {
 pub(crate) async fn by_write(http: &Http) -> Result<Option<Recognised>, NoAnswer> {
     let patience = Some(2 * http.connect_timeout());
     let asking = Request { timeout: patience, ..Request::new(Method::POST, "api/v2/write") };
-    Ok(speaks_against(ServerKind::InfluxDb2, &http.fetch(asking).await?))
+    let answer = http.fetch(asking).await?;
+    let itself = || {
+        let kind = shown_by_write(&answer).filter(|kind| *kind == ServerKind::InfluxDb2)?;
+        let version = answer.version.as_deref().unwrap_or_default().trim().trim_start_matches('v').to_owned();
+        Some(Recognised { kind, version })
+    };
+    Ok(speaks_against(ServerKind::InfluxDb2, &answer).or_else(itself))
 }
 
 /// A server of another kind than the configuration says may take readings in a way that spoils them.

@@ -1,6 +1,7 @@
 //! What a server says when it refuses a request: its code and its message, whichever way it puts them. Pure.
 
-use crate::server::outcome::page_words;
+use crate::server::exchange::Answer;
+use crate::server::said::page_words;
 use serde_json::Value;
 
 /// Longer messages are cut.
@@ -24,6 +25,69 @@ pub(crate) fn server_error(status: u16, body: &[u8]) -> (String, String) {
         }
     });
     (code, shortened(message))
+}
+
+/// Where the paths of requests begin in the places that redirects name.
+const PATHS: [&str; 8] = [
+    "/api/v2/write",
+    "/api/v2/query",
+    "/api/v3/write_lp",
+    "/api/v3/query_sql",
+    "/api/v1/",
+    "/write",
+    "/query",
+    "/ping",
+];
+
+/// What is wrong when a server redirects a request to where the client does not follow: where to, and what to change. `None`
+/// for other answers.
+pub(crate) fn moved(answer: &Answer) -> Option<String> {
+    let location = answer.location.as_deref().filter(|_| (300..400).contains(&answer.status))?;
+    let shown = location.split(['?', '#']).next().unwrap_or_default();
+    let base = PATHS.iter().find_map(|path| shown.find(path).map(|at| &shown[..at])).unwrap_or(shown);
+    let remedy = match base.contains("://") {
+        true => format!("set influxdb.url to {base:?} if that is the server"),
+        false => "check influxdb.url".to_owned(),
+    };
+    Some(format!(
+        "it redirects to {shown:?} (status {}), where this client does not follow; {remedy}",
+        answer.status
+    ))
+}
+
+/// What HTTP Basic authentication lacks.
+pub(crate) const WANTS_BASIC: &str = "it wants the user name and the password of HTTP Basic authentication; check \
+                                      influxdb.basic_user and influxdb.basic_password";
+
+/// What somebody can do about an answer that is no success, where a right may be what lacks: the right, as in "to read bucket
+/// \"house\"". Empty when nobody knows.
+pub(crate) fn remedy(answer: &Answer, right: &str) -> String {
+    let (_, words) = server_error(answer.status, &answer.body);
+    if let Some(moved) = moved(answer) {
+        return format!("; {moved}");
+    }
+    match answer.status {
+        401 if answer.wants_basic => format!("; {WANTS_BASIC}"),
+        401 => format!("; give a valid token that has the right {right}, check influxdb.token"),
+        403 => format!("; the token lacks the right {right}: give it that, check influxdb.token"),
+        // InfluxDB 2 says so as well to a token that may not read it.
+        _ if words.contains("could not find bucket") || words.contains("database not found") => {
+            lacks_or_is_hidden(right)
+        }
+        _ => String::new(),
+    }
+}
+
+/// The right that a query needs.
+pub(crate) fn right_to_read(bucket: &str) -> String {
+    format!("to read bucket {bucket:?}")
+}
+
+/// A bucket that a server says is not there may be one that the token may not read.
+pub(crate) fn lacks_or_is_hidden(right: &str) -> String {
+    format!(
+        "; it does not exist, or the token lacks the right {right}: check influxdb.bucket and influxdb.token"
+    )
 }
 
 /// InfluxDB 2's word for a status.

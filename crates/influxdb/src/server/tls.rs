@@ -3,14 +3,19 @@
 
 use crate::config::{ConnectionConfig, TlsFiles, TlsVersion};
 use crate::error::{Error, Kind};
-use reqwest::{Certificate, ClientBuilder, Identity};
+use crate::server::trusted::Trusted;
+use reqwest::{ClientBuilder, Identity};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, CertificateError, InconsistentKeys, InvalidMessage, RootCertStore};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, InconsistentKeys, InvalidMessage, RootCertStore,
+    SupportedProtocolVersion, version,
+};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// A longer file holds no certificates: those of a whole operating system are a tenth of it.
@@ -18,24 +23,61 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// How a PEM file begins a private key.
 const KEYS: [&str; 3] = ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"];
 
-/// Adds to a client what the files hold.
-pub(crate) fn with_files(mut builder: ClientBuilder, files: &TlsFiles) -> Result<ClientBuilder, Error> {
-    if let Some(path) = &files.ca {
-        builder = builder.tls_certs_only(authorities(path)?);
-    }
-    match (&files.certificate, &files.key) {
-        (Some(certificate), Some(key)) => Ok(builder.identity(identity(certificate, key)?)),
-        (Some(certificate), None) => Err(wrong(
-            "certificate_file",
-            certificate,
-            "it needs its key; name the file in influxdb.key_file",
-        )),
+/// Adds to a client what the files hold, and the oldest version of TLS that it speaks.
+pub(crate) fn with_files(
+    builder: ClientBuilder,
+    files: &TlsFiles,
+    min_version: TlsVersion,
+) -> Result<ClientBuilder, Error> {
+    let own = match (&files.certificate, &files.key) {
+        (Some(certificate), Some(key)) => Some(own_certificate(certificate, key)?),
+        (Some(certificate), None) => {
+            let why = "it needs its key; name the file in influxdb.key_file";
+            return Err(wrong("certificate_file", certificate, why));
+        }
         (None, Some(key)) => {
             let why = "it is the key of no certificate; name the file of one in influxdb.certificate_file";
-            Err(wrong("key_file", key, why))
+            return Err(wrong("key_file", key, why));
         }
-        (None, None) => Ok(builder),
-    }
+        (None, None) => None,
+    };
+    let (builder, own) = match (&files.ca, own) {
+        (Some(path), own) => return Ok(builder.tls_backend_preconfigured(by_file(path, own, min_version)?)),
+        (None, own) => (builder, own),
+    };
+    let builder = builder.tls_version_min(match min_version {
+        TlsVersion::Tls12 => reqwest::tls::Version::TLS_1_2,
+        TlsVersion::Tls13 => reqwest::tls::Version::TLS_1_3,
+    });
+    Ok(match own {
+        Some(own) => builder.identity(own.identity),
+        None => builder,
+    })
+}
+
+/// TLS with the certificates of a file in place of the system's.
+fn by_file(path: &Path, own: Option<OwnCertificate>, min_version: TlsVersion) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (certificates, authorities) = authorities(path)?;
+    let cannot = |why: String| wrong("ca_file", path, &format!("it cannot be used: {why}"));
+    let trusted =
+        Trusted::new(certificates, authorities, provider.clone()).map_err(|e| cannot(e.to_string()))?;
+    let versions: &[&SupportedProtocolVersion] = match min_version {
+        TlsVersion::Tls12 => &[&version::TLS13, &version::TLS12],
+        TlsVersion::Tls13 => &[&version::TLS13],
+    };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|e| cannot(e.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trusted));
+    let mut config = match own {
+        Some(own) => config.with_client_auth_cert(own.chain, own.key).map_err(|e| cannot(e.to_string()))?,
+        None => config.with_no_client_auth(),
+    };
+    // As the HTTP library offers them itself.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// How files look from outside, which tells whether somebody wrote to them or put others in their place.
@@ -70,24 +112,30 @@ fn number(_found: &std::fs::Metadata) -> u64 {
     0
 }
 
-fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
+/// The certificates of a file, as they are, and as authorities.
+fn authorities(path: &Path) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), Error> {
     const SETTING: &str = "ca_file";
     let text = read(SETTING, path)?;
     let mut roots = RootCertStore::empty();
-    let mut found = Vec::new();
-    for certificate in certificates(SETTING, path, &text)? {
-        let unusable = |why: String| {
-            let nth = found.len() + 1;
-            wrong(SETTING, path, &format!("certificate {nth} in it cannot be used: {why}; take it out"))
-        };
-        roots.add(certificate.clone()).map_err(|e| unusable(e.to_string()))?;
-        let certificate = Certificate::from_der(&certificate).map_err(|e| unusable(e.to_string()))?;
-        found.push(certificate);
+    let found = certificates(SETTING, path, &text)?;
+    for (i, certificate) in found.iter().enumerate() {
+        roots.add(certificate.clone()).map_err(|e| {
+            let nth = i + 1;
+            wrong(SETTING, path, &format!("certificate {nth} in it cannot be used: {e}; take it out"))
+        })?;
     }
-    Ok(found)
+    Ok((found, roots))
 }
 
-fn identity(certificate: &Path, key: &Path) -> Result<Identity, Error> {
+/// What this client shows a server.
+struct OwnCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    /// The same for the HTTP library.
+    identity: Identity,
+}
+
+fn own_certificate(certificate: &Path, key: &Path) -> Result<OwnCertificate, Error> {
     let certificate_text = read("certificate_file", certificate)?;
     let chain = certificates("certificate_file", certificate, &certificate_text)?;
     let key_text = read("key_file", key)?;
@@ -96,7 +144,7 @@ fn identity(certificate: &Path, key: &Path) -> Result<Identity, Error> {
     let key_der = PrivateKeyDer::from_pem_slice(key_text.as_bytes()).map_err(|_| wrong_key(bad))?;
     let signing = rustls::crypto::ring::sign::any_supported_type(&key_der)
         .map_err(|_| wrong_key("its key is damaged, or neither RSA, ECDSA (P-256, P-384) nor Ed25519"))?;
-    match CertifiedKey::new(chain, signing).keys_match() {
+    match CertifiedKey::new(chain.clone(), signing).keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
         Err(rustls::Error::InconsistentKeys(_)) => {
             let why = format!(
@@ -122,7 +170,8 @@ fn identity(certificate: &Path, key: &Path) -> Result<Identity, Error> {
         pem.push_str(section);
         pem.push('\n');
     }
-    Identity::from_pem(pem.as_bytes()).map_err(|_| wrong_key(bad))
+    let identity = Identity::from_pem(pem.as_bytes()).map_err(|_| wrong_key(bad))?;
+    Ok(OwnCertificate { chain, key: key_der, identity })
 }
 
 /// The text of a file of bounded length.
@@ -208,6 +257,12 @@ fn said(error: &rustls::Error) -> String {
             let until = apart(not_before.as_secs(), time.as_secs());
             format!("the server's certificate is valid only in {until} by this machine's clock")
         }
+        // The TLS library has no words for it.
+        rustls::Error::InvalidCertificate(CertificateError::Other(other))
+            if format!("{other:?}").contains("CaUsedAsEndEntity") =>
+        {
+            "the server shows the certificate of an authority (CA:TRUE) as its own".to_owned()
+        }
         error => error.to_string(),
     }
 }
@@ -225,6 +280,11 @@ fn remedy(error: &rustls::Error, connection: &ConnectionConfig) -> Option<(&'sta
     let is_named = connection.server_name.is_some();
     Some(match error {
         rustls::Error::InvalidCertificate(bad) => match bad {
+            Bad::NotValidForNameContext { presented, .. } if presented.is_empty() => (
+                "url",
+                "it names no server: make it again with `-addext subjectAltName=DNS:NAME` (IP:ADDRESS for an address), with the \
+                 name that influxdb.url has",
+            ),
             Bad::NotValidForName | Bad::NotValidForNameContext { .. } if is_named => (
                 "tls_server_name",
                 "give a name in influxdb.tls_server_name that the server's certificate has, or leave it empty",
@@ -239,7 +299,11 @@ fn remedy(error: &rustls::Error, connection: &ConnectionConfig) -> Option<(&'sta
                 ("url", "set this machine's clock, or that of who made the certificate of influxdb.url")
             }
             Bad::Revoked => ("url", "give the server in influxdb.url another certificate"),
-            _ => ("ca_file", "name the authority of the server's certificate in influxdb.ca_file"),
+            _ => (
+                "ca_file",
+                "put the server's own certificate, or that of the authority that signed it, into the file that influxdb.ca_file \
+                 names",
+            ),
         },
         rustls::Error::NoCertificatesPresented => ("url", "the server in influxdb.url shows no certificate"),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {

@@ -135,11 +135,13 @@ pub struct Hostile {
     pub seen: Arc<Mutex<Seen>>,
     pub script: Arc<Mutex<VecDeque<Do>>>,
     pub healthy: Arc<AtomicBool>,
-    /// What it answers to `GET /ping`, when that is not what it answers to every GET.
+    /// What it answers to `GET /ping`, as an InfluxDB 2 does at first; `None`: what it answers to every GET.
     pub ping: Arc<Mutex<Option<String>>>,
     stopped: Arc<AtomicBool>,
     listens: Option<JoinHandle<()>>,
 }
+
+const PING: &str = "HTTP/1.1 204 No Content\r\nX-Influxdb-Version: v2.8.0\r\n\r\n";
 
 pub fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
@@ -173,7 +175,7 @@ impl Hostile {
             seen: Arc::default(),
             script: Arc::default(),
             healthy: Arc::new(AtomicBool::new(true)),
-            ping: Arc::default(),
+            ping: Arc::new(Mutex::new(Some(PING.to_owned()))),
             stopped: Arc::default(),
             listens: None,
         };
@@ -242,7 +244,11 @@ fn connection(
         let is_get = reader.buffer().starts_with(b"GET");
         // A client that was not told what is here asks so; nothing is written by it.
         let is_asking = reader.buffer().starts_with(b"POST /api/v2/write HTTP");
-        let what = if is_get || is_asking {
+        let is_query = [&b"query"[..], b"export"].iter().any(|way| {
+            let line = reader.buffer().split(|b| matches!(b, b'?' | b'\r')).next().unwrap_or_default();
+            line.windows(way.len()).any(|part| part == *way)
+        });
+        let what = if is_get || is_asking || is_query {
             Do::Serve
         } else {
             script.lock().unwrap().pop_front().unwrap_or(Do::Serve)
@@ -276,6 +282,13 @@ fn connection(
             continue;
         }
         let lines = &request.lines;
+        if is_query {
+            // It knows no queries, unless the judge does.
+            let nothing = || (answer("404 Not Found", "", "404 page not found"), Vec::new());
+            let (reply, _) = judge(&request).unwrap_or_else(nothing);
+            let _gone = stream.write_all(reply.as_bytes());
+            continue;
+        }
         if !is_asking {
             let mut seen = seen.lock().unwrap();
             seen.requests += 1;

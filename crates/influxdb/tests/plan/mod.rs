@@ -186,7 +186,7 @@ pub fn judge(style: &'static str, plan: &Plan) -> Hostile {
             "v2 with 500" => message("500 Internal Server Error", &quoted(usize::MAX)),
             "v2 unknown line" => message("400 Bad Request", "unable to parse 'm,x=y f=? 1': bad number"),
             "unnamed 400" => message("400 Bad Request", "something is wrong"),
-            "unnamed 422" => answer("422 Unprocessable Entity", "", "no"),
+            "unnamed 422" => message("422 Unprocessable Entity", "no"),
             "partial 422" => message("422 Unprocessable Entity", &partial),
             "partial 500" => message("500 Internal Server Error", &partial),
             "partial v1" => {
