@@ -149,7 +149,8 @@ fn print(answer: FluxRaw, mut form: Form, out: &mut impl Write) -> Result<(), St
                 failed = failed.or(judged.and_then(|()| take(&mut reader, &mut form, out)).err());
             }
             Ok(None) => failed = take(&mut reader, &mut form, out).err(),
-            Err(error) => failed = Some(error.into()),
+            // What the server said of itself before explains more than how the answer ended.
+            Err(error) => failed = failed.or(Some(error.into())),
         }
         out.flush()?;
         if failed.is_some() && !matches!(form, Form::Csv { .. }) {
