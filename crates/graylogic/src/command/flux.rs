@@ -176,7 +176,7 @@ fn take(reader: &mut FluxReader, form: &mut Form, out: &mut impl Write) -> Resul
     while let Some(item) = reader.next_item()? {
         match (&mut *form, item) {
             (Form::Json, FluxItem::Record(row)) => {
-                writeln!(out, "{}", printable_json(&as_json(&row).to_string()))?
+                writeln!(out, "{}", printable_json(&as_json(&row).to_string()))?;
             }
             (Form::Tables(tables), FluxItem::Table(table)) => tables.begin(&table, out)?,
             (Form::Tables(tables), FluxItem::Record(row)) => tables.row(&row, out)?,

@@ -81,7 +81,7 @@ pub(super) fn shown(line: &[u8]) -> String {
 
 /// The unit in which the time of a line was probably meant, when it is not the one that was given.
 pub(super) fn likely_unit(line: &[u8], given: Precision) -> Option<&'static str> {
-    let last = line.rsplit(|b| b.is_ascii_whitespace()).next()?;
+    let last = line.rsplit(u8::is_ascii_whitespace).next()?;
     let number: i64 = std::str::from_utf8(last).ok()?.parse().ok()?;
     let is_likely = |unit: Precision| LIKELY_SECONDS.contains(&(number / (1_000_000_000 / unit.nanos())));
     if is_likely(given) {
