@@ -32,6 +32,24 @@ pub(crate) fn config(place: &Place) -> Result<Config, Failure> {
     })
 }
 
+/// The configuration of a command that changes something, which a configuration that is switched off forbids.
+pub(crate) fn acting_config(place: &Place, command: &str) -> Result<Config, Failure> {
+    let config = config(place)?;
+    match config.is_enabled() {
+        true => Ok(config),
+        false => Err(disabled(place, command)),
+    }
+}
+
+/// Why a command does nothing when the configuration is switched off.
+fn disabled(place: &Place, command: &str) -> Failure {
+    let file = place.config.as_ref().map_or_else(String::new, |file| format!(" of {}", file.display()));
+    Failure::new(format!(
+        "{command}: nothing is done because influxdb.enabled is false; set it to true{file}, or \
+         GRAYLOGIC_INFLUXDB_ENABLED in the environment"
+    ))
+}
+
 /// The client that options mean.
 pub(crate) fn connect(place: &Place) -> Result<(Client, Config), Failure> {
     let config = config(place)?;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 /// Time-series storage for predictive health monitoring and energy telemetry of buildings.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some readings were refused.
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 some readings were rejected or dropped; 4 readings are pending in the spool,
+/// not delivered yet; 130 and 143 ended by SIGINT or SIGTERM, with everything handed on that was read until then.
 #[derive(Debug, Parser)]
 #[command(name = "graylogic", version, propagate_version = true)]
 pub(crate) struct Cli {
@@ -23,7 +24,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Open a store and serve the page until Ctrl-C.
     Serve(Serve),
-    /// Store line protocol from a file or standard input, or send it to the server of the configuration.
+    /// Store line protocol from a file or standard input, or send it to the server of the configuration. Lines from a pipe are
+    /// handed on within `flush_interval`, and within a second at most.
     Write(Write),
     /// Readings, windows or latest values of a store; what a server answers to Flux.
     Query(Query),
@@ -132,14 +134,14 @@ pub(crate) struct Write {
     /// Lines stored together.
     #[arg(long, value_name = "LINES", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch: u32,
-    /// Sync after each batch and say how many lines are safe from a power cut.
+    /// Sync after each batch and say how many accepted lines are safe from a power cut.
     #[arg(long)]
     pub(crate) ack: bool,
     /// Store readings of any time, history and forecasts, in the embedded store. Without it, readings with a timestamp
     /// before 2000 or more than an hour ahead are quarantined.
     #[arg(long)]
     pub(crate) any_time: bool,
-    /// File of line protocol; standard input without it or with -.
+    /// File of line protocol, which may be compressed with gzip; standard input without it or with -.
     pub(crate) file: Option<PathBuf>,
 }
 
@@ -237,11 +239,24 @@ pub(crate) enum BucketCommand {
         /// Its new name.
         to: String,
     },
-    /// Remove a bucket with everything in it.
+    /// Remove a bucket with everything in it. Asks on a terminal; elsewhere it needs --yes.
     Remove {
         /// Its name, or its ID on a server.
         name: String,
+        #[command(flatten)]
+        consent: Consent,
     },
+}
+
+/// Whether something is removed with all that is in it.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Consent {
+    /// Remove it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only say what would be removed.
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Args, Debug)]
@@ -412,10 +427,12 @@ pub(crate) enum OrgCommand {
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         description: String,
     },
-    /// Remove an organisation with everything in it.
+    /// Remove an organization with everything in it. Asks on a terminal; elsewhere it needs --yes.
     Remove {
         /// Its name or ID.
         org: String,
+        #[command(flatten)]
+        consent: Consent,
     },
 }
 

@@ -1,6 +1,7 @@
 //! The client: connect, write without waiting, ask, flush, close. What happens behind the calls is in `lane.rs` and
 //! `worker.rs`.
 
+mod lines;
 mod questions;
 
 use crate::config::{Config, Target};

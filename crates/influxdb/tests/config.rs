@@ -439,9 +439,16 @@ fn keys_that_stand_outside_of_the_section_are_not_passed_over() {
         "InfluxDB:\n  bucket: x\n",
         "configuration, line 1: InfluxDB is no section of this program; did you mean influxdb?",
     );
+    // Dedented by mistake, so that the section has some keys and not all.
+    check("influxdb:\n  url: http://127.0.0.1:8086\nbucket: house\n", &outside(3, "bucket"));
+    check("influxdb:\n  bucket: house\nenabled: false\nmqtt:\n  host: x\n", &outside(3, "enabled"));
+    check("spool_hours_max: 3\ninfluxdb:\n  bucket: house\n", &outside(1, "spool_hours_max"));
+    check("influxdb:\n  bucket: house\nmqtt:\n  host: x\nbatch_size: 7\n", &outside(5, "batch_size"));
     // What is beside a section that is there, or in other programs' files, is not ours.
     for yaml in [
         "url: x\ninfluxdb:\n  bucket: house\n",
+        "influxdb:\n  bucket: house\nmqtt:\n  host: x\nurl: x\norg: y\n",
+        "influxdb:\n  bucket: house\nlevel: 3\n",
         "kind: Deployment\n",
         "mqtt:\n  url: x\n",
         "influxdb:\nmqtt:\n  url: x\n",
@@ -608,4 +615,18 @@ fn a_file_the_environment_and_a_program_have_the_same_bounds() {
     assert_eq!(every(Duration::ZERO), sync("1ms"));
     assert_eq!(every(Duration::MAX), sync("60s"));
     assert!(both_ways("spool_sync", "0ms").iter().chain(&both_ways("spool_sync", "61s")).all(Result::is_err));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_no_configuration_is_not_read_for_ever() {
+    for endless in ["/dev/zero", "/dev/urandom"] {
+        let error = Config::from_file(endless).unwrap_err();
+        let says = error.to_string();
+        assert!(error.is_invalid_config() && says.contains("it has more than 1 MiB"), "{says}");
+        assert!(says.ends_with("name the YAML file of this program"), "{says}");
+    }
+    assert_eq!(Config::from_file("/dev/null").unwrap(), Config::default());
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Config::from_file(folder.path()).unwrap_err().to_string().contains("name the file in it"));
 }

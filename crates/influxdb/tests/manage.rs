@@ -1616,8 +1616,11 @@ fn a_down_sampling_task_is_flux_that_nothing_in_it_changes() {
 
 option task = {name: "hour\"ly \x24{x}", every: 1h, offset: 1m30s}
 
+every = 3600000000000
+stop = int(v: now()) / every * every
+
 numbers = from(bucket: "raw")
-    |> range(start: -task.every)
+    |> range(start: time(v: stop - every), stop: time(v: stop))
     |> filter(fn: (r) => r._measurement == "en\"ergy")
     |> filter(fn: (r) => types.isType(v: r._value, type: "float") or types.isType(v: r._value, type: "int") or types.isType(v: r._value, type: "uint"))
 

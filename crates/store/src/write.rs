@@ -81,7 +81,7 @@ impl WriteOptions {
 pub enum BadLine {
     /// Nothing of the batch is stored, as in InfluxDB 2.
     RefuseBatch,
-    /// The other lines are stored, as in InfluxDB 1.
+    /// The other lines are stored, as in InfluxDB 1; a quote that is not closed costs no other line either.
     SkipLine,
 }
 
@@ -197,6 +197,9 @@ impl<'a> Batch<'a> {
         let mut batch =
             Self { lines: Vec::with_capacity(guess), fields: Vec::with_capacity(guess), options: parse };
         let mut parser = Parser::new(body, parse);
+        if options.on_bad_line == BadLine::SkipLine {
+            parser = parser.resuming();
+        }
         while let Some(next) = parser.next_line_known(|_| true) {
             match next {
                 Ok(line) => batch.push(&line),

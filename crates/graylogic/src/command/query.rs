@@ -11,6 +11,7 @@ use graylogic_influxdb::{Client, Config, QuerySeries, Target};
 use graylogic_line::Timestamp;
 use graylogic_store::{Matcher, Selector, SeriesInfo, Store, Summary, TimeRange, Value, Windows};
 use serde_json::json;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -275,6 +276,8 @@ fn tags_as_json(tags: &[(String, String)]) -> serde_json::Value {
 fn print_csv(rows: &[Row]) -> Result<(), Failure> {
     let write = || -> csv::Result<()> {
         let mut out = csv::Writer::from_writer(std::io::stdout());
+        // A program gets the data as they are, a terminal what it can show.
+        let is_for_people = std::io::stdout().is_terminal();
         out.write_record(["time", "measurement", "tags", "field", "value"])?;
         for row in rows {
             let mut cells = cells(row);
@@ -283,7 +286,10 @@ fn print_csv(rows: &[Row]) -> Result<(), Failure> {
                 Value::Float(v) => v.to_string(),
                 other => text::value(other),
             };
-            out.write_record(&cells)?;
+            match is_for_people {
+                true => out.write_record(cells.iter().map(|cell| text::printable(cell).into_owned()))?,
+                false => out.write_record(&cells)?,
+            }
         }
         Ok(out.flush()?)
     };

@@ -13,7 +13,7 @@ use graylogic_influxdb::Config;
 use graylogic_line::Timestamp;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -418,11 +418,15 @@ fn carry(
 fn cat(lane: &Inspection, from: u64, limit: u64, all: bool, json: bool) -> Result<ExitCode, Failure> {
     let first = if all { lane.oldest() } else { lane.stats().first };
     let mut out = BufWriter::new(io::stdout().lock());
+    let is_for_people = io::stdout().is_terminal();
     let mut closed = false;
     let mut put = |number: u64, line: &[u8]| {
         let put = if json {
             let line = String::from_utf8_lossy(line);
-            writeln!(out, "{}", json!({ "number": number, "line": line.strip_suffix('\n').unwrap_or(&line) }))
+            let line = json!({ "number": number, "line": line.strip_suffix('\n').unwrap_or(&line) });
+            writeln!(out, "{}", text::printable_json(&line.to_string()))
+        } else if is_for_people {
+            out.write_all(text::printable(&String::from_utf8_lossy(line)).as_bytes())
         } else {
             out.write_all(line)
         };

@@ -13,8 +13,9 @@ use std::process::ExitCode;
 
 pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     let config = app::config(place)?;
+    let is_enabled = config.is_enabled();
     if let Target::Remote(url) = config.target() {
-        return of_server(url, &Manage::connect(&config)?, json);
+        return of_server(url, &Manage::connect(&config)?, is_enabled, json);
     }
     let (store, config) = open_store(place, "status")?;
     let Target::Embedded(folder) = config.target() else {
@@ -41,6 +42,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     if json {
         answer_json(&json!({
             "folder": folder.display().to_string(),
+            "enabled": is_enabled,
             "values": stats.values,
             "quarantined_values": quarantined,
             "series": stats.series,
@@ -94,6 +96,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
             let shown = format!("{} values: see graylogic quarantine", text::count(quarantined));
             rows.push(vec!["in quarantine".into(), shown]);
         }
+        rows.extend(disabled_row(is_enabled));
         rows.extend(recovery.damage.iter().map(|d| vec!["damage".to_owned(), d.clone()]));
         answer(text::table(&["", ""], &rows).trim_start_matches('\n').trim_end());
     }
@@ -101,7 +104,13 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure> {
+/// What is to be said of a configuration that is switched off.
+fn disabled_row(is_enabled: bool) -> Option<Vec<String>> {
+    (!is_enabled)
+        .then(|| vec!["disabled".to_owned(), "influxdb.enabled is false: nothing is stored".to_owned()])
+}
+
+fn of_server(url: &str, manage: &Manage, is_enabled: bool, json: bool) -> Result<ExitCode, Failure> {
     let health = manage.health()?;
     let passes = health.status == HealthStatus::Pass;
     // What a server does not tell this token takes nothing from what it told.
@@ -117,6 +126,7 @@ fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure
     if json {
         answer_json(&json!({
             "server": url,
+            "enabled": is_enabled,
             "kind": kind,
             "version": health.version,
             "healthy": passes,
@@ -132,7 +142,7 @@ fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure
         let names: Vec<String> = all.into_iter().map(|bucket| bucket.name).collect();
         names.join(", ")
     };
-    let rows = vec![
+    let mut rows = vec![
         vec!["server".to_owned(), url.to_owned()],
         vec!["kind".into(), kind.unwrap_or_else(|| "it does not tell".into())],
         vec!["version".into(), health.version.unwrap_or_else(|| "it does not tell".into())],
@@ -143,6 +153,7 @@ fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure
         ],
         vec!["buckets".into(), buckets.map_or_else(|hidden| hidden, names)],
     ];
+    rows.extend(disabled_row(is_enabled));
     answer(text::table(&["", ""], &rows).trim_start_matches('\n').trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,8 @@ use graylogic_durable::{SyncPolicy, WhenFull};
 use reqwest::header::HeaderMap;
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,11 @@ use std::time::Duration;
 const SECTION: &str = "influxdb";
 /// Keys that mean us wherever they stand.
 const KEYS_TELLING: [&str; 6] = ["url", "token", "org", "bucket", "batch_size", "flush_interval"];
+/// Keys that mean us wherever they stand in a file with our section, and what others of these begin with.
+const KEYS_OURS_ALONE: [&str; 7] =
+    ["query_url", "batch_size", "flush_interval", "connect_strict", "create_buckets", "spool", "tls_"];
+/// A configuration has at most this many bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
 const KEYS: [&str; 27] = [
     "enabled",
@@ -60,6 +66,24 @@ const ENVIRONMENT: &str = "GRAYLOGIC_INFLUXDB_";
 const TARGETS_MAX: usize = 16;
 const NAME_BYTES_MAX: usize = 32;
 
+/// What is in a file, and whether it may be read again when it has changed: a pipe or a device has been used up.
+fn read_text(path: &Path) -> io::Result<(String, bool)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let mut bytes = Vec::new();
+    // The length that a file tells may be wrong, and a device has none.
+    if file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)? as u64 > FILE_BYTES_MAX {
+        let message = "it has more than 1 MiB, which no configuration has";
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    let text =
+        String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()))?;
+    Ok((text, metadata.is_file()))
+}
+
 impl Config {
     /// The configuration in a file, with `GRAYLOGIC_INFLUXDB_*` of the environment over it.
     ///
@@ -71,14 +95,18 @@ impl Config {
             let remedy = match e.kind() {
                 io::ErrorKind::InvalidData => "save it as text in UTF-8",
                 io::ErrorKind::IsADirectory => "name the file in it",
+                io::ErrorKind::FileTooLarge => "name the YAML file of this program",
                 io::ErrorKind::PermissionDenied => "let this program's user read it",
                 _ => "check its name",
             };
             let message = format!("read the configuration {}: {e}; {remedy}", path.display());
             Error::new(Kind::InvalidConfig, message)
         };
-        let text = std::fs::read_to_string(path).map_err(reading)?;
+        let (text, may_change) = read_text(path).map_err(reading)?;
         let mut config = Self::from_yaml_named(&text, &path.display().to_string(), environment)?;
+        if !may_change {
+            return Ok(config);
+        }
         for config in
             std::iter::once(&mut config.source).chain(config.further.iter_mut().map(|f| &mut f.config.source))
         {
@@ -154,7 +182,8 @@ impl Config {
 
     /// The configuration in a text, with `GRAYLOGIC_INFLUXDB_*` of the environment over it.
     ///
-    /// Only the section `influxdb` is looked at; the other sections of a building core's file are not ours.
+    /// Only the section `influxdb` is looked at; the other sections of a building core's file are not ours. A key of ours that
+    /// stands behind the section without indentation is an error.
     ///
     /// # Errors
     /// [`Error::is_invalid_config`]; the message names the key and the remedy.
@@ -192,11 +221,17 @@ impl Config {
         let mut section = match document {
             Value::Null => Map::new(),
             Value::Object(mut sections) => match sections.remove(SECTION) {
-                Some(Value::Object(section)) => section,
-                none @ (None | Some(Value::Null)) => match page.astray(&sections, none.is_some()) {
+                Some(Value::Object(section)) => match page.astray(&sections, Found::Filled) {
                     Some(error) => return Err(error),
-                    None => Map::new(),
+                    None => section,
                 },
+                none @ (None | Some(Value::Null)) => {
+                    let found = if none.is_some() { Found::Empty } else { Found::Nothing };
+                    match page.astray(&sections, found) {
+                        Some(error) => return Err(error),
+                        None => Map::new(),
+                    }
+                }
                 Some(other) => {
                     return Err(invalid(format!(
                         "{name}: influxdb is {}, not a section with keys",
@@ -579,6 +614,14 @@ impl Config {
 /// What a further target's name stands before.
 type Section = (String, Map<String, Value>);
 
+/// How the section is in a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Empty,
+    Filled,
+}
+
 /// A text that is read, and the environment over it.
 struct Page<'a> {
     text: &'a str,
@@ -587,18 +630,25 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Keys that were meant for the section, in a text where there is nothing in it: without a word the store would be used
-    /// in place of the server that they name.
-    fn astray(&self, sections: &Map<String, Value>, is_there: bool) -> Option<Error> {
+    /// Keys beside the section that were meant for it, which would be ignored without a word: without its `url` the store
+    /// would be used in place of the server, and without its `bucket` another bucket.
+    fn astray(&self, sections: &Map<String, Value>, section: Found) -> Option<Error> {
         let means_us = |key: &str| {
             let letters: String = key.chars().filter(char::is_ascii_alphabetic).collect();
             letters.to_lowercase().starts_with("influx")
         };
         // In other programs' files other keys of ours may be somebody else's.
-        let ours = |key: &str| if is_there { KEYS.contains(&key) } else { KEYS_TELLING.contains(&key) };
+        let ours = |key: &str| match section {
+            Found::Nothing => KEYS_TELLING.contains(&key),
+            Found::Empty => KEYS.contains(&key),
+            Found::Filled => {
+                let is_ours_alone = KEYS_OURS_ALONE.iter().any(|ours| key.starts_with(ours));
+                KEYS.contains(&key) && (is_ours_alone || self.is_behind_section(key, sections))
+            }
+        };
         let found = sections.iter().filter_map(|(key, value)| {
             let why = match value {
-                Value::Object(_) if !is_there && means_us(key) => {
+                Value::Object(_) if section == Found::Nothing && means_us(key) => {
                     format!("{key} is no section of this program; did you mean {SECTION}?")
                 }
                 Value::Object(_) => return None,
@@ -613,6 +663,16 @@ impl Page<'_> {
         let (line, why) = found.min_by_key(|(line, _)| *line)?;
         let line = line.map_or_else(String::new, |line| format!(", line {line}"));
         Some(Error::new(Kind::InvalidConfig, format!("{}{line}: {why}", self.name)))
+    }
+
+    /// Whether a key of the top level stands between our section and the next one: it was probably meant for ours, and is
+    /// not indented.
+    fn is_behind_section(&self, key: &str, sections: &Map<String, Value>) -> bool {
+        let line_of = |key: &str| line_of(self.text, &[Step::Key(key)]);
+        let (Some(section), Some(line)) = (line_of(SECTION), line_of(key)) else { return false };
+        let others = sections.iter().filter(|(_, value)| value.is_object());
+        let next = others.filter_map(|(name, _)| line_of(name)).filter(|&at| at > section).min();
+        line > section && next.is_none_or(|next| line < next)
     }
 
     /// Something in the section is wrong.
