@@ -695,7 +695,8 @@ impl Delivery {
         if events(Event::Retrying { reason, after, in_close: self.tried_in_close }) == Onward::GiveUp {
             return Err(Stopped);
         }
-        match self.http.rest(after, self.tried_in_close, Some(Instant::now())) {
+        // The proof takes minutes, whoever waits: others are not sent more often for that.
+        match self.http.rest(after, self.tried_in_close, None) {
             Rested::Stopped => Err(Stopped),
             Rested::Whole | Rested::CutShort => Ok(()),
         }
