@@ -854,6 +854,8 @@ impl Lane {
     /// Drops what is too old or too much, or says that the lane is full.
     fn make_room(&self, coming: u64) -> Result<(), Error> {
         let limits = self.limits();
+        // The next segment is there, or may be made here: the last one may be closed.
+        let can_roll = !self.log.is_ahead() || !self.log.needs_spare();
         loop {
             let segments = self.log.segments();
             let Some(oldest) = segments.first() else { return Ok(()) };
@@ -862,7 +864,7 @@ impl Lane {
                 ("they waited too long", true)
             } else if (much || limits.tight) && self.acknowledged() >= self.log.next_sequence() {
                 // Nothing is pending. What is settled makes room without loss, the last segment too once another follows.
-                if self.holds_lines() {
+                if self.holds_lines() && can_roll {
                     self.log.roll();
                     let _tried_again_when_saved = self.let_go();
                 }
@@ -884,6 +886,10 @@ impl Lane {
                 let message =
                     format!("{why}, and drops nothing; mend the target, or give the spool more room");
                 return Err(Error::plain(io::ErrorKind::QuotaExceeded, message).full());
+            }
+            if segments.len() == 1 && !can_roll {
+                // The limit is exceeded while a sync hangs rather than any line waiting for it.
+                return Ok(());
             }
             let end = segments.get(1).map_or(self.log.next_sequence(), |s| s.first_sequence);
             let until = segments.get(1).map_or_else(|| self.now(), |s| s.created);

@@ -100,16 +100,19 @@ impl Site {
 
     /// The server takes a batch; its answer may get lost.
     fn send(&mut self, answered: bool) -> bool {
-        let stats = self.queue.stats();
-        if stats.waiting == stats.settling && stats.waiting > 0 {
-            // Everything was sent, or waits for what was.
-            self.queue.settle_until(&mut self.outbox, Instant::now());
-        }
         if self.queue.stats().waiting == 0 {
             return false;
         }
+        if self.settles_later {
+            // Where nothing can be sent before something has settled.
+            self.outbox.look_in(Duration::from_millis(5));
+        }
         let taken: Taken = match self.queue.next(&mut self.outbox, &WANT) {
             Work::Batch(taken) => taken,
+            Work::Look => {
+                self.queue.settle_until(&mut self.outbox, Instant::now());
+                return true;
+            }
             other => panic!("{other:?}"),
         };
         for i in 0..taken.batch.len() {
