@@ -52,6 +52,7 @@ mod filling;
 mod frame;
 mod inspect;
 mod lane;
+mod lane_notes;
 mod log;
 mod memory;
 mod overlay;

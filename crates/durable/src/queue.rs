@@ -1439,6 +1439,7 @@ impl Shared {
         }
         outbox.join(lane, &mut state);
         self.progressed(state);
+        lane.note_damage(damage);
         is_new
     }
 

@@ -448,10 +448,13 @@ pub(crate) enum SpoolCommand {
         /// Lane; all without it.
         lane: Option<String>,
     },
-    /// Read every byte and name what is damaged; exit code 1 when something is.
+    /// Read every byte and name what is damaged, or was and is not settled; exit code 1 when something is.
     Verify {
         /// Lane; all without it.
         lane: Option<String>,
+        /// Damage found earlier has been seen: do not report it again.
+        #[arg(long)]
+        settle: bool,
     },
     /// The lines that wait, byte for byte, on standard output; exit code 3 when some are lost to damage.
     Cat {

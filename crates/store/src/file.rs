@@ -26,7 +26,8 @@ mod ledger;
 mod upgrade;
 mod verify;
 
-pub(crate) use catalog::{Copy as SeriesCopy, Loaded, StoredSeries};
+pub(crate) use catalog::{Copy as SeriesCopy, Loaded, Spare, StoredSeries, spare};
+pub(crate) use ledger::{ListedChunk, listed, row_id as ledger_row_id};
 pub(crate) use verify::Known;
 
 /// `PRAGMA application_id` of a store file: "GLTS".

@@ -124,6 +124,7 @@ impl std::fmt::Debug for Scan {
 type Run = Vec<Source>;
 
 /// A part of a series with its own readings.
+#[expect(clippy::large_enum_variant, reason = "most are chunks: a box for each would take more memory")]
 pub(crate) enum Source {
     Chunk(ChunkMeta),
     Memory { times: Vec<i64>, values: Values, sequence: u64 },

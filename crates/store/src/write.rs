@@ -246,7 +246,7 @@ impl Rows {
             return Vec::new();
         }
         if catalog.undefined.is_empty() && rows * ROW_BYTES + texts <= RECORD_BYTES {
-            return vec![0..rows];
+            return std::iter::once(0..rows).collect();
         }
         let definition_bytes = |row: &Row| match catalog.get(row.series) {
             Some(series) if !series.in_file => {
