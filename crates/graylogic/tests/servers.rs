@@ -669,8 +669,8 @@ fn an_answer_that_fails_in_the_middle_shows_what_came() {
         "/ping" => ping(ServerKind::InfluxDb2),
         _ => Answer::of(404, r#"{"code":"not found","message":"could not find bucket \"nope\""}"#),
     });
-    let expected =
-        "graylogic: ask in Flux: the server answered 404 (not found): could not find bucket \"nope\"\n";
+    let expected = "graylogic: ask in Flux: the server answered 404 (not found): could not find bucket \"nope\"; it does not exist, \
+                    or the token lacks the right to read the buckets it names: check influxdb.bucket and influxdb.token\n";
     assert_eq!(
         said(&server, "my-org", &["query", "--flux", "f"], ""),
         (1, String::new(), expected.to_owned())

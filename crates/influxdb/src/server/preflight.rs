@@ -440,7 +440,6 @@ fn failed_check(setting: &'static str) -> &'static str {
     match setting {
         "token" => "token",
         "proxy" => "address",
-        "basic_user" => "token",
         _ => "TLS",
     }
 }
