@@ -314,7 +314,7 @@ impl StoreFile {
             );
             return Err(Error::new(Kind::Corrupt, message));
         } else if version == FORMAT_VERSION_1 && access == Access::Write {
-            upgrade::from_version_1(&mut writer).map_err(opening)?;
+            upgrade::from_version_1(&mut writer, new).map_err(opening)?;
         }
         let is_old = version == FORMAT_VERSION_1 && access != Access::Write;
         let mark = if is_old { None } else { upgrade::read_mark(&writer).map_err(opening)? };

@@ -57,6 +57,11 @@
 //! [`Stats::damaged_total`], and named by [`Store::verify`]; [`Store::salvage`] saves the rest into a new folder. No
 //! damage makes a wrong value, and opening deletes nothing.
 //!
+//! The store file and the hot log carry the same identity and know of each other: a half that is missing, emptied, older than
+//! the other or another store's is noticed on opening, set aside in `damaged/`, and described in [`Store::recovery`] and by
+//! [`Store::verify`] until [`Store::settle`] accepts the damage. The store goes on meanwhile; no number of a series or bucket is
+//! given twice.
+//!
 //! # Not supported
 //! - a folder that is mounted read-only here while somebody writes to it elsewhere;
 //! - backup while the store is open: copy the folder after [`Store::close`];
