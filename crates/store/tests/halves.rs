@@ -115,9 +115,9 @@ fn a_store_file_that_is_gone_is_named_and_the_log_keeps_what_it_has() {
         boiler(folder.path());
         let file = folder.path().join("store.sqlite");
         if emptied {
-            std::fs::write(&file, b"").unwrap()
+            std::fs::write(&file, b"").unwrap();
         } else {
-            std::fs::remove_file(&file).unwrap()
+            std::fs::remove_file(&file).unwrap();
         }
         let found = fridge_is_no_boiler(folder.path());
         assert!(found.contains(&BOILER.to_owned()), "the log knew it: {found:?}");
@@ -211,9 +211,9 @@ fn segments_that_are_gone_or_emptied_are_named_and_nothing_is_removed() {
         store.close().unwrap();
         for segment in segments(folder.path()) {
             if emptied {
-                std::fs::write(&segment, b"").unwrap()
+                std::fs::write(&segment, b"").unwrap();
             } else {
-                std::fs::remove_file(&segment).unwrap()
+                std::fs::remove_file(&segment).unwrap();
             }
         }
         let before = std::fs::read_dir(folder.path().join("log")).unwrap().count();
