@@ -112,7 +112,7 @@ impl Cursor {
 
     /// Writes a position, durable when it returns; nothing when it was written last.
     pub(crate) fn save(&mut self, disk: &Arc<dyn Disk>, folder: &Path, position: Position) -> io::Result<()> {
-        if self.saved == Some(position) || (self.saved.is_none() && position == Position::default()) {
+        if self.saved == Some(position) || (self.generation == 0 && position == Position::default()) {
             return Ok(());
         }
         let file = self.prepare(disk, folder)?;
@@ -123,6 +123,19 @@ impl Cursor {
         file.sync()?;
         self.generation = generation;
         self.saved = Some(position);
+        Ok(())
+    }
+}
+
+impl Cursor {
+    /// Writes a position into an existing file, for whoever comes after a kill; durable with the next [`Cursor::save`].
+    pub(crate) fn note(&mut self, position: Position) -> io::Result<()> {
+        let Some(file) = self.file.clone().filter(|_| self.saved != Some(position)) else { return Ok(()) };
+        let generation = self.generation.wrapping_add(1);
+        file.write_at(&encode(generation, position), (generation % 2) * SLOT_BYTES as u64)?;
+        self.generation = generation;
+        // Not durable: it is saved again.
+        self.saved = None;
         Ok(())
     }
 }

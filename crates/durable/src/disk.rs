@@ -53,6 +53,11 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// [`io::ErrorKind::WouldBlock`] when somebody holds it, or what the file system says.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
 
+    /// Whether nothing on it survives the process: then nothing need be kept for a sync that fails.
+    fn is_volatile(&self) -> bool {
+        false
+    }
+
     /// Room on the file system that holds `path`.
     ///
     /// # Errors

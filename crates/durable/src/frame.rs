@@ -7,6 +7,8 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 pub const FRAME_HEADER_BYTES: usize = 32;
 /// Version of the segment format.
 const SEGMENT_VERSION: u32 = 1;
+/// In its place, in the header of a segment that was made ahead: its first sequence is that of its first frame.
+const PROVISIONAL: u32 = 2;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"GLTSEG\r\n";
 const FRAME_MAGIC: [u8; 4] = [0xF7, b'G', b'L', 0xA5];
@@ -23,9 +25,19 @@ pub(crate) struct SegmentHeader {
 
 impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        self.encode_as(SEGMENT_VERSION)
+    }
+
+    /// The header of a segment that is made ahead. It is replaced when the segment is begun, which no sync covers: after a
+    /// power cut it may be there again.
+    pub(crate) fn encode_provisional(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        self.encode_as(PROVISIONAL)
+    }
+
+    fn encode_as(&self, version: u32) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut out = [0; SEGMENT_HEADER_BYTES];
         out[0..8].copy_from_slice(&SEGMENT_MAGIC);
-        out[8..12].copy_from_slice(&SEGMENT_VERSION.to_le_bytes());
+        out[8..12].copy_from_slice(&version.to_le_bytes());
         out[16..24].copy_from_slice(&self.log_id.to_le_bytes());
         out[24..32].copy_from_slice(&self.first_sequence.to_le_bytes());
         out[32..40].copy_from_slice(&self.created.to_le_bytes());
@@ -36,9 +48,18 @@ impl SegmentHeader {
 
     /// The header at the front of a segment's bytes; `None` when it is cut, damaged or of another version.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        Self::decode_as(SEGMENT_VERSION, bytes)
+    }
+
+    /// The header of a segment that was made ahead.
+    pub(crate) fn decode_provisional(bytes: &[u8]) -> Option<Self> {
+        Self::decode_as(PROVISIONAL, bytes)
+    }
+
+    fn decode_as(version: u32, bytes: &[u8]) -> Option<Self> {
         let header: &[u8; SEGMENT_HEADER_BYTES] = bytes.first_chunk()?;
         let good = header[0..8] == SEGMENT_MAGIC
-            && u32_at(header, 8) == SEGMENT_VERSION
+            && u32_at(header, 8) == version
             && crc32c::crc32c(&header[..60]) == u32_at(header, 60);
         good.then(|| Self {
             log_id: u64_at(header, 16),

@@ -1,6 +1,7 @@
 //! A lane: a queue of lines on disk. Lines are appended at one end, read by any number of readers, acknowledged from the
 //! other end, and parked when nobody wants them. It knows neither targets nor what a line means, and has no threads.
 
+use crate::ahead::Ahead;
 use crate::cursor::{Cursor, Position, Totals};
 use crate::damage_notes::Note;
 use crate::dead::{self, DeadLetter, DeadLine};
@@ -9,6 +10,7 @@ use crate::error::Error;
 use crate::filling::Filling;
 use crate::lane_notes::LaneNotes;
 use crate::log::{Damage, Follow, Frame, Log, LogOptions, Recovery, SegmentInfo, Step, machine_clock};
+use crate::pending::{Former, Pending, monotonic, newest_of};
 use crate::settling::Said;
 use std::fmt;
 use std::io;
@@ -27,6 +29,9 @@ const FRAME_BYTES: usize = 64 << 10;
 pub(crate) const LINE_BYTES_MAX: usize = 8 << 20;
 /// The file system is asked for its room at most this often.
 const SPACE_EVERY: Duration = Duration::from_secs(1);
+/// So many segments at least make up the limit of a lane, unless they would be smaller than this.
+const LIMIT_SEGMENTS: u64 = 16;
+const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// Level of the compression: the fastest that keeps what it promises, see `graylogic bench spool`.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -64,6 +69,7 @@ pub struct LaneOptions {
     dead_bytes_max: u64,
     when_full: WhenFull,
     clock: Option<fn() -> i64>,
+    monotonic: fn() -> Duration,
 }
 
 impl Default for LaneOptions {
@@ -79,12 +85,14 @@ impl Default for LaneOptions {
             dead_bytes_max: 64 << 20,
             when_full: WhenFull::DropOldest,
             clock: None,
+            monotonic,
         }
     }
 }
 
 impl LaneOptions {
-    /// A new segment is begun when the present one has this many bytes.
+    /// A new segment is begun when the present one has this many bytes, or a sixteenth of the limit of the lane if that is less
+    /// (64 KiB at least).
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
@@ -105,7 +113,9 @@ impl LaneOptions {
         self
     }
 
-    /// Lines that are older are dropped, a whole segment at a time.
+    /// Lines that are older are dropped, a whole segment at a time. The age of a line of this run does not depend on the
+    /// system clock. A line of a previous run is older only if the clock said so at opening and says so now, and the run
+    /// lasts ten minutes: a clock that steps drops nothing.
     #[must_use]
     pub fn age_max(mut self, age: Duration) -> Self {
         self.age_max = Some(age);
@@ -134,10 +144,17 @@ impl LaneOptions {
         self
     }
 
-    /// Where times come from, in nanoseconds since the epoch. Only ages depend on them.
+    /// Where times come from, in nanoseconds since the epoch. Only the ages of lines of previous runs depend on them.
     #[must_use]
     pub fn clock(mut self, clock: fn() -> i64) -> Self {
         self.clock = Some(clock);
+        self
+    }
+
+    /// Where the ages of lines of this run come from: a time that only grows, whatever the system clock does.
+    #[must_use]
+    pub fn monotonic(mut self, time: fn() -> Duration) -> Self {
+        self.monotonic = time;
         self
     }
 }
@@ -298,6 +315,8 @@ pub struct Dropped {
     pub measurements: Vec<String>,
     /// Which limit.
     pub why: &'static str,
+    /// Lines among these numbers that had gone first: the target has them, and they do not count as dropped.
+    pub(crate) settled: u64,
 }
 
 impl fmt::Display for Dropped {
@@ -348,7 +367,7 @@ pub struct LaneStats {
     pub next: u64,
     /// Lines below this number survive a power cut.
     pub synced: u64,
-    /// How long the oldest line that waits has done so, to about a segment.
+    /// How long the oldest pending line is pending, to about ten seconds; for a line of a previous run, to about a segment.
     pub oldest_age: Option<Duration>,
     /// Bytes appended since the lane was opened.
     pub bytes_written: u64,
@@ -378,9 +397,13 @@ pub struct Lane {
 }
 
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     /// Lines before this number are settled.
-    acknowledged: u64,
+    pub(crate) acknowledged: u64,
+    /// Lines behind the backlog that went first, while there are two places to read from.
+    pub(crate) ahead: Option<Ahead>,
+    pub(crate) pending: Pending,
+    pub(crate) former: Former,
     totals: Totals,
     /// Bytes of segments, kept while appending, and the limits of the file system when it was asked last.
     limits: Limits,
@@ -419,7 +442,7 @@ impl Lane {
         // A disk without room for it now may have some later.
         let _tried_again_when_saved = cursor.prepare(&disk, folder);
         let mut log_options = LogOptions::new(LANE_LOG)
-            .segment_bytes(options.segment_bytes)
+            .segment_bytes(segment_bytes(&*disk, folder, &options))
             .first_sequence(position.number.max(position.given));
         if let Some(clock) = options.clock {
             log_options = log_options.clock(clock);
@@ -482,10 +505,29 @@ impl Lane {
                 Some(format!("lines {} to {} are gone with their segments", gone.start, gone.end - 1));
         }
         let limits = Limits { bytes_max: u64::MAX, tight: false, spare: u64::MAX, asked: None };
-        let (filling, warned) = (Filling::default(), false);
         let notes = LaneNotes::open(&disk, folder);
-        // As far as segments hold the lines; of a cursor that cannot be believed there is none.
-        let said = Said { before: position.said.before.min(log.next_sequence()), ..position.said };
+        let former = Former {
+            end: log.next_sequence(),
+            scanned: acknowledged,
+            newest: i64::MIN,
+            created: log.segments().iter().map(|s| (s.first_sequence, s.created)).collect(),
+            opened: options.clock.unwrap_or(machine_clock)(),
+            opened_monotonic: (options.monotonic)(),
+        };
+        let state = State {
+            acknowledged,
+            ahead: None,
+            pending: Pending::default(),
+            former,
+            totals,
+            limits,
+            untold: None,
+            filling: Filling::default(),
+            warned: false,
+            tight: false,
+            // As far as segments hold the lines; of a cursor that cannot be believed there is none.
+            said: Said { before: position.said.before.min(log.next_sequence()), ..position.said },
+        };
         let lane = Self {
             disk,
             folder: folder.to_owned(),
@@ -493,16 +535,7 @@ impl Lane {
             options,
             log: Arc::new(log),
             dead: Mutex::new(None),
-            state: Mutex::new(State {
-                acknowledged,
-                totals,
-                limits,
-                untold: None,
-                filling,
-                warned,
-                tight: false,
-                said,
-            }),
+            state: Mutex::new(state),
             saving: Mutex::new(cursor),
             _lock: lock,
         };
@@ -510,7 +543,7 @@ impl Lane {
         (lane, found)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // Fields change together between calls that may fail: a panic elsewhere leaves them whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -566,7 +599,10 @@ impl Lane {
             return Err(Error::plain(io::ErrorKind::InvalidInput, message));
         }
         let (flags, payload) = encode_frame(bytes, start, ends, self.options.compression);
-        self.log.append_with(ends.len() as u32, flags, |out| out.extend_from_slice(&payload))
+        let newest = newest_of(bytes, start, ends);
+        let first = self.log.append_with(ends.len() as u32, flags, |out| out.extend_from_slice(&payload))?;
+        self.state().pending.add(first, newest, (self.options.monotonic)());
+        Ok(first)
     }
 
     /// Returns when everything appended before the call survives a power cut, with the first number that may not.
@@ -575,6 +611,22 @@ impl Lane {
     /// When the disk refuses; the next call writes again what this one should have covered.
     pub fn sync(&self) -> Result<u64, Error> {
         self.log.sync()
+    }
+
+    /// From now on somebody syncs again and again, and makes segments ahead: no append waits for a sync.
+    pub(crate) fn make_segments_ahead(&self) {
+        // A disk without room for one now may have some later.
+        let _tried_again = self.log.make_segments_ahead();
+    }
+
+    /// Whether the next segment is not made yet: see [`Lane::prepare`].
+    pub(crate) fn needs_segment(&self) -> bool {
+        self.log.needs_spare()
+    }
+
+    /// Makes the next segment, so that no append waits for one.
+    pub(crate) fn prepare(&self) -> Result<(), Error> {
+        self.log.prepare()
     }
 
     /// Lines from number `from` on; follows what is appended.
@@ -600,11 +652,7 @@ impl Lane {
     /// [`Lane::save_cursor`]. Returns how many of them were not settled before: those that were dropped meanwhile are
     /// counted there.
     pub fn acknowledge(&self, before: u64) -> u64 {
-        let next = self.log.next_sequence();
-        let mut state = self.state();
-        let from = state.acknowledged;
-        state.acknowledged = from.max(before.min(next));
-        state.acknowledged - from
+        self.settle_prefix(before).lines
     }
 
     /// What the target acknowledged and may still lose, as the cursor keeps it.
@@ -751,19 +799,16 @@ impl Lane {
         let next = self.log.next_sequence();
         let level = state.level(segments);
         let totals = state.totals;
-        let settled = state.acknowledged - 1;
-        let oldest = segments
-            .iter()
-            .rfind(|s| s.first_sequence <= state.acknowledged)
-            .filter(|_| state.acknowledged < next)
-            .filter(|s| s.created != i64::MAX);
+        let ahead = state.ahead.as_ref().map_or(0, Ahead::settled);
+        let settled = state.acknowledged - 1 + ahead;
+        let oldest_age = self.oldest_age(&state, next);
         LaneStats {
             accepted: next - 1,
             delivered: settled.saturating_sub(totals.dead + totals.dropped + totals.damaged),
             dead: totals.dead,
             dropped: totals.dropped,
             damaged: totals.damaged,
-            waiting: next - state.acknowledged,
+            waiting: next - state.acknowledged - ahead,
             bytes: segments.iter().map(|s| s.bytes).sum(),
             bytes_max: state.limits.bytes_max,
             waiting_bytes: level.waiting_bytes,
@@ -774,11 +819,29 @@ impl Lane {
             first: state.acknowledged,
             next,
             synced,
-            oldest_age: oldest.map(|s| {
-                Duration::from_nanos(u64::try_from(self.now().saturating_sub(s.created)).unwrap_or(0))
-            }),
+            oldest_age,
             bytes_written,
         }
+    }
+
+    /// How long the oldest pending line is pending.
+    fn oldest_age(&self, state: &State, next: u64) -> Option<Duration> {
+        let now = (self.options.monotonic)();
+        match state.acknowledged {
+            number if number >= next => None,
+            number if number < state.former.end => state.former.age(number, now),
+            number => state.pending.since(number).map(|since| now.saturating_sub(since)),
+        }
+    }
+
+    /// The oldest pending line is pending at least so long.
+    pub(crate) fn oldest_age_at_least(&self) -> Duration {
+        let (state, now) = (self.state(), (self.options.monotonic)());
+        let number = state.acknowledged;
+        if number < state.former.end {
+            return state.former.age_at_least(number, now);
+        }
+        state.pending.since(number).map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 
     fn now(&self) -> i64 {
@@ -793,10 +856,16 @@ impl Lane {
         loop {
             let segments = self.log.segments();
             let Some(oldest) = segments.first() else { return Ok(()) };
-            let bytes: u64 = segments.iter().map(|s| s.bytes).sum();
-            let much = bytes.saturating_add(coming) > limits.bytes_max;
+            let much = self.counted_bytes(&segments).saturating_add(coming) > limits.bytes_max;
             let (why, old) = if self.is_too_old(segments.get(1)) {
                 ("they waited too long", true)
+            } else if (much || limits.tight) && self.acknowledged() >= self.log.next_sequence() {
+                // Nothing is pending. What is settled makes room without loss, the last segment too once another follows.
+                if self.holds_lines() {
+                    self.log.roll();
+                    let _tried_again_when_saved = self.let_go();
+                }
+                return Ok(());
             } else if much && self.holds_lines() {
                 ("the spool has reached its size", false)
             } else if limits.tight && self.holds_lines() {
@@ -805,11 +874,8 @@ impl Lane {
                 return Ok(());
             };
             if !old && self.options.when_full != WhenFull::DropOldest {
-                // Segments that are settled make room without loss, also the last one when nothing waits in it.
-                if self.acknowledged() >= self.log.next_sequence() {
-                    self.log.roll();
-                }
-                if self.save_cursor().is_ok()
+                // Segments that are settled make room without loss.
+                if self.let_go().is_ok()
                     && self.log.segments().first().map(|s| s.first_sequence) > Some(oldest.first_sequence)
                 {
                     continue;
@@ -832,10 +898,28 @@ impl Lane {
 
     /// Whether a segment is too old: the next one was begun too long ago.
     fn is_too_old(&self, next: Option<&SegmentInfo>) -> bool {
-        let limit = self.options.age_max.and_then(|age| i64::try_from(age.as_nanos()).ok());
-        next.zip(limit).is_some_and(|(next, limit)| {
-            next.created != i64::MAX && self.now().saturating_sub(next.created) > limit
-        })
+        let Some((next, limit)) = next.zip(self.options.age_max) else { return false };
+        let (state, now) = (self.state(), (self.options.monotonic)());
+        match next.first_sequence <= state.former.end {
+            true => state.former.is_older(next.created, limit, self.now(), now),
+            false => state.pending.is_older(next.first_sequence, limit, now),
+        }
+    }
+
+    /// Bytes of segments as the limit counts them: without lines that the target has, also those that went first. An oldest segment
+    /// that is larger than segments are made now, because the limit was, counts as one of those: else it would cost more lines
+    /// than the limit asks for.
+    fn counted_bytes(&self, segments: &[SegmentInfo]) -> u64 {
+        let state = self.state();
+        let held = |s: &SegmentInfo| match s.end_sequence <= state.acknowledged {
+            // Removed when the cursor is saved.
+            true => 0,
+            false => s.bytes - went_first_bytes(state.ahead.as_ref(), s),
+        };
+        let oldest = segments.iter().find(|s| s.end_sequence > state.acknowledged);
+        let excess = oldest.map_or(0, |s| held(s).saturating_sub(self.log.segment_bytes()));
+        let excess = excess.min(state.limits.bytes_max);
+        segments.iter().map(held).sum::<u64>() - excess
     }
 
     fn holds_lines(&self) -> bool {
@@ -852,12 +936,14 @@ impl Lane {
         let measurements = self.measurements(self.acknowledged(), end);
         {
             let mut state = self.state();
-            let from = state.acknowledged;
-            let count = end.saturating_sub(from);
+            let numbers = state.acknowledged..end.max(state.acknowledged);
+            let settled = state.ahead.as_mut().map_or(0, |ahead| ahead.pass(numbers.start, numbers.end));
+            let count = numbers.end - numbers.start - settled;
             state.totals.dropped += count;
-            state.acknowledged = from.max(end);
-            if count > 0 {
-                let dropped = Dropped { count, numbers: from..end, since, until, measurements, why };
+            state.acknowledged = numbers.end;
+            state.pending.settle(numbers.end);
+            if !numbers.is_empty() {
+                let dropped = Dropped { count, numbers, settled, since, until, measurements, why };
                 state.untold = Some(match state.untold.take() {
                     Some(before) => before.and(dropped),
                     None => dropped,
@@ -867,11 +953,30 @@ impl Lane {
         if only {
             self.log.roll();
         }
-        // A cursor that cannot be saved is behind the segments, which is allowed.
-        if self.save_cursor().is_err() {
-            self.log.trim(end)?;
+        self.let_go()
+    }
+
+    /// Removes segments that are settled, and waits for no sync: the cursor is written, and durable with the next save. One
+    /// that is behind the segments is allowed, and makes lines go out again.
+    fn let_go(&self) -> Result<(), Error> {
+        if !self.log.is_ahead() {
+            // Nobody else saves the cursor. One that cannot be saved is behind the segments, which is allowed.
+            return match self.save_cursor() {
+                Ok(()) => Ok(()),
+                Err(_) => self.log.trim(self.acknowledged()).map(|_| ()),
+            };
         }
-        Ok(())
+        let position = {
+            let state = self.state();
+            let given = self.log.synced_last();
+            let said = Said { before: state.said.before.min(given), ..state.said };
+            Position { number: state.acknowledged, given, totals: state.totals, said }
+        };
+        // Whoever holds it saves the cursor at this moment.
+        if let Ok(mut cursor) = self.saving.try_lock() {
+            let _behind = cursor.note(position);
+        }
+        self.log.let_go(position.number).map(|_| ())
     }
 
     /// What the lines of a segment that goes are about. A segment that cannot be read goes all the same.
@@ -945,7 +1050,8 @@ impl State {
         let waiting = |s: &SegmentInfo| {
             let all = s.end_sequence.saturating_sub(s.first_sequence).max(1);
             let rest = s.end_sequence.saturating_sub(self.acknowledged.max(s.first_sequence));
-            (u128::from(s.bytes) * u128::from(rest) / u128::from(all)) as u64
+            let rest = (u128::from(s.bytes) * u128::from(rest) / u128::from(all)) as u64;
+            rest.saturating_sub(went_first_bytes(self.ahead.as_ref(), s))
         };
         let waiting_bytes = segments.iter().map(waiting).sum();
         let bytes_left = self.limits.bytes_max.saturating_sub(waiting_bytes).min(self.limits.spare);
@@ -959,6 +1065,11 @@ impl State {
     }
 }
 
+/// Bytes of a segment that are lines which went first, if they are spread evenly.
+fn went_first_bytes(ahead: Option<&Ahead>, segment: &SegmentInfo) -> u64 {
+    ahead.map_or(0, |a| a.bytes_of(&(segment.first_sequence..segment.end_sequence), segment.bytes))
+}
+
 fn is_nearly_full(level: &NearlyFull) -> bool {
     level.waiting_bytes / 4 >= level.bytes_left
 }
@@ -968,7 +1079,8 @@ impl Dropped {
         later.measurements.into_iter().for_each(|name| add_name(&mut self.measurements, name));
         let numbers = self.numbers.start..later.numbers.end;
         let (since, until) = (self.since.min(later.since), self.until.max(later.until));
-        Self { count: self.count + later.count, numbers, since, until, ..self }
+        let settled = self.settled + later.settled;
+        Self { count: self.count + later.count, numbers, settled, since, until, ..self }
     }
 }
 
@@ -1102,6 +1214,12 @@ impl LaneReader {
         self.follow.go_back(damage);
         Ok(Next::Lines(batch))
     }
+}
+
+/// Bytes of a segment: a sixteenth of the limit at most, so that a full lane drops few lines at a time.
+fn segment_bytes(disk: &dyn Disk, folder: &Path, options: &LaneOptions) -> u64 {
+    let most = options.bytes_max.or_else(|| Some(disk.space(folder).ok()?.total_bytes / 10));
+    options.segment_bytes.min((most.unwrap_or(u64::MAX) / LIMIT_SEGMENTS).max(SEGMENT_BYTES_MIN))
 }
 
 // ---- frames -----------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@
 //! Not here: encryption, several writers of one folder (take [`Disk::lock`]; [`Spool`] does), network file systems without a
 //! working `fdatasync`, what a line means and where it goes.
 
+mod ahead;
 mod carve;
 mod cursor;
 mod damage_notes;
@@ -55,10 +56,14 @@ mod lane_notes;
 mod log;
 mod memory;
 mod overlay;
+mod passing;
+mod pending;
 mod queue;
+mod roll;
 mod settling;
 mod sim;
 mod spool;
+mod unsynced;
 
 pub use carve::{Carved, carve_segment, segment_log_id};
 pub use damage_notes::{DamageNotes, Note};

@@ -7,19 +7,21 @@ use crate::frame::{
     FRAME_HEADER_BYTES, FrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, next_frame, padded, payload_crc,
     torn_header,
 };
+use crate::roll::Spare;
+use crate::unsynced::Unsynced;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Suffix of segment files.
-const SUFFIX: &str = ".seg";
+pub(crate) const SUFFIX: &str = ".seg";
 /// Suffix of a segment that is being made.
-const UNNAMED: &str = "new";
+pub(crate) const UNNAMED: &str = "new";
 /// Folder for what was found damaged.
 pub(crate) const DAMAGED: &str = "damaged";
 /// A tail that is not whole is looked at so often again, with this pause, before it counts as torn: somebody may be
@@ -34,13 +36,13 @@ const NUMBERS_PER_BYTE: u64 = 256;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LogOptions {
-    log_id: u64,
+    pub(crate) log_id: u64,
     earlier_id: Option<u64>,
     segment_bytes: u64,
     payload_bytes_max: u32,
-    unsynced_bytes_max: usize,
+    pub(crate) unsynced_bytes_max: usize,
     first_sequence: u64,
-    clock: fn() -> i64,
+    pub(crate) clock: fn() -> i64,
 }
 
 /// Nanoseconds since the epoch by the clock of the machine.
@@ -101,8 +103,8 @@ impl LogOptions {
         self
     }
 
-    /// So many bytes of frames may wait for a sync; an append beyond that syncs first. They are kept in memory as well, so
-    /// that a failed sync loses none of them.
+    /// So many bytes of frames that no sync has covered are kept in memory as well, so that a failed sync loses none of them.
+    /// Frames beyond that are read back from the segment if a sync fails. After one has failed, appends beyond that fail too.
     #[must_use]
     pub fn unsynced_bytes_max(mut self, bytes: usize) -> Self {
         self.unsynced_bytes_max = bytes;
@@ -234,21 +236,23 @@ pub struct LogStats {
 }
 
 #[derive(Clone, Debug)]
-struct Segment {
+pub(crate) struct Segment {
     /// Its name in hexadecimal: later segments have larger ones.
-    number: u64,
+    pub(crate) number: u64,
     /// The identity its frames are bound to.
-    log_id: u64,
-    path: PathBuf,
-    first: u64,
-    end: u64,
-    bytes: u64,
+    pub(crate) log_id: u64,
+    pub(crate) path: PathBuf,
+    pub(crate) first: u64,
+    pub(crate) end: u64,
+    pub(crate) bytes: u64,
     /// By the clock of who made it, in nanoseconds since the epoch.
-    created: i64,
+    pub(crate) created: i64,
     /// `None` when only its name and place are known: it is opened when it is read.
-    file: Option<Arc<dyn DiskFile>>,
+    pub(crate) file: Option<Arc<dyn DiskFile>>,
     /// Has bytes that no sync has covered.
-    dirty: bool,
+    pub(crate) dirty: bool,
+    /// Its header is durable, and with it the first number.
+    pub(crate) header_synced: bool,
 }
 
 impl Segment {
@@ -257,36 +261,32 @@ impl Segment {
     }
 }
 
-/// A frame that no sync has covered yet.
 #[derive(Debug)]
-struct Unsynced {
-    end_sequence: u64,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     /// In the order of their numbers.
-    segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
     /// Whether the last segment takes more frames.
-    active: bool,
-    next: u64,
+    pub(crate) active: bool,
+    /// The next append begins a segment: the active one is full, and the next one was made ahead.
+    pub(crate) roll_next: bool,
+    /// The next segment, made ahead.
+    pub(crate) spare: Option<Spare>,
+    pub(crate) next: u64,
     opened_at: u64,
-    synced: u64,
-    /// The frames that no sync has covered, one after the other, and where each ends.
-    unsynced: VecDeque<Unsynced>,
-    unsynced_bytes: VecDeque<u8>,
+    pub(crate) synced: u64,
+    pub(crate) unsynced: Unsynced,
     /// A name may not be durable.
-    folder_dirty: bool,
-    /// A sync failed and what it should have covered is only in `unsynced_bytes`.
-    broken: bool,
+    pub(crate) folder_dirty: bool,
+    /// A sync failed and what it should have covered is only in `unsynced`.
+    pub(crate) broken: bool,
     buffer: Vec<u8>,
-    stats: LogStats,
+    pub(crate) stats: LogStats,
 }
 
 impl Inner {
     fn first(&self) -> u64 {
-        self.segments.first().map_or(self.next, |s| s.first)
+        // One that was begun while a failed sync was written again lies before what was written again.
+        self.segments.iter().map(|s| s.first).min().unwrap_or(self.next)
     }
 }
 
@@ -309,9 +309,9 @@ impl Inner {
 /// ```
 #[derive(Debug)]
 pub struct Log {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
-    options: LogOptions,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) directory: PathBuf,
+    pub(crate) options: LogOptions,
     /// Somebody else may hold the folder: nothing is written, and segments may go away.
     looking: bool,
     inner: Mutex<Inner>,
@@ -319,8 +319,14 @@ pub struct Log {
     /// asks for them does not wait for that.
     first: AtomicU64,
     next: AtomicU64,
+    synced_last: AtomicU64,
+    pub(crate) has_spare: AtomicBool,
+    pub(crate) is_ahead: AtomicBool,
     /// Held by who syncs: others wait and find that theirs was covered.
     syncing: Mutex<()>,
+    /// Held by who trims, and by who makes a segment ahead; the number of the last one made.
+    pub(crate) trimming: Mutex<()>,
+    pub(crate) preparing: Mutex<u64>,
 }
 
 impl Log {
@@ -410,11 +416,12 @@ impl Log {
         let inner = Inner {
             segments,
             active: false,
+            roll_next: false,
+            spare: None,
             next,
             opened_at: next,
             synced: next,
-            unsynced: VecDeque::new(),
-            unsynced_bytes: VecDeque::new(),
+            unsynced: Unsynced::new(options.unsynced_bytes_max, disk.is_volatile()),
             folder_dirty: false,
             broken: false,
             buffer: Vec::new(),
@@ -427,14 +434,21 @@ impl Log {
             looking,
             first: AtomicU64::new(inner.first()),
             next: AtomicU64::new(inner.next),
+            synced_last: AtomicU64::new(inner.synced),
+            has_spare: AtomicBool::new(false),
+            is_ahead: AtomicBool::new(false),
             inner: Mutex::new(inner),
             syncing: Mutex::new(()),
+            trimming: Mutex::new(()),
+            preparing: Mutex::new(0),
         }
     }
 
-    fn publish(&self, inner: &Inner) {
+    pub(crate) fn publish(&self, inner: &Inner) {
         self.first.store(inner.first(), Ordering::Release);
         self.next.store(inner.next, Ordering::Release);
+        self.synced_last.store(inner.synced, Ordering::Release);
+        self.has_spare.store(inner.spare.is_some(), Ordering::Release);
     }
 
     /// What it holds and has done: segments, the first sequence that may not survive a power cut, figures; `None` when a
@@ -454,7 +468,7 @@ impl Log {
         Some((infos(&inner.segments), inner.synced, inner.stats))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         // Fields change together between fallible calls, so that a panic elsewhere leaves them whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -482,10 +496,18 @@ impl Log {
     pub fn append_with(&self, count: u32, flags: u16, fill: impl FnOnce(&mut Vec<u8>)) -> Result<u64, Error> {
         assert!(count > 0, "a frame has at least one sequence");
         let mut inner = self.lock();
-        if inner.unsynced_bytes.len() > self.options.unsynced_bytes_max || inner.broken {
+        let is_ahead = self.is_ahead();
+        if !is_ahead && (inner.broken || inner.unsynced.is_full()) {
             drop(inner);
             self.sync()?;
             inner = self.lock();
+        }
+        if inner.broken && inner.unsynced.is_full() {
+            let message = format!(
+                "append to the log in {}: the disk failed to sync, and too much is not synced yet; it is tried again",
+                self.directory.display()
+            );
+            return Err(Error::plain(io::ErrorKind::Other, message));
         }
         let mut buffer = std::mem::take(&mut inner.buffer);
         buffer.clear();
@@ -528,15 +550,18 @@ impl Log {
                 "append to the log: all sequence numbers are used".into(),
             )
         })?;
-        let full = inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes);
-        if !inner.active || full {
-            self.begin_segment(inner, sequence, &[])?;
+        if !inner.active || inner.roll_next || (!self.is_ahead() && self.is_full(inner)) {
+            self.begin(inner)?;
         }
         self.write(inner, buffer, end)?;
         inner.next = end;
         self.publish(inner);
-        inner.unsynced.push_back(Unsynced { end_sequence: end, bytes: buffer.len() });
-        inner.unsynced_bytes.extend(&*buffer);
+        inner.unsynced.push(sequence..end, buffer);
+        if disk_is_volatile(inner) {
+            inner.synced = end;
+        }
+        // Without a segment made ahead the present one goes on: an append waits for no sync.
+        inner.roll_next = self.is_full(inner) && inner.spare.is_some();
         Ok(sequence)
     }
 
@@ -559,62 +584,6 @@ impl Log {
         Ok(())
     }
 
-    /// Makes a segment that begins with `frames`, from the sequence `first` on: durable before it has its name, so that
-    /// it takes the place of what earlier segments hold of them whole or not at all. Its name is durable with the next
-    /// sync of the folder.
-    fn begin_segment(&self, inner: &mut Inner, first: u64, frames: &[u8]) -> Result<(), Error> {
-        // After all others, also after one that was written again without anything new.
-        let number = inner.segments.last().map_or(0, |s| s.number + 1).max(inner.next);
-        let path = self.directory.join(format!("{number:016x}{SUFFIX}"));
-        let unnamed = path.with_extension(UNNAMED);
-        let created = (self.options.clock)();
-        let header = SegmentHeader { log_id: self.options.log_id, first_sequence: first, created };
-        let make = || -> io::Result<Arc<dyn DiskFile>> {
-            let found = match self.disk.list(&self.directory) {
-                // Somebody took it away while it was in use.
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    self.disk.create_dir_all(&self.directory)?;
-                    Vec::new()
-                }
-                found => found?,
-            };
-            if found.iter().any(|e| unnamed.ends_with(&e.name)) {
-                // Left behind by a call that failed; gone for good before the name is used again.
-                self.disk.remove(&unnamed)?;
-                self.disk.sync_dir(&self.directory)?;
-            }
-            let file = self.disk.open(&unnamed, OpenMode::CreateNew)?;
-            file.write_at(&header.encode(), 0)?;
-            if !frames.is_empty() {
-                file.write_at(frames, SEGMENT_HEADER_BYTES as u64)?;
-            }
-            file.sync()?;
-            self.disk.rename(&unnamed, &path)?;
-            Ok(file)
-        };
-        let file = make().map_err(|e| {
-            // If it cannot be removed either, opening does.
-            let _left_behind = self.disk.remove(&unnamed);
-            Error::io(format_args!("begin segment {}", path.display()), e)
-        })?;
-        inner.segments.push(Segment {
-            number,
-            log_id: self.options.log_id,
-            path,
-            first,
-            end: inner.next,
-            bytes: (SEGMENT_HEADER_BYTES + frames.len()) as u64,
-            created,
-            file: Some(file),
-            dirty: false,
-        });
-        inner.stats.bytes_written += frames.len() as u64;
-        inner.active = true;
-        inner.folder_dirty = true;
-        self.publish(inner);
-        Ok(())
-    }
-
     /// Returns when everything appended before the call survives a power cut, with the first sequence that may not.
     ///
     /// Callers that come while one syncs share the next sync. Appends go on meanwhile.
@@ -623,21 +592,34 @@ impl Log {
     /// When the disk refuses. What was appended is still in memory and in the hands of the operating system; it is
     /// written again to a new segment with the next sync.
     pub fn sync(&self) -> Result<u64, Error> {
+        let synced = self.sync_all()?;
+        if self.is_ahead() {
+            // A disk that has no room for a segment now may have some when one is needed.
+            let _tried_again = self.prepare();
+        }
+        Ok(synced)
+    }
+
+    fn sync_all(&self) -> Result<u64, Error> {
         let wanted = self.lock().next;
         let _one = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (target, files, folder_dirty) = {
-            let mut inner = self.lock();
+        let broken = {
+            let inner = self.lock();
             if inner.synced >= wanted && !inner.broken {
                 return Ok(inner.synced);
             }
-            if inner.broken {
-                self.write_again(&mut inner)?;
-            }
-            let dirty: Vec<(Arc<dyn DiskFile>, PathBuf)> = inner
+            inner.broken
+        };
+        if broken {
+            self.write_again()?;
+        }
+        let (target, files, folder_dirty) = {
+            let mut inner = self.lock();
+            let dirty: Vec<(Arc<dyn DiskFile>, PathBuf, u64)> = inner
                 .segments
                 .iter_mut()
                 .filter(|s| s.dirty)
-                .filter_map(|s| Some((s.file.clone()?, s.path.clone())))
+                .filter_map(|s| Some((s.file.clone()?, s.path.clone(), s.number)))
                 .collect();
             // Bytes appended from here on make them dirty again.
             inner.segments.iter_mut().for_each(|s| s.dirty = false);
@@ -645,7 +627,7 @@ impl Log {
         };
         let began = Instant::now();
         let synced = (|| {
-            for (file, path) in &files {
+            for (file, path, _) in &files {
                 file.sync().map_err(|e| Error::io(format_args!("sync {}", path.display()), e))?;
             }
             if folder_dirty { self.sync_folder() } else { Ok(()) }
@@ -654,7 +636,7 @@ impl Log {
             // The kernel may have dropped the pages and call the file clean: it is not trusted any more.
             let mut inner = self.lock();
             inner.broken = true;
-            inner.active = false;
+            (inner.active, inner.roll_next) = (false, false);
             inner.folder_dirty |= folder_dirty;
             inner.stats.failed_syncs += 1;
             return Err(error);
@@ -663,10 +645,11 @@ impl Log {
         inner.stats.syncs += files.len() as u64;
         inner.stats.last_sync = began.elapsed();
         inner.synced = inner.synced.max(target);
-        while inner.unsynced.front().is_some_and(|f| f.end_sequence <= target) {
-            if let Some(frame) = inner.unsynced.pop_front() {
-                inner.unsynced_bytes.drain(..frame.bytes);
-            }
+        self.publish(&inner);
+        let next = inner.next;
+        inner.unsynced.synced(target, next);
+        for segment in inner.segments.iter_mut().filter(|s| files.iter().any(|f| f.2 == s.number)) {
+            segment.header_synced = true;
         }
         let last = inner.segments.len().saturating_sub(1);
         for segment in inner.segments[..last].iter_mut().filter(|s| !s.dirty) {
@@ -675,23 +658,20 @@ impl Log {
         Ok(inner.synced)
     }
 
-    /// Writes what no sync has covered to a new segment, which takes the place of what earlier ones hold of it.
-    fn write_again(&self, inner: &mut Inner) -> Result<(), Error> {
-        if inner.unsynced.is_empty() {
-            inner.broken = false;
-            return Ok(());
-        }
-        let first = inner.synced;
-        let frames: Vec<u8> = inner.unsynced_bytes.iter().copied().collect();
-        self.begin_segment(inner, first, &frames)?;
-        inner.broken = false;
-        Ok(())
+    /// A segment is closed when it has this many bytes.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.options.segment_bytes
     }
 
     /// Every sequence below this one survives a power cut.
     #[must_use]
     pub fn synced(&self) -> u64 {
         self.lock().synced
+    }
+
+    /// [`Log::synced`] as of the last sync, without waiting for who holds the log.
+    pub(crate) fn synced_last(&self) -> u64 {
+        self.synced_last.load(Ordering::Acquire)
     }
 
     /// The sequence the next frame gets.
@@ -710,57 +690,21 @@ impl Log {
     #[must_use]
     pub fn begins_segment(&self) -> bool {
         let inner = self.lock();
-        let full = inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes);
-        !inner.active || full
+        // Decided by the append before, so that nothing another thread does meanwhile changes it.
+        !inner.active || inner.roll_next || (!self.is_ahead() && self.is_full(&inner))
+    }
+
+    fn is_full(&self, inner: &Inner) -> bool {
+        inner.segments.last().is_some_and(|s| s.bytes >= self.options.segment_bytes)
     }
 
     /// Closes the segment that takes frames, so that [`Log::trim`] may remove it; the next append begins another.
     pub fn roll(&self) {
-        self.lock().active = false;
-    }
-
-    /// Removes the segments whose sequences are all below `before`, oldest first. Freeing needs no room.
-    ///
-    /// # Errors
-    /// When the disk refuses; what was not removed is tried again by the next call.
-    pub fn trim(&self, before: u64) -> Result<Trimmed, Error> {
         let mut inner = self.lock();
-        let mut trimmed = Trimmed::default();
-        while let Some(oldest) = inner.segments.first() {
-            let following = inner.segments.get(1).map(|s| s.first);
-            let end = following.unwrap_or(oldest.end);
-            let path = oldest.path.clone();
-            let bytes = oldest.bytes;
-            if end > before || (inner.active && following.is_none()) || (inner.broken && end > inner.synced) {
-                break;
-            }
-            if following.is_none() {
-                // The next sequence must outlive the last frame: an empty segment remembers it. Without room for that
-                // the last segment stays.
-                let next = inner.next;
-                if self.begin_segment(&mut inner, next, &[]).is_err() {
-                    break;
-                }
-            }
-            if inner.folder_dirty {
-                // A power cut may keep a removal and forget the name of what comes after it.
-                self.sync_folder()?;
-                inner.folder_dirty = false;
-            }
-            remove_if_there(&*self.disk, &path)
-                .map_err(|e| Error::io(format_args!("remove segment {}", path.display()), e))?;
-            trimmed.segments += 1;
-            trimmed.bytes += bytes;
-            inner.segments.remove(0);
-            self.publish(&inner);
-        }
-        if trimmed.segments > 0 {
-            self.sync_folder()?;
-        }
-        Ok(trimmed)
+        (inner.active, inner.roll_next) = (false, false);
     }
 
-    fn sync_folder(&self) -> Result<(), Error> {
+    pub(crate) fn sync_folder(&self) -> Result<(), Error> {
         let doing = format_args!("sync folder {}", self.directory.display());
         self.disk.sync_dir(&self.directory).map_err(|e| Error::io(doing, e))
     }
@@ -838,7 +782,7 @@ impl Log {
     pub fn replay(&self, from: u64) -> Replay {
         let inner = self.lock();
         let segments: Vec<Segment> = inner.segments.clone();
-        let expected = segments.first().map_or(inner.next, |s| s.first);
+        let expected = inner.first();
         Replay {
             disk: self.disk.clone(),
             end: inner.next,
@@ -1297,7 +1241,7 @@ fn frames_end(bytes: &[u8], mut at: usize, log_id: u64) -> usize {
     at
 }
 
-fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     match disk.remove(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
@@ -1370,6 +1314,15 @@ fn entry_of(disk: &dyn Disk, directory: &Path, options: &LogOptions, entry: &Dir
         (Some(number), Some(header)) if options.is_own(header.log_id) => {
             (number, header.log_id, header.first_sequence, None)
         }
+        // Made ahead, and begun just before a power cut: frames know themselves where they belong.
+        (Some(number), None)
+            if SegmentHeader::decode_provisional(&front).is_some_and(|h| options.is_own(h.log_id)) =>
+        {
+            match first_good_frame(disk, &path, options)? {
+                Some((log_id, first)) => (number, log_id, first, None),
+                None => return Ok(Entry::Unfinished),
+            }
+        }
         // A damaged header: frames know themselves where they belong. The name is at least as large as the truth.
         (Some(number), None) if bytes > SEGMENT_HEADER_BYTES as u64 => {
             let (log_id, first) = first_good_frame(disk, &path, options)?.unwrap_or((options.log_id, number));
@@ -1388,8 +1341,13 @@ fn entry_of(disk: &dyn Disk, directory: &Path, options: &LogOptions, entry: &Dir
         created: header.map_or(i64::MAX, |h| h.created),
         file: None,
         dirty: false,
+        header_synced: true,
     };
     Ok(Entry::Segment(segment, damaged))
+}
+
+fn disk_is_volatile(inner: &Inner) -> bool {
+    inner.unsynced.is_volatile()
 }
 
 fn in_order(segments: &mut [Segment]) {

@@ -2,6 +2,7 @@
 //! has gathered to a lane, another syncs the lane; a sender takes batches and says what became of their lines. It knows
 //! neither targets nor what a line means.
 
+use crate::ahead::Ahead;
 use crate::dead::DeadLine;
 use crate::error::Error;
 use crate::lane::{
@@ -9,6 +10,8 @@ use crate::lane::{
     Next,
 };
 use crate::log::{Damage, machine_clock};
+use crate::memory::MemoryDisk;
+use crate::passing::Passed;
 use crate::settling::{Origin, Said, Settling, Span};
 use std::collections::VecDeque;
 use std::fmt;
@@ -83,6 +86,8 @@ pub struct QueueOptions {
     retry: Duration,
     backlog_age: Duration,
     keep_dead: bool,
+    target_syncs_apart: bool,
+    lane_memory: Option<MemoryDisk>,
 }
 
 impl Default for QueueOptions {
@@ -96,6 +101,8 @@ impl Default for QueueOptions {
             retry: Duration::from_secs(1),
             backlog_age: Duration::from_secs(300),
             keep_dead: true,
+            target_syncs_apart: false,
+            lane_memory: None,
         }
     }
 }
@@ -115,7 +122,22 @@ impl QueueOptions {
         self
     }
 
-    /// So many bytes of lines may wait in memory; a call beyond that is refused.
+    /// A thread of its own syncs the target: it asks [`Queue::next_target_sync`], says [`Queue::made_durable`], and in the end
+    /// [`Queue::target_sync_ended`]. No line waits for it. Without this the sender does: [`Work::SyncTarget`].
+    #[must_use]
+    pub fn target_syncs_apart(mut self) -> Self {
+        self.target_syncs_apart = true;
+        self
+    }
+
+    /// The lane is on this disk in memory, whose bytes count too.
+    #[must_use]
+    pub fn lane_memory(mut self, disk: MemoryDisk) -> Self {
+        self.lane_memory = Some(disk);
+        self
+    }
+
+    /// So many bytes of lines may be pending in memory; a call beyond that is rejected.
     #[must_use]
     pub fn memory_bytes_max(mut self, bytes: usize) -> Self {
         // Places in a buffer are 32 bits.
@@ -137,7 +159,7 @@ impl QueueOptions {
         self
     }
 
-    /// After an outage of this length new lines go first, and the backlog beside them.
+    /// When the oldest pending line is pending for so long, new lines go first, and the backlog beside them.
     #[must_use]
     pub fn backlog_age(mut self, age: Duration) -> Self {
         self.backlog_age = age;
@@ -235,11 +257,9 @@ struct State {
     /// The number the first accepted line got, or would have got.
     base: u64,
     /// Lines of the lane before this number are settled, but for those that the lane dropped and did not tell of yet; and
-    /// these after it that went first.
+    /// so many after it that went first.
     acknowledged: u64,
-    ahead: Range<u64>,
-    /// Lines before this number were dropped, if they were not settled.
-    dropped_before: u64,
+    ahead: u64,
     /// The number after the last line of the lane.
     end: u64,
     degraded: Option<String>,
@@ -260,6 +280,7 @@ struct State {
     writing: bool,
     syncing: bool,
     sending: bool,
+    target_syncing: bool,
 }
 
 struct Piece {
@@ -302,11 +323,14 @@ pub struct Outbox {
     requests: u32,
 }
 
+/// The second place. Its lines with a timestamp newer than `newest`, the newest of the backlog, go first; the others keep
+/// their place, and go out when the main reader comes to them.
 #[derive(Debug)]
 struct Live {
     reader: LaneReader,
     start: u64,
-    /// Lines before this one, from `start` on, are settled.
+    newest: i64,
+    /// Lines before this one, from `start` on, are settled or keep their place.
     settled: u64,
     since: Option<Instant>,
 }
@@ -342,14 +366,32 @@ pub enum Work {
 /// Lines in the hands of the sender.
 #[derive(Debug)]
 pub struct Taken {
-    /// The lines; their numbers mean nothing when they come from memory.
+    /// The lines. Their numbers mean nothing when they come from memory, and are not consecutive where some went first.
     pub batch: Batch,
+    /// The lines are at these places of a longer row of lines, of which the others are not sent now.
+    among: Option<(u64, Vec<u32>)>,
     origin: Origin,
 }
 
 impl Taken {
+    /// The numbers that are settled with this batch.
     fn numbers(&self) -> Range<u64> {
-        self.batch.first..self.batch.first + self.batch.ends.len() as u64
+        let lines = self.among.as_ref().map_or(self.batch.ends.len() as u64, |among| among.0);
+        self.batch.first..self.batch.first + lines
+    }
+
+    /// The numbers that are not sent now.
+    fn not_sent(&self) -> impl Iterator<Item = u64> {
+        let (lines, places) = self.among.as_ref().map_or((0, &[][..]), |(lines, places)| (*lines, places));
+        let first = self.batch.first;
+        let mut sent = places.iter().map(|p| u64::from(*p)).peekable();
+        (0..lines).filter(move |place| sent.next_if_eq(place).is_none()).map(move |place| first + place)
+    }
+
+    /// The number of a line.
+    fn number(&self, place: usize) -> u64 {
+        let among = self.among.as_ref().and_then(|(_, places)| places.get(place).copied());
+        self.batch.first + among.map_or(place as u64, u64::from)
     }
 }
 
@@ -413,6 +455,7 @@ impl Queue {
             writing: true,
             syncing: true,
             sending: true,
+            target_syncing: options.target_syncs_apart,
             ..State::default()
         };
         let shared = Arc::new(Shared {
@@ -646,19 +689,65 @@ impl Queue {
         self.shared.progressed(state);
     }
 
-    /// After an outage: whether new lines should go first, and the backlog beside them.
-    pub fn live_first(&self, outbox: &mut Outbox, outage: Duration, want: &Want) {
+    /// Waits until somebody wants lines durable and the target has them; returns how many lines it has. `None` when nothing
+    /// more is to be synced.
+    #[must_use]
+    pub fn next_target_sync(&self) -> Option<u64> {
         let mut state = self.shared.lock();
-        let (Some(lane), None, Some(main)) = (&state.lane, &outbox.live, &outbox.main) else { return };
-        // Not the lane's own end: what is behind this one the queue does not know of yet.
-        let end = state.end;
-        let backlog = end.saturating_sub(main.position());
-        let long = outage >= self.shared.options.backlog_age && backlog > 4 * want.lines_max as u64;
-        if long && state.ahead.is_empty() {
-            let reader = lane.reader(end);
-            outbox.live = Some(Live { reader, start: end, settled: end, since: None });
-            state.ahead = end..end;
+        loop {
+            if state.abandon {
+                return None;
+            }
+            let settled = state.settled();
+            if state.durable_wanted > state.durable && settled >= state.durable_wanted {
+                return Some(settled);
+            }
+            if !state.sending {
+                return None;
+            }
+            state = self.shared.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// The thread that syncs the target has ended. Called by itself, however it ends.
+    pub fn target_sync_ended(&self) {
+        self.shared.lock().target_syncing = false;
+        self.shared.wake_all();
+    }
+
+    /// Waits until the queue takes lines, it is closed, or the time is up; tells whether it takes lines.
+    #[must_use]
+    pub fn wait_for_room(&self, until: Instant) -> bool {
+        let mut state = self.shared.lock();
+        while !self.shared.has_room(&state) && !state.closing {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
+            state = wait_timeout(&self.shared.progress, state, left);
+        }
+        !state.closing
+    }
+
+    /// After a batch was settled: new lines go first from now on if the oldest pending line is pending for
+    /// [`QueueOptions::backlog_age`], and more than four batches are pending. The backlog drains beside them. Only lines with
+    /// a timestamp newer than those of all pending lines overtake them, so that a correction never arrives before the
+    /// value it corrects.
+    pub fn live_first(&self, outbox: &mut Outbox, want: &Want) {
+        let (lane, start) = {
+            let state = self.shared.lock();
+            let (Some(lane), None, Some(main)) = (&state.lane, &outbox.live, &outbox.main) else { return };
+            // Not the lane's own end: what is behind this one the queue does not know of yet.
+            let backlog = state.end.saturating_sub(main.position());
+            if backlog <= 4 * want.lines_max as u64 || state.ahead > 0 {
+                return;
+            }
+            (lane.clone(), state.end)
+        };
+        if lane.oldest_age_at_least() < self.shared.options.backlog_age {
+            return;
+        }
+        let Some(newest) = lane.newest_pending() else { return };
+        lane.begin_ahead(start);
+        let reader = lane.reader(start);
+        outbox.live = Some(Live { reader, start, newest, settled: start, since: None });
     }
 
     /// Takes no more lines. Threads end when the lines have gone as far as they can.
@@ -720,7 +809,7 @@ impl Queue {
     /// lane is let go.
     pub fn wait_ended(&self, until: Instant) -> bool {
         let mut state = self.shared.lock();
-        while state.writing || state.syncing || state.sending {
+        while state.writing || state.syncing || state.sending || state.target_syncing {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
             state = wait_timeout(&self.shared.progress, state, left);
         }
@@ -809,8 +898,17 @@ impl State {
         self.open.bytes.len() + self.pieces_bytes
     }
 
+    /// Bytes of memory that lines before the lane take.
+    fn held_bytes(&self) -> usize {
+        let places = self.open.ends.len() + self.pieces.iter().map(|p| p.lines.ends.len()).sum::<usize>();
+        self.memory_bytes() + size_of::<u32>() * places
+    }
+
     fn why_full(&self) -> String {
-        let slow = || "the disk is slower than the lines come".to_owned();
+        let slow = || match self.durable_by_target {
+            true => "the target takes them more slowly than they are written".to_owned(),
+            false => "the disk of the spool takes them more slowly than they are written".to_owned(),
+        };
         self.degraded.clone().or_else(|| self.full.clone()).unwrap_or_else(slow)
     }
 
@@ -837,8 +935,7 @@ impl State {
     /// Counted from where they are, not from what became of the others. A sender may have settled lines that the thread
     /// which appended them has not counted yet: they are still in memory then, and behind the end.
     fn waiting(&self) -> u64 {
-        let ahead = self.ahead.end - self.ahead.start;
-        (self.in_memory() + self.end).saturating_sub(self.acknowledged + ahead)
+        (self.in_memory() + self.end).saturating_sub(self.acknowledged + self.ahead)
     }
 
     /// Makes a piece of what has gathered; `next` is the buffer of what comes.
@@ -862,7 +959,7 @@ impl State {
 
     /// Nothing will move any more.
     fn is_dead(&self) -> bool {
-        self.abandon && !self.writing && !self.syncing && !self.sending
+        self.abandon && !self.writing && !self.syncing && !self.sending && !self.target_syncing
     }
 
     /// Nothing more will be appended.
@@ -878,7 +975,11 @@ impl Shared {
     }
 
     fn has_room(&self, state: &State) -> bool {
-        state.memory_bytes() < self.options.memory_bytes_max
+        let held = match &self.options.lane_memory {
+            Some(disk) => state.held_bytes() + disk.used_bytes() as usize,
+            None => state.memory_bytes(),
+        };
+        held < self.options.memory_bytes_max
     }
 
     fn wake_all(&self) {
@@ -898,6 +999,7 @@ impl Shared {
         self.gathered.notify_all();
         self.sync_due.notify_all();
         self.arrived.notify_all();
+        self.progress.notify_all();
     }
 
     /// Tells those who wait for a level what is reached.
@@ -927,6 +1029,7 @@ impl Shared {
     fn try_open(&self, open: &mut OpenLane) -> bool {
         match open() {
             Ok((lane, recovery)) => {
+                lane.make_segments_ahead();
                 let left = lane.stats();
                 let mut state = self.lock();
                 state.left = Some(left);
@@ -984,7 +1087,7 @@ impl Shared {
                     Ok(appended) => {
                         self.dropped(appended.dropped.as_ref());
                         self.appended(&lane, &appended);
-                        if let Some(dropped) = appended.dropped {
+                        if let Some(dropped) = appended.dropped.filter(|d| d.count > 0) {
                             (self.tell)(News::Dropped(dropped));
                         }
                         if let Some(level) = appended.nearly_full {
@@ -998,7 +1101,9 @@ impl Shared {
                         // The lines may go from memory now, and nothing more be appended.
                         if let Some(dropped) = lane.take_dropped() {
                             self.dropped(Some(&dropped));
-                            (self.tell)(News::Dropped(dropped));
+                            if dropped.count > 0 {
+                                (self.tell)(News::Dropped(dropped));
+                            }
                         }
                         self.not_appended(error.is_full().then(|| error.to_string()));
                         if !error.is_full() {
@@ -1059,12 +1164,9 @@ impl Shared {
     fn dropped(&self, dropped: Option<&Dropped>) {
         let Some(dropped) = dropped else { return };
         let mut state = self.lock();
-        state.acknowledged += dropped.count;
-        state.dropped_before = dropped.numbers.end;
-        // Lines that went first were delivered, and counted then.
-        let known = dropped.numbers.end.clamp(state.ahead.start, state.ahead.end) - state.ahead.start;
-        state.ahead.start += known;
-        state.dropped += dropped.count - known.min(dropped.count);
+        state.acknowledged += dropped.count + dropped.settled;
+        state.ahead = state.ahead.saturating_sub(dropped.settled);
+        state.dropped += dropped.count;
     }
 
     /// The first piece is in the lane now, or as much of it as the disk took.
@@ -1136,6 +1238,7 @@ impl Shared {
     fn sync_loop(&self) {
         let mut saved = (0, Instant::now());
         let mut first_unsynced = None::<Instant>;
+        let mut refused = None;
         loop {
             let (lane, target) = {
                 let mut state = self.lock();
@@ -1153,9 +1256,21 @@ impl Shared {
                         SyncPolicy::Every(time) => unsynced && since.elapsed() >= time,
                     };
                     let moved = state.lane.as_ref().is_some_and(|l| l.acknowledged() != saved.0);
-                    let save = moved && saved.1.elapsed() >= CURSOR_EVERY;
+                    let save = moved
+                        && (self.options.durable_by == DurableBy::Target
+                            || saved.1.elapsed() >= CURSOR_EVERY);
                     if ending || wanted || due || save {
                         break;
+                    }
+                    // The next segment is made here, so that no append has to; a disk that refused is left alone for a while.
+                    if let Some(lane) = state.lane.clone()
+                        && refused.is_none_or(|at: Instant| at.elapsed() >= self.options.retry)
+                        && lane.needs_segment()
+                    {
+                        drop(state);
+                        refused = lane.prepare().err().map(|_tried_again| Instant::now());
+                        state = self.lock();
+                        continue;
                     }
                     let pause = match self.options.sync {
                         SyncPolicy::Every(time) if unsynced => time.saturating_sub(since.elapsed()),
@@ -1176,6 +1291,10 @@ impl Shared {
                 let acknowledged = lane.acknowledged();
                 let saved_now = lane.save_cursor();
                 saved = (if saved_now.is_ok() { acknowledged } else { saved.0 }, Instant::now());
+                if self.options.lane_memory.is_some() {
+                    // Segments are gone: there is room.
+                    self.progressed(self.lock());
+                }
                 if let Some(seen) = lane.stats_within(STATS_WAIT) {
                     self.lock().left = Some(seen);
                 }
@@ -1222,6 +1341,7 @@ impl Shared {
                 }
                 let settled = state.settled();
                 if state.durable_by_target
+                    && !self.options.target_syncs_apart
                     && state.durable_wanted > state.durable
                     && settled >= state.durable_wanted
                 {
@@ -1243,13 +1363,18 @@ impl Shared {
             }
             if let Some(lane) = lane.as_ref().filter(|_| !outbox.settling.is_full()) {
                 match outbox.read(lane, end, want, hurry) {
-                    Read::Work(Work::Lost(mut damage)) => {
-                        if self.lost(outbox, lane, &mut damage) {
+                    Read::Lost(mut damage, origin) => {
+                        if self.lost(outbox, lane, &mut damage, origin) {
                             return Work::Lost(damage);
                         }
                         continue;
                     }
-                    Read::Work(work) => return work,
+                    // All of them went first before, or keep their place.
+                    Read::Taken(taken) if taken.batch.is_empty() => {
+                        self.skipped(outbox, lane, &taken);
+                        continue;
+                    }
+                    Read::Taken(taken) => return Work::Batch(taken),
                     Read::Wait(time) => pause = pause.min(time),
                     Read::Nothing => {}
                     Read::Failed(error) => {
@@ -1283,16 +1408,28 @@ impl Shared {
         }
     }
 
-    /// Counts lost lines once everything before them is settled; tells whether they were not reported before.
-    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &mut Damage) -> bool {
-        let mut origin = Origin::Live;
-        if outbox.live.as_ref().is_none_or(|l| damage.lost.start < l.start) {
-            // Where live lines began their own reader tells what is lost: some may have been delivered before.
-            let end = outbox.live.as_ref().map_or(u64::MAX, |l| l.start);
-            damage.lost.end = damage.lost.end.min(end);
-            origin = Origin::Lane;
+    /// Lines of which none is sent now are settled, or settle with those before them.
+    fn skipped(&self, outbox: &mut Outbox, lane: &Lane, taken: &Taken) {
+        let mut state = self.lock();
+        if outbox.settling.holds(taken.origin) {
+            outbox.settling.add(taken.origin, taken.numbers(), false, Instant::now());
+            state.count_settling(outbox);
+        } else {
+            let fate = Fate::Delivered(Vec::new());
+            state.settle(outbox, Some(lane), taken.origin, taken.numbers(), fate);
         }
-        let is_new = !outbox.settling.is_reported(damage.lost.start);
+        self.after_settling(outbox, Some(lane), state);
+    }
+
+    /// Counts lost lines once everything before them is settled; tells whether they were not reported before.
+    fn lost(&self, outbox: &mut Outbox, lane: &Lane, damage: &mut Damage, origin: Origin) -> bool {
+        let mut is_new = !outbox.settling.is_reported(damage.lost.start);
+        if let Some(live) = outbox.live.as_ref().filter(|_| origin == Origin::Lane) {
+            // What is lost of the lines behind the backlog was met by their own reader, and reported then.
+            is_new &= damage.lost.start < live.start;
+            let end = if damage.lost.start < live.start { live.start } else { live.settled };
+            damage.lost.end = damage.lost.end.min(end.max(damage.lost.start));
+        }
         let mut state = self.lock();
         if outbox.settling.holds(origin) {
             outbox.settling.report(damage.lost.clone());
@@ -1314,8 +1451,8 @@ impl Shared {
         let mut new = refused.to_vec();
         outbox.forget_reported(taken, &mut new);
         let lane = self.lock().lane.clone();
-        let parked = self.park(lane.as_deref(), &taken.batch, &new);
-        let rejected = new.iter().map(|r| r.0 as u64).collect();
+        let parked = self.park(lane.as_deref(), taken, &new);
+        let rejected = new.iter().map(|r| taken.number(r.0)).collect();
         let mut state = self.lock();
         state.settle(outbox, lane.as_deref(), taken.origin, taken.numbers(), Fate::Delivered(rejected));
         self.after_settling(outbox, lane.as_deref(), state);
@@ -1323,11 +1460,11 @@ impl Shared {
     }
 
     /// Keeps refused lines among the dead letters.
-    fn park(&self, lane: Option<&Lane>, batch: &Batch, refused: &[(usize, String)]) -> Result<(), Error> {
+    fn park(&self, lane: Option<&Lane>, taken: &Taken, refused: &[(usize, String)]) -> Result<(), Error> {
         let Some(lane) = lane.filter(|_| !refused.is_empty() && self.options.keep_dead) else {
             return Ok(());
         };
-        let parked = lane.park(&dead_lines(batch, refused));
+        let parked = lane.park(&dead_lines(taken, refused));
         if parked.is_err() {
             // Refused all the same, and not delivered.
             lane.count_dead(refused.len() as u64);
@@ -1361,9 +1498,9 @@ impl Shared {
         let mut new = refused.to_vec();
         outbox.forget_reported(taken, &mut new);
         let lane = self.lock().lane.clone();
-        let parked = self.park(lane.as_deref(), &taken.batch, &new);
+        let parked = self.park(lane.as_deref(), taken, &new);
         for (place, _) in &new {
-            let number = taken.batch.first + *place as u64;
+            let number = taken.number(*place);
             outbox.settling.report(number..number + 1);
         }
         outbox.settling.add(taken.origin, taken.numbers(), false, Instant::now());
@@ -1412,7 +1549,7 @@ impl Shared {
 
 /// What became of lines that leave the lane.
 enum Fate {
-    /// They were delivered, but for those at these places, which were refused; those that were reported while they settled
+    /// They were delivered, but for those with these numbers, which were refused; those that were reported while they settled
     /// are known.
     Delivered(Vec<u64>),
     Damaged,
@@ -1434,36 +1571,39 @@ impl State {
         fate: Fate,
     ) {
         let lines = numbers.end - numbers.start;
-        let settled = match (origin, lane) {
-            (Origin::Lane, Some(lane)) => self.acknowledge(lane, numbers.end),
-            (Origin::Live, _) => {
+        let none = Passed { from: numbers.end, ..Passed::default() };
+        let passed = match (origin, lane) {
+            (Origin::Lane, Some(lane)) => self.passed(lane.settle_prefix(numbers.end)),
+            (Origin::Live, Some(lane)) => {
                 if let Some(live) = &mut outbox.live {
                     live.settled = numbers.end;
                 }
-                let from = numbers.start.max(self.dropped_before).min(numbers.end);
-                self.ahead =
-                    if self.ahead.is_empty() { from..numbers.end } else { self.ahead.start..numbers.end };
-                numbers.end - from
+                let passed = lane.settle_ahead(&numbers);
+                self.ahead += passed.lines;
+                passed
             }
-            (Origin::Memory, lane) => self.settle_in_memory(lane, lines),
-            (Origin::Lane, None) => 0,
+            (Origin::Memory, lane) => {
+                let settled = self.settle_in_memory(lane, lines);
+                Passed { from: numbers.end - settled.min(lines), lines: settled, went_first: 0 }
+            }
+            (Origin::Lane | Origin::Live, None) => none,
         };
         // Lines that a full lane dropped while they were on their way were counted there; they are the first ones.
-        let counted = lines - settled.min(lines);
+        let from = passed.from.clamp(numbers.start, numbers.end);
         match fate {
             Fate::Damaged => {
                 outbox.settling.take_reported(numbers);
-                self.damaged += settled;
+                self.damaged += passed.lines;
                 if let Some(lane) = lane {
-                    lane.count_damaged(settled);
+                    lane.count_damaged(passed.lines);
                 }
             }
             Fate::Delivered(rejected) => {
-                let rejected = rejected.iter().filter(|&&place| place >= counted).count() as u64;
-                outbox.settling.take_reported(numbers.start..numbers.start + counted);
-                let rejected = rejected + outbox.settling.take_reported(numbers.start + counted..numbers.end);
+                let rejected = rejected.iter().filter(|&&number| number >= from).count() as u64;
+                outbox.settling.take_reported(numbers.start..from);
+                let rejected = rejected + outbox.settling.take_reported(from..numbers.end);
                 self.rejected += rejected;
-                self.delivered += settled - rejected.min(settled);
+                self.delivered += passed.lines - rejected.min(passed.lines);
             }
         }
     }
@@ -1472,9 +1612,14 @@ impl State {
 impl State {
     /// How many lines were not settled before. Those that the lane dropped count when it tells of them.
     fn acknowledge(&mut self, lane: &Lane, before: u64) -> u64 {
-        let settled = lane.acknowledge(before);
-        self.acknowledged += settled;
-        settled
+        self.passed(lane.settle_prefix(before)).lines
+    }
+
+    /// The lane has settled lines before a number: some now, some had gone first.
+    fn passed(&mut self, passed: Passed) -> Passed {
+        self.acknowledged += passed.lines + passed.went_first;
+        self.ahead = self.ahead.saturating_sub(passed.went_first);
+        passed
     }
 
     fn settle_in_memory(&mut self, lane: Option<&Lane>, lines: u64) -> u64 {
@@ -1521,13 +1666,15 @@ impl State {
         let bytes = piece.lines.bytes[start as usize..piece.lines.ends[to - 1] as usize].to_vec();
         let (first, end) = (piece.first + from as u64, piece.first + to as u64);
         self.flying = Some(Flying { first, end, in_lane: 0, before: 0 });
-        Some(Taken { batch: Batch { first: 0, bytes, ends }, origin: Origin::Memory })
+        Some(Taken { batch: Batch { first: 0, bytes, ends }, among: None, origin: Origin::Memory })
     }
 }
 
 /// What reading from a lane came to.
 enum Read {
-    Work(Work),
+    /// Lines, or none of those that were read.
+    Taken(Taken),
+    Lost(Damage, Origin),
     /// There are lines, which may wait so long for others.
     Wait(Duration),
     Nothing,
@@ -1556,7 +1703,7 @@ impl Outbox {
     /// Of refused lines, leaves those that were not reported when they were sent before.
     pub fn forget_reported(&self, taken: &Taken, refused: &mut Vec<(usize, String)>) {
         if taken.origin != Origin::Memory {
-            refused.retain(|(place, _)| !self.settling.is_reported(taken.batch.first + *place as u64));
+            refused.retain(|(place, _)| !self.settling.is_reported(taken.number(*place)));
         }
     }
 
@@ -1586,14 +1733,24 @@ impl Outbox {
         if let Some(live) = &mut self.live {
             let due = due(before(live.reader.position()), &mut live.since, want, hurry);
             let turn_of_backlog = self.requests % BACKLOG_SHARE == BACKLOG_SHARE - 1;
-            if due == Some(Duration::ZERO) && !turn_of_backlog {
+            let (_, is_crowded) = lane.keeps_back();
+            if due == Some(Duration::ZERO) && !turn_of_backlog && !is_crowded {
                 self.requests += 1;
                 live.since = Some(Instant::now());
                 let lines_max = lines_max.min(before(live.reader.position()));
-                return taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live);
+                let newest = live.newest;
+                let goes_first = |line: &[u8]| Ahead::goes_first(newest, line);
+                let read =
+                    taken(&mut live.reader, lines_max, want.bytes_max, Origin::Live, Some(&goes_first));
+                if let Read::Taken(taken) = &read {
+                    lane.keep_back(taken.not_sent());
+                }
+                return read;
             }
             pause = due;
-            let backlog = live.start.saturating_sub(main.position());
+            // The backlog, and behind it the lines that kept their place.
+            let end = if main.position() < live.start { live.start } else { live.settled };
+            let backlog = end.saturating_sub(main.position());
             if backlog == 0 {
                 // Its last lines have not settled.
                 return pause.map_or(Read::Nothing, Read::Wait);
@@ -1609,7 +1766,10 @@ impl Outbox {
             }
         }
         self.requests = self.requests.wrapping_add(1);
-        let read = taken(main, lines_max, want.bytes_max, Origin::Lane);
+        let behind = self.live.as_ref().filter(|live| main.position() >= live.start).map(|live| live.newest);
+        let kept_back = behind.map(|newest| move |line: &[u8]| !Ahead::goes_first(newest, line));
+        let keep = kept_back.as_ref().map(|keep| keep as &dyn Fn(&[u8]) -> bool);
+        let read = taken(main, lines_max, want.bytes_max, Origin::Lane, keep);
         match read {
             Read::Nothing if self.live.is_some() => pause.map_or(Read::Nothing, Read::Wait),
             _ => read,
@@ -1631,13 +1791,11 @@ impl Outbox {
 
     /// Ends the time of two places when the backlog has come to where the live lines began.
     fn join(&mut self, lane: &Lane, state: &mut State) {
-        let settles = self.settling.holds(Origin::Lane);
-        let done =
-            |live: &mut Live| !settles && self.main.as_ref().is_none_or(|m| m.position() >= live.start);
+        // Lines that keep their place are read again where they are.
+        let waits = self.settling.holds(Origin::Lane) || lane.keeps_back().0;
+        let done = |live: &mut Live| !waits && self.main.as_ref().is_none_or(|m| m.position() >= live.start);
         if let Some(live) = self.live.take_if(done) {
-            let settled = state.acknowledge(lane, live.settled);
-            // What is left of them the lane has dropped meanwhile, and tells of later.
-            state.ahead.end = state.ahead.start.max(state.ahead.end.saturating_sub(settled));
+            state.passed(lane.end_ahead(live.settled));
             (self.main, self.since) = (Some(live.reader), live.since);
             self.settling.join();
         }
@@ -1656,13 +1814,31 @@ fn due(available: usize, since: &mut Option<Instant>, want: &Want, hurry: bool) 
     Some(if enough { Duration::ZERO } else { want.interval.saturating_sub(since.elapsed()) })
 }
 
-fn taken(reader: &mut LaneReader, lines_max: usize, bytes_max: usize, origin: Origin) -> Read {
-    match reader.next(lines_max, bytes_max) {
-        Ok(Next::Lines(batch)) => Read::Work(Work::Batch(Taken { batch, origin })),
-        Ok(Next::Lost(damage)) => Read::Work(Work::Lost(damage)),
-        Ok(Next::End) => Read::Nothing,
-        Err(error) => Read::Failed(error),
+/// The next lines, or those of them that `keep` says yes to.
+fn taken(
+    reader: &mut LaneReader,
+    lines_max: usize,
+    bytes_max: usize,
+    origin: Origin,
+    keep: Option<&dyn Fn(&[u8]) -> bool>,
+) -> Read {
+    let batch = match reader.next(lines_max, bytes_max) {
+        Ok(Next::Lines(batch)) => batch,
+        Ok(Next::Lost(damage)) => return Read::Lost(damage, origin),
+        Ok(Next::End) => return Read::Nothing,
+        Err(error) => return Read::Failed(error),
+    };
+    let Some(keep) = keep.filter(|keep| (0..batch.len()).any(|i| !keep(batch.line(i)))) else {
+        return Read::Taken(Taken { batch, among: None, origin });
+    };
+    let mut kept = Batch { first: batch.first, ..Batch::default() };
+    let mut places = Vec::new();
+    for i in (0..batch.len()).filter(|&i| keep(batch.line(i))) {
+        kept.bytes.extend_from_slice(batch.line(i));
+        kept.ends.push(kept.bytes.len() as u32);
+        places.push(i as u32);
     }
+    Read::Taken(Taken { batch: kept, among: Some((batch.len() as u64, places)), origin })
 }
 
 fn wait_timeout<'a>(
@@ -1674,15 +1850,15 @@ fn wait_timeout<'a>(
 }
 
 /// Refused lines as they are parked.
-fn dead_lines<'a>(batch: &'a Batch, refused: &'a [(usize, String)]) -> Vec<DeadLine<'a>> {
+fn dead_lines<'a>(taken: &'a Taken, refused: &'a [(usize, String)]) -> Vec<DeadLine<'a>> {
     let time = machine_clock();
     let of = |(i, reason): &'a (usize, String)| DeadLine {
-        number: batch.first + *i as u64,
+        number: taken.number(*i),
         time,
         reason,
-        line: batch.line(*i),
+        line: taken.batch.line(*i),
     };
-    refused.iter().filter(|(i, _)| *i < batch.len()).map(of).collect()
+    refused.iter().filter(|(i, _)| *i < taken.batch.len()).map(of).collect()
 }
 
 #[cfg(test)]
@@ -1696,7 +1872,7 @@ mod tests {
         assert_eq!(state.waiting(), 2);
         // And the same when live lines go before a backlog of ten.
         let state =
-            State { accepted: 5, recovered: 10, base: 11, end: 11, acknowledged: 1, ahead: 8..11, ..state };
+            State { accepted: 5, recovered: 10, base: 11, end: 11, acknowledged: 1, ahead: 3, ..state };
         assert_eq!(state.waiting(), 12);
     }
 }

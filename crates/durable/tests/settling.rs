@@ -245,7 +245,7 @@ fn lines_that_went_first_settle_and_go_again_in_their_place() {
     accept(&queue, 0..1_000);
     assert_eq!(queue.wait(Level::Spooled, Instant::now() + SOON), 0);
     acknowledge(&queue, &mut outbox, 100);
-    queue.live_first(&mut outbox, Duration::from_secs(1), &want());
+    queue.live_first(&mut outbox, &want());
     accept(&queue, 1_000..1_100);
     assert_eq!(queue.wait(Level::Spooled, Instant::now() + SOON), 0);
     let all = acknowledge(&queue, &mut outbox, 1_000);

@@ -1488,7 +1488,7 @@ impl Life {
                 _ => break,
             }
             if dice.below(20) == 0 {
-                self.queue.live_first(&mut outbox, Duration::from_secs(1), &Want { lines_max: 5, ..want });
+                self.queue.live_first(&mut outbox, &Want { lines_max: 5, ..want });
                 self.sent.lock().unwrap().live_first = true;
             }
         }

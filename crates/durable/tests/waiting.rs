@@ -87,9 +87,26 @@ struct Gate {
     shut: bool,
     waiting: usize,
     bad: std::ops::Range<u64>,
+    /// Writes do not wait, and folders are synced like files.
+    syncs_only: bool,
 }
 
 impl Slow {
+    fn new_syncs_only() -> Self {
+        let gate = Gate { syncs_only: true, ..Gate::default() };
+        Self { disk: SimDisk::new(), gate: Arc::new((Mutex::new(gate), Condvar::new())) }
+    }
+
+    fn syncs_only(&self) -> bool {
+        self.gate.0.lock().unwrap().syncs_only
+    }
+
+    fn somebody_waits(&self) {
+        let gate = self.gate.0.lock().unwrap();
+        let waited = self.gate.1.wait_timeout_while(gate, SOON, |g| g.waiting == 0).unwrap();
+        assert!(!waited.1.timed_out());
+    }
+
     fn shut(&self, yes: bool) {
         self.gate.0.lock().unwrap().shut = yes;
         self.gate.1.notify_all();
@@ -117,7 +134,9 @@ impl DiskFile for SlowFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.pass();
+        if !self.0.syncs_only() {
+            self.0.pass();
+        }
         self.1.write_at(bytes, offset)
     }
 
@@ -157,6 +176,9 @@ impl Disk for Slow {
     }
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        if self.syncs_only() {
+            self.pass();
+        }
         self.disk.sync_dir(directory)
     }
 
@@ -405,7 +427,8 @@ fn a_last_segment_that_somebody_took_away_is_told_once_and_what_comes_after_it_i
 fn damage_around_the_place_where_live_lines_began_is_counted_once() {
     let disk = SimDisk::new();
     let lane = LaneOptions::default().compression(false).keep_free(0);
-    let queue = queue(Arc::new(disk.clone()), QueueOptions::default(), lane);
+    let options = QueueOptions::default().backlog_age(Duration::ZERO);
+    let queue = queue(Arc::new(disk.clone()), options, lane);
     let put = |numbers: std::ops::Range<u64>| {
         numbers.for_each(|i| accept(&queue, i));
         assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
@@ -416,7 +439,7 @@ fn damage_around_the_place_where_live_lines_began_is_counted_once() {
     let mut next = || match queue.next(&mut outbox, &want) {
         Work::Batch(taken) => {
             queue.settle(&mut outbox, &taken, &[]).unwrap();
-            queue.live_first(&mut outbox, Duration::from_secs(3600), &want);
+            queue.live_first(&mut outbox, &want);
             taken.batch.first
         }
         _ => 0,
@@ -557,4 +580,102 @@ fn a_lane_whose_last_segment_cannot_be_read_everywhere_opens_and_goes_on() {
         }
         assert_eq!((reader.position(), read), (appended.first + 1, appended.first), "{bad:?}");
     }
+}
+
+/// The lines in segments of the lane, as another process sees them in the files at this moment.
+fn seen_by_others(disk: &SimDisk) -> u64 {
+    let copy: Arc<dyn Disk> = Arc::new(disk.after_kill());
+    let spool = Spool::open(copy, Path::new("/s")).unwrap();
+    spool.lane("energy", LaneOptions::default()).unwrap().0.stats().next - 1
+}
+
+#[test]
+fn lines_are_with_the_operating_system_while_syncs_stand_still() {
+    let slow = Slow::new_syncs_only();
+    let lane = LaneOptions::default().segment_bytes(2000).compression(false).keep_free(0).bytes_max(60_000);
+    let options = QueueOptions::default().sync(SyncPolicy::EachAppend);
+    let queue = queue(Arc::new(slow.clone()), options, lane);
+    // A first line begins a segment; the next one is made ahead.
+    accept(&queue, 0);
+    assert!(comes(|| queue.stats().durable == 1));
+    slow.shut(true);
+    // Rolls, a full lane that drops its oldest lines, and everything a sender settles: nothing of it is synced.
+    let mut outbox = Outbox::default();
+    for i in 1..4000 {
+        accept(&queue, i);
+        if i % 100 == 0 {
+            assert!(comes(|| queue.stats().spooled > i), "line {i}: {:?}", queue.stats());
+            assert_eq!(seen_by_others(&slow.disk), i + 1, "line {i} is in a file");
+        }
+        if i == 1000 {
+            let taken = batch(&queue, &mut outbox);
+            queue.settle(&mut outbox, &taken, &[]).unwrap();
+        }
+    }
+    let stats = queue.stats();
+    assert!(stats.dropped > 0 && stats.durable == 1, "{stats:?}");
+    slow.shut(false);
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    queue.sender_ended();
+    queue.abandon();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+}
+
+#[test]
+fn dead_letters_and_the_cursor_of_a_disk_that_hangs_hold_up_no_line() {
+    let slow = Slow::new_syncs_only();
+    let lane = LaneOptions::default().compression(false).keep_free(0);
+    let queue = queue(Arc::new(slow.clone()), QueueOptions::default(), lane);
+    (0..100).for_each(|i| accept(&queue, i));
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    slow.shut(true);
+    let theirs = queue.clone();
+    let parking = std::thread::spawn(move || {
+        let mut outbox = Outbox::default();
+        let taken = batch(&theirs, &mut outbox);
+        theirs.settle(&mut outbox, &taken, &[(3, "no".to_owned())]).unwrap();
+        theirs.sender_ended();
+    });
+    // The letter waits for its sync.
+    slow.somebody_waits();
+    for i in 100..1000 {
+        accept(&queue, i);
+    }
+    assert!(comes(|| queue.stats().spooled == 1000), "{:?}", queue.stats());
+    assert_eq!(seen_by_others(&slow.disk), 1000);
+    slow.shut(false);
+    parking.join().unwrap();
+    queue.abandon();
+    assert!(queue.wait_ended(Instant::now() + SOON));
+}
+
+#[test]
+fn lines_appended_while_a_failed_sync_is_written_again_are_taken_over() {
+    let slow = Slow::new_syncs_only();
+    let lane = LaneOptions::default().segment_bytes(4000).compression(false).keep_free(0);
+    let options = QueueOptions::default().sync(SyncPolicy::EachAppend).retry(Duration::from_millis(1));
+    let queue = queue(Arc::new(slow.clone()), options, lane);
+    (0..50).for_each(|i| accept(&queue, i));
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    slow.disk.fail(Fault { call: Some(Call::Sync), after: 0, times: 1, errno: IO_ERROR });
+    (50..100).for_each(|i| accept(&queue, i));
+    assert!(comes(|| queue.stats().spooled == 100));
+    slow.shut(true);
+    (100..300).for_each(|i| accept(&queue, i));
+    assert!(comes(|| queue.stats().spooled == 300), "{:?}", queue.stats());
+    assert_eq!(seen_by_others(&slow.disk), 300);
+    slow.shut(false);
+    assert_eq!(queue.wait(Level::Durable, Instant::now() + SOON), 0);
+    let cut = slow.disk.after_power_cut(7);
+    let spool = Spool::open(Arc::new(cut), Path::new("/s")).unwrap();
+    let (lane, found) = spool.lane("energy", LaneOptions::default()).unwrap();
+    let mut reader = lane.reader(1);
+    let mut lines = Vec::new();
+    while let Next::Lines(batch) = reader.next(1000, 1 << 20).unwrap() {
+        lines.extend((0..batch.len()).map(|i| batch.line(i).to_vec()));
+    }
+    assert!(lines == (0..300).map(line).collect::<Vec<_>>(), "{} lines, {found:?}", lines.len());
+    queue.sender_ended();
+    queue.abandon();
+    assert!(queue.wait_ended(Instant::now() + SOON));
 }

@@ -557,3 +557,35 @@ fn lines_go_where_the_rules_of_the_configuration_say() {
     assert_eq!(values("copy", "telemetry"), [1.0]);
     assert_eq!(values("main", "aside"), [1.0, 2.0]);
 }
+
+/// `rm store.sqlite` between two writes: no reading appears under another series, every command reports the loss, and
+/// `verify` fails until it is settled.
+#[test]
+fn a_store_file_that_is_gone_is_reported_by_every_command_until_it_is_settled() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = in_folder(folder.path());
+    let write = |line: &str| run(&["write", "--data", data], line);
+    assert!(write("boiler,d=b1 temp=80.5\n").status.success());
+    std::fs::remove_file(folder.path().join("store.sqlite")).unwrap();
+    let fridge = write("fridge,d=f1 temp=4.0\n");
+    assert!(fridge.status.success(), "a box that runs unattended goes on: {}", text(&fridge.stderr));
+    assert!(text(&fridge.stderr).contains("damage: store.sqlite is gone"), "{}", text(&fridge.stderr));
+    let found = run(&["query", "--json", "--data", data, "-m", "boiler"], "");
+    let rows = json(&found)["rows"].as_array().unwrap().clone();
+    let values: Vec<f64> = rows.iter().filter_map(|r| r["value"].as_f64()).collect();
+    assert_eq!(values, [80.5], "{rows:?}");
+    for arguments in [&["status", "--data", data][..], &["bucket", "list", "--data", data]] {
+        let said = run(arguments, "");
+        let all = format!("{}{}", text(&said.stdout), text(&said.stderr));
+        assert!(all.contains("store.sqlite is gone"), "{arguments:?}: {all}");
+    }
+    for _ in 0..2 {
+        let verified = run(&["verify", "--data", data], "");
+        assert_eq!(verified.status.code(), Some(1), "{}", text(&verified.stdout));
+        assert!(text(&verified.stdout).contains("store.sqlite is gone"));
+    }
+    assert!(run(&["verify", "--settle", "--data", data], "").status.success());
+    let verified = run(&["verify", "--data", data], "");
+    assert!(verified.status.success(), "{}", text(&verified.stdout));
+    assert_eq!(text(&run(&["bucket", "list", "--data", data], "").stderr), "");
+}

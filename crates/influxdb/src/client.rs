@@ -396,6 +396,42 @@ impl Client {
         fanout::give(lanes, &self.handle.notifier, time, encode, |_, _| {})
     }
 
+    /// [`Client::write_point`] for a plain thread that may wait: while too many readings are pending, it waits for room, up to
+    /// `timeout`, instead of rejecting the point.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), graylogic_influxdb::Error> {
+    /// # let client = graylogic_influxdb::Client::open("data/telemetry")?;
+    /// # let points: Vec<graylogic_influxdb::Point> = Vec::new();
+    /// for point in points {
+    ///     client.write_point_timeout(&point, std::time::Duration::from_secs(60))?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::write_point`]; [`Error::is_full`] when there is no room within the time.
+    pub fn write_point_timeout(&self, point: &Point, timeout: Duration) -> Result<(), Error> {
+        let until = Instant::now() + timeout;
+        let lanes = self.lanes_of(point);
+        let time = fanout::stamp(point.time(), lanes, &self.handle.notifier);
+        loop {
+            match self.accept(lanes, Some(time), |time, out| self.encode(point, time, out)) {
+                Err(error) if error.is_full() && fanout::wait_for_room(lanes, until) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits until the client accepts readings for its bucket, or the time is up; returns whether it does. For a plain thread
+    /// that got [`Error::is_full`] from any call that writes. Another thread may take the room first: then the call is
+    /// rejected again.
+    #[must_use]
+    pub fn wait_for_room(&self, timeout: Duration) -> bool {
+        self.lane.queue.wait_for_room(Instant::now() + timeout)
+    }
+
     /// [`Client::write_point`] for asynchronous code that may wait: while too many readings wait, it waits for room instead
     /// of refusing. With `spool_when_full: block` no reading is dropped, and none refused to who calls this.
     ///

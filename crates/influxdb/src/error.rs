@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Disabled,
     NotConnected,
     ConnectionFailed,
-    WriteFailed,
+    Full,
     InvalidPoint,
     InvalidConfig,
     QueryFailed,
@@ -77,7 +77,14 @@ impl Error {
     /// True when a reading was not accepted, or did not get where it should in time.
     #[must_use]
     pub fn is_write_failed(&self) -> bool {
-        matches!(self.kind, Kind::WriteFailed | Kind::InvalidPoint | Kind::TimedOut)
+        matches!(self.kind, Kind::Full | Kind::InvalidPoint | Kind::TimedOut)
+    }
+
+    /// True when a reading was not accepted because too many are pending: write it again when there is room
+    /// ([`Client::wait_for_room`](crate::Client::wait_for_room)).
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.kind == Kind::Full
     }
 
     /// True when the reading itself cannot be written: repeating it cannot help.

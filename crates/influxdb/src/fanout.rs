@@ -10,9 +10,11 @@ use graylogic_durable::Refused;
 use graylogic_line::{EncodeError, Timestamp};
 use std::cell::Cell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// Who waits for room in any of several lanes looks at each for this time.
+const ROOM_LOOK: Duration = Duration::from_millis(5);
 /// A thread keeps a buffer for lines no longer than this.
 const LINE_KEPT: usize = 64 << 10;
 
@@ -38,7 +40,7 @@ impl Router {
 
 /// The timestamp of a reading: its own, or the next one of this process. A clock that was set back is reported.
 #[inline]
-fn stamp(time: Option<Timestamp>, lanes: &[Arc<Lane>], notifier: &Notifier) -> Timestamp {
+pub(crate) fn stamp(time: Option<Timestamp>, lanes: &[Arc<Lane>], notifier: &Notifier) -> Timestamp {
     time.unwrap_or_else(|| {
         let stamp = clock::next();
         if let Some(step) = stamp.stepped_back {
@@ -157,6 +159,25 @@ pub(crate) async fn give_waiting(
             }
         }
     }
+}
+
+/// Waits until one of the lanes takes lines, all are closed, or the time is up; tells whether one does.
+pub(crate) fn wait_for_room(lanes: &[Arc<Lane>], until: Instant) -> bool {
+    if let [lane] = lanes {
+        return lane.queue.wait_for_room(until);
+    }
+    while !lanes.iter().all(|lane| lane.queue.is_closing()) {
+        for lane in lanes {
+            let soon = (Instant::now() + ROOM_LOOK).min(until);
+            if lane.queue.wait_for_room(soon) {
+                return true;
+            }
+        }
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    false
 }
 
 /// Offers a line to lanes and returns those that did not take it: they are full, or closed.

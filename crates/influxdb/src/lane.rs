@@ -81,8 +81,12 @@ impl Lane {
         match refused {
             Refused::Invalid(e) => Error::because(Kind::InvalidPoint, "the reading cannot be written", e),
             Refused::Full(why) => {
-                let message = format!("the reading was not accepted: {}", self.why_full(&why));
-                Error::new(Kind::WriteFailed, message).retryable(true)
+                let message = format!(
+                    "the reading was not accepted: {}; write it again later, or wait for room with `wait_for_room`, \
+                     `write_point_timeout` or `write_point_async`",
+                    self.why_full(&why)
+                );
+                Error::new(Kind::Full, message).retryable(true)
             }
             Refused::TooLong(bytes) => {
                 let message =
@@ -98,7 +102,7 @@ impl Lane {
         // A target that takes nothing is why the lane is full; else the disk is.
         let target = self.status().trouble.as_ref().map(|t| t.reason.clone());
         let why = target.unwrap_or_else(|| disk.to_owned());
-        format!("too many readings wait already, because {why}")
+        format!("too many readings are pending, because {why}")
     }
 
     /// Tells once with `place`, and `true` when there may be room, or `false` when the lane takes no more lines.

@@ -31,7 +31,8 @@
 //! A `write_*` call that returns `Ok` has accepted the reading: it is encoded, in memory, and will be handed on within
 //! 10 ms. It did no I/O and did not wait. A call that returns an error has not accepted it. From then on a reading
 //! reaches one [`Level`] after the other: [`Level::Spooled`] (in the store's log, or in the spool: survives `kill -9`),
-//! [`Level::Durable`] within a second (survives a power cut), [`Level::Delivered`] (the target said yes).
+//! [`Level::Durable`] within a second (survives a power cut), [`Level::Acknowledged`] (the target said yes),
+//! [`Level::Delivered`] (the target has it; for VictoriaMetrics this comes later, see [`Config::settle_time`]).
 //! [`Client::flush`] and [`Client::close`] wait for them, [`Client::write_durable`] for one reading.
 //!
 //! At any moment `accepted + recovered = delivered + rejected + waiting + dropped + damaged` ([`Client::stats`]). What is
@@ -48,8 +49,14 @@
 //! with pauses up to a minute; a wrong token, organisation, bucket or address holds the lane until it is mended, and a new
 //! token in the configuration file is picked up; lines that the server will never take are kept as dead letters, and
 //! exactly those. A line may reach the server twice, after a crash or a lost answer, which InfluxDB counts once.
-//! VictoriaMetrics does when it runs with `-dedup.minScrapeInterval=1ms`; else its counts and sums are too large. What it
-//! acknowledged within the last seconds goes with it when it is killed.
+//! VictoriaMetrics does when it runs with `-dedup.minScrapeInterval=1ms`; else its counts and sums are too large.
+//!
+//! Of several readings of one field for one time the last written counts. VictoriaMetrics is the exception: without
+//! deduplication it keeps all of them, and with it one by a rule of its own. It also acknowledges readings before they are on
+//! its disk. They are kept for [`Config::settle_time`] and sent again if it was restarted meanwhile; then they count as
+//! delivered. What it would drop without an error, because of its retention or its limits, is rejected.
+//! In a cluster, the restart of a storing part shows only as a connection that the inserting part lost.
+//!
 //! Only the documented success of a server that shows what it is counts as delivered, and only its own words reject a line:
 //! another program at the address pauses delivery and drops nothing.
 //! [`Client::preflight`] finds out beforehand what is wrong with a configuration: each fault is a sentence that names the
@@ -58,8 +65,11 @@
 //! Certificates are taken from their files again when those change, without a restart and without a pause. HTTP/2 is spoken
 //! where an `https://` server offers it. Requests go through a proxy when the configuration or the environment names one.
 //!
-//! While the target does not take readings and there is no spool, they wait in memory, up to 64 MiB; then calls are refused,
-//! as [`Error::is_retryable`].
+//! **A write can be rejected.** Without a spool, and with the embedded store, up to 64 MiB of readings are pending in memory;
+//! with a spool 32 MiB, while its disk does not take them. Beyond that a call returns at once with an error of which
+//! [`Error::is_full`] and [`Error::is_retryable`] are true, whose message says what is slow. A program that produces readings
+//! faster than their target takes them waits instead: [`Client::write_point_timeout`] and [`Client::wait_for_room`] on a plain
+//! thread, [`Client::write_point_async`] in asynchronous code.
 //!
 //! # Questions
 //! [`Client::ask`] puts a typed question ([`Query`]: measurement, tags, fields, range, windows, fill, latest) to whatever the
@@ -102,6 +112,7 @@
 //!   nothing else is refused; times there are whole milliseconds after 1970, and all values floats;
 //! - tags that match a regular expression, windows of calendar days, and windows without a value, in typed questions; rules
 //!   that change readings, or drop them;
+//! - unsigned integers in InfluxDB 1: they are sent as integers, and rejected above [`i64::MAX`];
 //! - several requests of one bucket at a time; proxies with SOCKS or `https://`; unix sockets;
 //! - InfluxDB 3 and clusters of VictoriaMetrics were tested against servers that answer as their sources say, not against the
 //!   programs; InfluxDB 2 against recordings of 2.8.
@@ -122,6 +133,7 @@ mod secret;
 mod sender;
 mod server;
 mod stats;
+mod target_sync;
 mod worker;
 
 pub use client::{Client, CloseReport, FlushReport, SeriesHandle};

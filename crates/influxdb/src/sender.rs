@@ -12,8 +12,8 @@ use graylogic_store::{Rejected, Store, WriteOptions};
 use std::time::Duration;
 
 /// Pause after a failure of the embedded store: doubled each time, up to the longest.
-const PAUSE_FIRST: Duration = Duration::from_millis(50);
-const PAUSE_LONGEST: Duration = Duration::from_secs(2);
+pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(50);
+pub(crate) const PAUSE_LONGEST: Duration = Duration::from_secs(2);
 /// The embedded store takes what has gathered, in pieces of about this length.
 const PIECE_BYTES: usize = 1 << 20;
 /// A request to a server is no longer than this, uncompressed: what every known server takes.
@@ -76,7 +76,11 @@ impl Sender<'_> {
                     self.tell(WriteErrorKind::Damaged, lost, damage.to_string(), Vec::new());
                     Ok(())
                 }
-                Work::SyncTarget(lines) => self.sync_target(lines),
+                // Without a spool nothing is safer than what the server has; the embedded store is synced by a thread of its own.
+                Work::SyncTarget(lines) => {
+                    self.lane.queue.made_durable(lines);
+                    Ok(())
+                }
                 _ => return,
             };
             if done.is_err() {
@@ -116,7 +120,7 @@ impl Sender<'_> {
             // After an outage at once: it may have been a restart.
             outbox.look_in(if outage.is_zero() { time } else { Duration::ZERO });
         }
-        self.lane.queue.live_first(outbox, outage, &self.want);
+        self.lane.queue.live_first(outbox, &self.want);
         self.tell_lines(WriteErrorKind::Rejected, &taken.batch, &refused);
         self.tell_lines(WriteErrorKind::Altered, &taken.batch, &altered);
         Ok(())
@@ -216,19 +220,6 @@ impl Sender<'_> {
         }
     }
 
-    /// Syncs the embedded store, however long it takes.
-    fn sync_target(&self, lines: u64) -> Result<(), Abandoned> {
-        let mut pause = PAUSE_FIRST;
-        if let Destination::Embedded(store) = &self.destination {
-            while let Err(error) = store.sync() {
-                self.wait_out(&error.to_string(), &mut pause)?;
-            }
-            self.lane.status().trouble = None;
-        }
-        self.lane.queue.made_durable(lines);
-        Ok(())
-    }
-
     /// Notes a failure that may pass and waits a little.
     fn wait_out(&self, why: &str, pause: &mut Duration) -> Result<(), Abandoned> {
         if self.lane.troubled(why, None, Some(*pause)) {
@@ -257,7 +248,7 @@ impl Sender<'_> {
     }
 }
 
-fn delayed(lane: &Lane, notifier: &Notifier, reason: &str) {
+pub(crate) fn delayed(lane: &Lane, notifier: &Notifier, reason: &str) {
     let waiting = lane.queue.stats().waiting;
     tracing::warn!(
         target_name = lane.target,

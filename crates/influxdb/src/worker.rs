@@ -10,6 +10,7 @@ use crate::server::delivery::Delivery;
 use crate::server::http::Http;
 use crate::server::preflight;
 use crate::server::watch::Watch;
+use crate::target_sync::TargetSync;
 use graylogic_durable::{
     DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
     is_cut, lanes,
@@ -22,9 +23,8 @@ use std::time::{Duration, Instant};
 
 /// Buckets of one client: each has three threads.
 const BUCKETS_MAX: usize = 64;
-/// Most bytes of lines in memory when there is no spool on a disk: in the lane, and before it.
-const MEMORY_LANE_BYTES: u64 = 48 << 20;
-const MEMORY_OPEN_BYTES: usize = 16 << 20;
+/// Most bytes of pending lines in memory when there is no spool on a disk, wherever they are.
+const MEMORY_BYTES: usize = 64 << 20;
 /// A lane in memory gives its bytes back in pieces of this length.
 const MEMORY_SEGMENT_BYTES: u64 = 1 << 20;
 /// What is in memory when the deadline of a close has passed may take so long to be spooled.
@@ -207,6 +207,9 @@ impl Works {
         let mut lane = Lane::new(&self.name, bucket, queue);
         lane.blocks = self.on_disk && self.config.spool().when_full == WhenFull::Block;
         let lane = Arc::new(lane);
+        if let Some(store) = &self.store {
+            self.start_target_sync(store, &lane).map_err(starting)?;
+        }
         let (works, theirs) = (self.clone(), lane.clone());
         let sender = std::thread::Builder::new().name("influxdb-send".into()).spawn(move || {
             // However this thread ends, nobody waits for it in vain.
@@ -220,6 +223,32 @@ impl Works {
             return Err(starting(error));
         }
         Ok(lane)
+    }
+}
+
+impl Works {
+    /// Starts the thread that syncs the embedded store. It is not the sender's: no line waits for a sync.
+    fn start_target_sync(self: &Arc<Self>, store: &Store, lane: &Arc<Lane>) -> std::io::Result<()> {
+        let (works, theirs, store) = (self.clone(), lane.clone(), store.clone());
+        let sync = move || {
+            let _ends = EndsTargetSync(&theirs);
+            TargetSync { lane: &theirs, notifier: &works.notifier, store }.run();
+        };
+        let started = std::thread::Builder::new().name("influxdb-sync-store".into()).spawn(sync);
+        if started.is_err() {
+            lane.queue.abandon();
+            lane.queue.target_sync_ended();
+            lane.queue.sender_ended();
+        }
+        started.map(|_| ())
+    }
+}
+
+struct EndsTargetSync<'a>(&'a Lane);
+
+impl Drop for EndsTargetSync<'_> {
+    fn drop(&mut self) {
+        self.0.queue.target_sync_ended();
     }
 }
 
@@ -313,16 +342,22 @@ impl Works {
     /// A queue whose lane is in memory: for the embedded store, whose log makes lines durable, and for a server without a
     /// spool, where nothing is safe before the server has it.
     fn in_memory(&self, bucket: &str) -> std::io::Result<Queue> {
-        let options = QueueOptions::default()
+        let mut options = QueueOptions::default()
             .durable_by(DurableBy::Target)
-            .memory_bytes_max(MEMORY_OPEN_BYTES)
+            .memory_bytes_max(MEMORY_BYTES)
             .retry(Duration::from_millis(100))
             .keep_dead(false);
-        let disk = Arc::new(MemoryDisk::new(2 * MEMORY_LANE_BYTES));
+        // Calls are rejected before the disk or the lane are full: these never are.
+        let disk = MemoryDisk::new(2 * MEMORY_BYTES as u64);
+        options = options.lane_memory(disk.clone());
+        if self.store.is_some() {
+            options = options.target_syncs_apart();
+        }
+        let disk = Arc::new(disk);
         let lane_options = LaneOptions::default()
             .segment_bytes(MEMORY_SEGMENT_BYTES)
             .compression(false)
-            .bytes_max(MEMORY_LANE_BYTES)
+            .bytes_max(2 * MEMORY_BYTES as u64)
             .keep_free(0)
             .when_full(WhenFull::DropNewest);
         let name = bucket.to_owned();

@@ -354,7 +354,7 @@ fn targets_that_hang_or_are_dead_or_full_delay_nobody() {
     assert!(comes(|| told() == s.refused_full), "{} of {}", told(), s.refused_full);
     let shown = news.lock().unwrap().iter().find(|e| e.kind == WriteErrorKind::Dropped).unwrap().to_string();
     assert!(shown.starts_with("write to bucket \"telemetry\" of target \"full\": "), "{shown}");
-    assert!(shown.contains("too many readings wait already, because "), "{shown}");
+    assert!(shown.contains("too many readings are pending, because "), "{shown}");
     // Whoever asks is told who holds it up, and only they.
     // Not those who are written to all the time.
     let stop = AtomicBool::new(false);
@@ -411,7 +411,10 @@ fn what_no_target_takes_is_refused_and_only_then() {
         }
         assert!(accepted < 10_000);
     };
-    assert!(refused.is_retryable() && refused.to_string().contains("too many readings wait"), "{refused}");
+    assert!(
+        refused.is_retryable() && refused.to_string().contains("too many readings are pending"),
+        "{refused}"
+    );
     let stats = bucket_stats(&client);
     // Each may have refused what the other took; the last one both did.
     for name in ["a/telemetry", "b/telemetry"] {

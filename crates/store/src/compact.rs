@@ -67,7 +67,7 @@ impl Shared {
         if !commit.removed.is_empty() || !commit.lifted.is_empty() {
             (commit.written, commit.sequence) = (self.written(), self.log.next_sequence());
             self.file.expect_log(self.log_expected(&self.core()));
-            self.file.commit(&commit)?;
+            self.commit(&commit)?;
         }
         let mut core = self.core();
         for outcome in &outcomes {

@@ -23,12 +23,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 mod catalog;
 mod damage;
 mod ledger;
+mod mend;
 mod upgrade;
 mod verify;
 
 pub(crate) use catalog::{Copy as SeriesCopy, Loaded, Spare, StoredSeries, spare};
 pub(crate) use ledger::{ListedChunk, listed, row_id as ledger_row_id};
-pub(crate) use verify::Known;
+pub(crate) use mend::Known;
 
 /// `PRAGMA application_id` of a store file: "GLTS".
 const APPLICATION_ID: i32 = 0x474C_5453;

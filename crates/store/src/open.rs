@@ -150,6 +150,10 @@ fn read_in(
         read_only,
     });
     let settled = shared.keep(&read.findings, &read.restored, is_writable);
+    if options.workers {
+        // The thread that syncs the log makes its segments ahead. A disk without room for one now may have some later.
+        let _tried_again = shared.log.make_segments_ahead();
+    }
     let workers = settled.and_then(|()| options.workers.then(|| Workers::start(&shared)).transpose());
     match workers {
         Ok(workers) => {

@@ -606,6 +606,12 @@ impl Store {
         self.shared().stats()
     }
 
+    /// Damaged places that questions have met and left out of their answers since the store was opened.
+    #[must_use]
+    pub fn damaged_total(&self) -> u64 {
+        self.shared().core().damaged_total
+    }
+
     /// Syncs the hot log, ends the threads, frees the folder. Later calls fail with [`Error::is_closed`]; closing again is fine.
     ///
     /// # Errors

@@ -214,7 +214,7 @@ impl Shared {
         (commit.written, commit.sequence) = (self.written(), self.log.next_sequence());
         // Neighbours in the file are written together.
         commit.chunks.sort_by_key(|c| (c.series, c.t1));
-        self.file.commit(&commit)?;
+        self.commit(&commit)?;
         self.sealed(&jobs, &commit);
         self.room.notify_all();
         Ok(())

@@ -3,7 +3,7 @@
 
 use crate::app::{self, CLOSE_DEADLINE};
 use crate::cli::{Aggregate, Query, Which};
-use crate::command::{flux, open_store};
+use crate::command::{flux, open_store, remark_damage};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json, json_value, remark};
 use crate::text;
@@ -54,7 +54,14 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
             let (store, config) = open_store(&options.what.place, "query")?;
             let selector = selector(&options.what, config.bucket())?;
             let rows = rows(&store, &selector, range, options)?;
+            remark_damage(&store);
+            let left_out = store.damaged_total();
             store.close()?;
+            if left_out > 0 {
+                remark(format_args!(
+                    "damage: {left_out} damaged places were left out of this answer; graylogic verify names them"
+                ));
+            }
             rows
         }
         _ => rows_of_server(config, range, options)?,

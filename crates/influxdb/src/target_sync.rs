@@ -1,0 +1,46 @@
+//! Makes durable what the embedded store has, when somebody waits for that: on a thread of its own, so that no line waits for
+//! a sync on its way to the store. It takes no lines there.
+
+use crate::lane::Lane;
+use crate::notify::Notifier;
+use crate::sender::{PAUSE_FIRST, PAUSE_LONGEST, delayed};
+use graylogic_store::Store;
+
+/// What the thread works with.
+pub(crate) struct TargetSync<'a> {
+    pub(crate) lane: &'a Lane,
+    pub(crate) notifier: &'a Notifier,
+    pub(crate) store: Store,
+}
+
+impl TargetSync<'_> {
+    /// Syncs the store whenever that is wanted, until the lane ends.
+    pub(crate) fn run(&self) {
+        while let Some(lines) = self.lane.queue.next_target_sync() {
+            if !self.sync() {
+                return;
+            }
+            self.lane.queue.made_durable(lines);
+        }
+    }
+
+    /// However long it takes; tells whether it was done before the lane was abandoned.
+    fn sync(&self) -> bool {
+        let (mut pause, mut failed) = (PAUSE_FIRST, false);
+        while let Err(error) = self.store.sync() {
+            let why = error.to_string();
+            self.lane.troubled(&why, None, Some(pause));
+            if !std::mem::replace(&mut failed, true) {
+                delayed(self.lane, self.notifier, &why);
+            }
+            if self.lane.queue.rest(pause) {
+                return false;
+            }
+            pause = (pause * 2).min(PAUSE_LONGEST);
+        }
+        if failed {
+            self.lane.status().trouble = None;
+        }
+        true
+    }
+}
