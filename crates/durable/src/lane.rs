@@ -8,6 +8,7 @@ use crate::dead::{self, DeadLetter, DeadLine};
 use crate::disk::{Disk, DiskLock, OpenMode};
 use crate::error::Error;
 use crate::filling::Filling;
+use crate::guard::caught;
 use crate::lane_notes::LaneNotes;
 use crate::log::{Damage, Follow, Frame, Log, LogOptions, Recovery, SegmentInfo, Step, machine_clock};
 use crate::pending::{Former, Pending, monotonic, newest_of};
@@ -566,11 +567,11 @@ impl Lane {
             let start = lines.start(from);
             let fits = lines.ends[from..].partition_point(|&e| e as usize - start <= FRAME_BYTES);
             let to = from + fits.max(1);
-            match self.append_frame(
-                &lines.bytes[start..lines.ends[to - 1] as usize],
-                start,
-                &lines.ends[from..to],
-            ) {
+            let bytes = &lines.bytes[start..lines.ends[to - 1] as usize];
+            // What was appended before a panic is known here and nowhere else.
+            let appended = caught(|| self.append_frame(bytes, start, &lines.ends[from..to]))
+                .unwrap_or_else(|panic| Err(Error::panicked("append to the spool", &panic)));
+            match appended {
                 Ok(number) => first = first.or(Some(number)),
                 // The caller meets the error with the rest.
                 Err(_) if first.is_some() => break,

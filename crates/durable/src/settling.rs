@@ -70,6 +70,11 @@ impl Settling {
         self.spans.iter().any(|s| s.origin == origin)
     }
 
+    /// The number after the last line of this origin that has not settled.
+    pub(crate) fn end_of(&self, origin: Origin) -> Option<u64> {
+        self.spans.iter().rev().find(|s| s.origin == origin).map(|s| s.numbers.end)
+    }
+
     /// Number of lines that were acknowledged and have not settled.
     pub(crate) fn lines(&self) -> u64 {
         self.spans.iter().map(|s| s.numbers.end - s.numbers.start).sum()

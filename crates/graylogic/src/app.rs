@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::output::answer;
 use crate::page;
 use graylogic_influxdb::{Client, Config, Target};
+use graylogic_store::WriteOptions;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -101,4 +102,9 @@ async fn after_signal() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+/// How the embedded store takes lines: all of them, or those with implausible timestamps into quarantine.
+pub(crate) fn write_options(any_time: bool) -> WriteOptions {
+    if any_time { WriteOptions::now().any_time() } else { WriteOptions::now() }
 }

@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// List and change buckets, and how long they keep readings, of a store or a server.
     Bucket(Bucket),
+    /// List, release or drop readings of a store whose timestamps are before 2000 or more than an hour ahead.
+    Quarantine(Quarantine),
     /// Tasks of an InfluxDB 2: Flux that it runs by the clock.
     Task(Task),
     /// Tokens of an InfluxDB 2; one that is made is shown once.
@@ -76,7 +78,7 @@ pub(crate) struct Place {
     /// Configuration file, section `influxdb`.
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "data")]
     pub(crate) config: Option<PathBuf>,
-    /// Bucket; without it the configuration's, or telemetry.
+    /// Bucket; without it the configuration's, or metrics.
     #[arg(long, value_name = "NAME")]
     pub(crate) bucket: Option<String>,
 }
@@ -133,6 +135,10 @@ pub(crate) struct Write {
     /// Sync after each batch and say how many lines are safe from a power cut.
     #[arg(long)]
     pub(crate) ack: bool,
+    /// Store readings of any time, history and forecasts, in the embedded store. Without it, readings with a timestamp
+    /// before 2000 or more than an hour ahead are quarantined.
+    #[arg(long)]
+    pub(crate) any_time: bool,
     /// File of line protocol; standard input without it or with -.
     pub(crate) file: Option<PathBuf>,
 }
@@ -236,6 +242,24 @@ pub(crate) enum BucketCommand {
         /// Its name, or its ID on a server.
         name: String,
     },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Quarantine {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: QuarantineCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// What is in quarantine, bucket by bucket.
+    Ls,
+    /// Move the quarantined readings of the bucket into it, with the timestamps they have.
+    Release,
+    /// Delete the quarantined readings of the bucket.
+    Drop,
 }
 
 #[derive(Args, Debug)]
@@ -534,6 +558,9 @@ pub(crate) struct Query {
     /// The newest reading of each series.
     #[arg(long, conflicts_with_all = ["start", "stop", "window", "aggregate"])]
     pub(crate) latest: bool,
+    /// The quarantined readings of the bucket, of an embedded store.
+    #[arg(long)]
+    pub(crate) quarantine: bool,
     /// At most so many rows.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) limit: usize,
@@ -563,8 +590,8 @@ pub(crate) struct Flux {
 }
 
 /// The options of a question that is not in Flux.
-const TYPED: [&str; 9] =
-    ["measurement", "tag", "field", "start", "stop", "window", "aggregate", "latest", "limit"];
+const TYPED: [&str; 10] =
+    ["measurement", "tag", "field", "start", "stop", "window", "aggregate", "latest", "quarantine", "limit"];
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Aggregate {
@@ -599,6 +626,10 @@ pub(crate) struct Import {
     /// Files; gzip is read as well.
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
+    /// Store readings of any time. Without it, those with a timestamp before 2000 or more than an hour ahead are
+    /// quarantined.
+    #[arg(long)]
+    pub(crate) any_time: bool,
     /// What the files are; by their names without it.
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,

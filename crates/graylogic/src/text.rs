@@ -30,6 +30,17 @@ pub(crate) fn bytes(n: u64) -> String {
     }
 }
 
+/// Lines that went into quarantine, as a part of a sentence; empty for none.
+pub(crate) fn quarantined(lines: u64) -> String {
+    match lines {
+        0 => String::new(),
+        n => format!(
+            ", {} quarantined (timestamp before 2000 or more than an hour ahead: see graylogic quarantine, or --any-time)",
+            count(n)
+        ),
+    }
+}
+
 /// Lines that later lines with the same series and timestamp replaced, as a part of a sentence; empty for none.
 pub(crate) fn overwritten(lines: u64) -> String {
     match lines {

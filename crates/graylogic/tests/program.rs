@@ -108,6 +108,24 @@ fn bad_lines_are_named_and_the_others_are_stored() {
 }
 
 #[test]
+fn a_query_that_finds_nothing_in_the_default_bucket_names_those_that_hold_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = in_folder(folder.path());
+    // The default bucket of earlier versions.
+    run(&["write", "--data", data, "--precision", "s", "--bucket", "telemetry"], "m f=1 1");
+    let says = "name another with --bucket: telemetry";
+    let missing = run(&["query", "--data", data], "");
+    assert!(!missing.status.success() && text(&missing.stderr).contains(says), "{missing:?}");
+    run(&["write", "--data", data, "--precision", "s"], "m f=2 2");
+    let found = run(&["query", "--data", data], "");
+    assert!(found.status.success() && !text(&found.stderr).contains(says), "{found:?}");
+    let empty = run(&["query", "--data", data, "-m", "other"], "");
+    assert!(empty.status.success() && text(&empty.stderr).contains(says), "{empty:?}");
+    let named = run(&["query", "--data", data, "-m", "other", "--bucket", "metrics"], "");
+    assert!(!text(&named.stderr).contains(says), "{named:?}");
+}
+
+#[test]
 fn a_string_over_several_lines_is_not_cut_by_a_batch() {
     let folder = tempfile::tempdir().unwrap();
     let data = in_folder(folder.path());
@@ -352,15 +370,15 @@ fn the_page_is_served_and_the_server_ends_when_told_to() {
         serde_json::from_str(&body).unwrap()
     };
     assert!(read("/ui/status").is_object());
-    assert!(read("/ui/latest?bucket=telemetry").to_string().contains("\"a\""));
-    assert!(read("/ui/series?bucket=telemetry").to_string().contains("energy"));
+    assert!(read("/ui/latest?bucket=metrics").to_string().contains("\"a\""));
+    assert!(read("/ui/series?bucket=metrics").to_string().contains("energy"));
     assert_eq!(server.get("/ui/nothing", &ours).0, 404);
     let (status, metrics) = server.get("/metrics", &ours);
     let says = |sample: &str| metrics.lines().any(|l| l == format!("graylogic_spool_{sample}"));
     assert_eq!(status, 200);
-    assert!(says("lines_total{target=\"main\",bucket=\"telemetry\",state=\"accepted\"} 0"), "{metrics}");
-    assert!(says("waiting_lines{target=\"main\",bucket=\"telemetry\"} 0"), "{metrics}");
-    assert!(says("health{target=\"main\",bucket=\"telemetry\",state=\"ok\"} 1"), "{metrics}");
+    assert!(says("lines_total{target=\"main\",bucket=\"metrics\",state=\"accepted\"} 0"), "{metrics}");
+    assert!(says("waiting_lines{target=\"main\",bucket=\"metrics\"} 0"), "{metrics}");
+    assert!(says("health{target=\"main\",bucket=\"metrics\",state=\"ok\"} 1"), "{metrics}");
     assert_ne!(server.get("/metrics", "evil.example").0, 200);
     assert_eq!(server.get("/assets/../Cargo.toml", &ours).0, 404);
     assert_ne!(
@@ -553,8 +571,8 @@ fn lines_go_where_the_rules_of_the_configuration_say() {
             json(&run(&["query", "--json", "--data", in_folder(&path(data)), "--bucket", bucket], ""));
         answer["rows"].as_array().unwrap().iter().map(|r| r["value"].as_f64().unwrap()).collect()
     };
-    assert_eq!(values("main", "telemetry"), [1.0, 2.0]);
-    assert_eq!(values("copy", "telemetry"), [1.0]);
+    assert_eq!(values("main", "metrics"), [1.0, 2.0]);
+    assert_eq!(values("copy", "metrics"), [1.0]);
     assert_eq!(values("main", "aside"), [1.0, 2.0]);
 }
 

@@ -10,7 +10,7 @@
 //! client.set_on_error(|error| eprintln!("{error}"));
 //!
 //! client.write_device_metric("light-living-1", "level", 50.0)?;
-//! client.write_energy_metric("hvac-main", -450.0, Some(12.34))?; // consumption is negative
+//! client.write_energy_metric("hvac-main", 450.0, Some(12.34))?; // draws 450 W, has used 12.34 kWh
 //! client.write_phm_metric("pump-2", "vibration_mm_s", 2.1)?;
 //! client.flush(Level::Durable, Duration::from_secs(5))?;
 //!
@@ -20,7 +20,7 @@
 //! let power = client.query_range(
 //!     "energy", &[], "power_watts", Timestamp::from_nanos(0), Timestamp::MAX, hour, Aggregate::Mean,
 //! )?;
-//! assert_eq!(power[0].values[0].1.as_f64(), Some(-450.0));
+//! assert_eq!(power[0].values[0].1.as_f64(), Some(450.0));
 //!
 //! let report = client.close(Duration::from_secs(10))?;
 //! assert_eq!((report.delivered, report.dropped), (3, 0));
@@ -48,7 +48,8 @@
 //! A client starts while the server is down, unless `connect_strict` is set. A failure that may pass is tried again for ever,
 //! with pauses up to a minute; a wrong token, organisation, bucket or address holds the lane until it is mended, and a new
 //! token in the configuration file is picked up; lines that the server will never take are kept as dead letters, and
-//! exactly those. A line may reach the server twice, after a crash or a lost answer, which InfluxDB counts once.
+//! exactly those. A server that fails (`500`) proves nothing about a line, unless it takes other lines of the bucket before and
+//! after, over minutes. A line may reach the server twice, after a crash or a lost answer, which InfluxDB counts once.
 //! VictoriaMetrics does when it runs with `-dedup.minScrapeInterval=1ms`; else its counts and sums are too large.
 //!
 //! Of several readings of one field for one time the last written counts. VictoriaMetrics is the exception: without
@@ -98,7 +99,9 @@
 //!
 //! # Threads
 //! All methods take `&self` and are safe from any number of threads. The client owns its threads: it works inside and
-//! outside of any asynchronous runtime, and after one was dropped. `flush`, `close` and the queries wait and have
+//! outside of any asynchronous runtime, and after one was dropped. When one of its threads panics, over a program's logging or
+//! callback for example, it starts again with what is not settled; until it has worked again, [`Client::health_check`],
+//! [`Client::is_connected`], [`Client::stats`] and the error callback say so. `flush`, `close` and the queries wait and have
 //! `_async` forms that do not hold up a runtime.
 //!
 //! # Configuration
@@ -123,6 +126,7 @@ mod config;
 mod error;
 mod fanout;
 mod flux;
+mod greeting;
 mod lane;
 mod manage;
 mod metrics;

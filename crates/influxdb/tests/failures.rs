@@ -50,7 +50,7 @@ fn outages() -> Vec<Do> {
         Do::ResetAfterBody,
         Do::Answer(message("503 Service Unavailable", "starting")),
         Do::Answer(message("401 Unauthorized", "unauthorized access")),
-        Do::Answer(message("404 Not Found", "bucket \"telemetry\" not found")),
+        Do::Answer(message("404 Not Found", "bucket \"metrics\" not found")),
     ]
 }
 
@@ -250,7 +250,7 @@ fn f05_a_stalled_server_costs_time_and_nothing_else() {
         server.will([stall.clone(), stall.clone()]);
         let mut toll = Toll::default();
         let config =
-            config(&server, folder.path()).with_batches(1000, Duration::from_millis(20)).with_hurry(20);
+            config(&server, folder.path()).with_quick_batches(1000, Duration::from_millis(20)).with_hurry(20);
         check(&mut toll, &server, &config, &plan);
         toll.clean();
         // With the deadlines as they are nobody waits for them who calls.
@@ -316,7 +316,8 @@ fn f06_poison_at_the_front_of_a_long_batch_is_found_in_time() {
         lines.contains(&bad).then(|| message("500 Internal Server Error", "panic: runtime error"))
     });
     let spool = tempfile::tempdir().unwrap();
-    let config = config(&server, spool.path()).with_batches(1000, Duration::from_millis(500)).with_hurry(20);
+    let config =
+        config(&server, spool.path()).with_quick_batches(1000, Duration::from_millis(500)).with_hurry(20);
     let client = Client::connect(&config).unwrap();
     write(&client, 0..1000);
     let began = Instant::now();
@@ -515,7 +516,7 @@ fn f09_what_was_accepted_while_nobody_listened_is_there_after_a_restart() {
         Config::remote(url)
             .unwrap()
             .with_spool(Some(spool.path().to_owned()))
-            .with_batches(100, Duration::from_millis(10))
+            .with_quick_batches(100, Duration::from_millis(10))
             .with_hurry(100)
     };
     for round in 0..3 {
@@ -814,10 +815,10 @@ fn f13_options_that_are_nothing_give_a_clear_error_or_a_client_that_works() {
     let spool = folder.path().join("spool");
     type Change = Box<dyn Fn(Config) -> Config>;
     let changes: Vec<(&str, Change)> = vec![
-        ("no lines a batch", Box::new(|c| c.with_batches(0, Duration::from_millis(10)))),
-        ("no interval", Box::new(|c| c.with_batches(20, Duration::ZERO))),
-        ("neither", Box::new(|c| c.with_batches(0, Duration::ZERO))),
-        ("no hurry", Box::new(|c| c.with_hurry(0).with_batches(20, Duration::ZERO))),
+        ("no lines a batch", Box::new(|c| c.with_quick_batches(0, Duration::from_millis(10)))),
+        ("no interval", Box::new(|c| c.with_quick_batches(20, Duration::ZERO))),
+        ("neither", Box::new(|c| c.with_quick_batches(0, Duration::ZERO))),
+        ("no hurry", Box::new(|c| c.with_hurry(0).with_quick_batches(20, Duration::ZERO))),
         ("no token", Box::new(|c| c.with_token(""))),
         ("no organisation", Box::new(|c| c.with_org(""))),
         ("no bucket", Box::new(|c| c.with_bucket(""))),
@@ -825,14 +826,14 @@ fn f13_options_that_are_nothing_give_a_clear_error_or_a_client_that_works() {
         ("no spool", Box::new(|c| c.with_spool(None))),
         ("no time between syncs", Box::new(|c| c.with_spool_sync(SyncPolicy::Every(Duration::ZERO)))),
         ("no age of a backlog", Box::new(|c| c.with_backlog_age(Duration::ZERO))),
-        ("no bytes, oldest go", Box::new(|c| c.with_spool_bytes_max(0))),
+        ("no bytes, oldest go", Box::new(|c| c.with_small_spool(0))),
         (
             "no bytes, newest go",
-            Box::new(|c| c.with_spool_bytes_max(0).with_spool_when_full(WhenFull::DropNewest)),
+            Box::new(|c| c.with_small_spool(0).with_spool_when_full(WhenFull::DropNewest)),
         ),
         (
             "no bytes, who may waits",
-            Box::new(|c| c.with_spool_bytes_max(0).with_spool_when_full(WhenFull::Block)),
+            Box::new(|c| c.with_small_spool(0).with_spool_when_full(WhenFull::Block)),
         ),
         ("no authorities", Box::new(|c| c.with_ca_file(""))),
         ("no certificate", Box::new(|c| c.with_client_certificate("", ""))),
@@ -1004,7 +1005,8 @@ fn f14_what_is_written_is_stored_as_it_is_or_refused_with_a_reason() {
         None
     });
     let folder = tempfile::tempdir().unwrap();
-    let config = config(&server, folder.path()).with_batches(500, Duration::from_millis(20)).with_hurry(20);
+    let config =
+        config(&server, folder.path()).with_quick_batches(500, Duration::from_millis(20)).with_hurry(20);
     let client = Client::connect(&config).unwrap();
     type Place = fn(&str) -> Point;
     let places: [(&str, Place); 5] = [
@@ -1068,8 +1070,9 @@ fn f15_one_bad_tag_among_five_thousand_lines_is_told_and_holds_up_nobody() {
             let server = judge(style, &plan);
             let folder = tempfile::tempdir().unwrap();
             // With the pauses and deadlines as they are.
-            let config =
-                config(&server, folder.path()).with_batches(batch, Duration::from_millis(200)).with_hurry(1);
+            let config = config(&server, folder.path())
+                .with_quick_batches(batch, Duration::from_millis(200))
+                .with_hurry(1);
             let mut toll = Toll::default();
             let client = Client::connect(&config).unwrap();
             let told = Told::by(&client);
@@ -1210,7 +1213,7 @@ fn f17_flushes_beside_writes_are_true_only_when_it_is_true_and_nothing_is_lost()
         let folder = tempfile::tempdir().unwrap();
         let config = config(&server, folder.path())
             .with_spool(spooled.then(|| folder.path().to_owned()))
-            .with_batches(100, Duration::from_millis(5));
+            .with_quick_batches(100, Duration::from_millis(5));
         let client = Client::connect(&config).unwrap();
         let written: Vec<AtomicI64> = (0..WRITERS).map(|_| AtomicI64::new(0)).collect();
         let (ends, truths, lies) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));

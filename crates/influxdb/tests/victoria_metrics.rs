@@ -110,7 +110,7 @@ impl Vm {
             .unwrap()
             .with_bucket("house")
             .with_spool(spool.map(Into::into))
-            .with_batches(100, Duration::from_millis(1))
+            .with_quick_batches(100, Duration::from_millis(1))
             .with_settle_time(Duration::from_secs(3600))
             // Looks come every quarter of a second.
             .with_hurry(20)

@@ -1,9 +1,9 @@
 //! What is done to stored readings by decision: deleting, expiring, removing buckets, and looking for damage.
 
-use crate::catalog::Series;
-use crate::compact::DAY;
+use crate::catalog::{Bucket, Series, SeriesInfo};
+use crate::compact::{DAY, PAGES_GIVEN_BACK};
 use crate::core::{Shared, lock};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::file::{Commit, Known, Removed, SealedState, Tombstone};
 use crate::record;
 use crate::rollup;
@@ -15,16 +15,46 @@ use std::collections::HashSet;
 
 /// Series whose expired chunks go in one transaction.
 const EXPIRED_PER_COMMIT: usize = 64;
-/// Pages given back to the file system after chunks went.
-const PAGES_GIVEN_BACK: u32 = 256;
 
 impl Shared {
+    /// Creates a bucket and returns its number.
+    pub(crate) fn create_bucket(&self, name: &str) -> Result<u32, Error> {
+        let _one = lock(&self.buckets);
+        let id = {
+            let core = self.open_core()?;
+            if core.catalog.bucket_place(name).is_ok() {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("create bucket {name:?}: there is one with this name"),
+                ));
+            }
+            core.catalog.next_bucket_id()
+        };
+        // Writes to other buckets do not wait for the disk.
+        self.file.insert_bucket(id, name, 0)?;
+        let mut core = self.open_core()?;
+        core.catalog.add_bucket(Bucket::new(id, name, 0));
+        self.mark_log(&mut core, true);
+        Ok(id)
+    }
+
     /// Hides the readings of a range at once, and for ever.
     pub(crate) fn delete(&self, selector: &Selector, range: TimeRange) -> Result<usize, Error> {
+        self.delete_matching(selector, range, |_| true)
+    }
+
+    /// Hides the readings of a range of those series of a selector that match.
+    pub(crate) fn delete_matching(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        matching: impl Fn(&SeriesInfo) -> bool,
+    ) -> Result<usize, Error> {
         // Compaction must not take out what this call may still have to bring back.
         let _one = lock(&self.sealer);
         let mut core = self.open_core()?;
-        let series = core.catalog.select(selector)?;
+        let mut series = core.catalog.select(selector)?;
+        series.retain(matching);
         if range.start >= range.stop || series.is_empty() {
             return Ok(0);
         }

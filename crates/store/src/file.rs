@@ -200,6 +200,16 @@ pub(crate) struct ChunkMeta {
 }
 
 impl ChunkMeta {
+    /// Bytes of its readings.
+    pub(crate) fn bytes(&self) -> usize {
+        usize::try_from(self.place.length).unwrap_or(0)
+    }
+
+    /// Bytes of what is known of its hours.
+    pub(crate) fn hours_bytes(&self) -> usize {
+        self.hours.and_then(|place| usize::try_from(place.length).ok()).unwrap_or(0)
+    }
+
     pub(crate) fn has_hours(&self) -> bool {
         self.hours.is_some()
     }
@@ -552,6 +562,11 @@ impl StoreFile {
         // Of a file that cannot be counted, what it says of itself.
         let mark = self.mark().unwrap_or_default();
         Ok(counted.unwrap_or(Totals { chunks: mark.chunks, readings: mark.readings, bytes: 0 }))
+    }
+
+    /// Bytes of SQLite's own log.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        wal_bytes(&self.path)
     }
 
     /// Writes what SQLite's own log holds into the file and empties it.

@@ -438,6 +438,22 @@ impl Shared {
         Ok(true)
     }
 
+    /// The newest reading of a series before a time.
+    pub(crate) fn newest_before(
+        &self,
+        series: &SeriesInfo,
+        until: i64,
+    ) -> Result<Option<(i64, Value)>, Error> {
+        match self.newest(series)? {
+            Some((time, _)) if time >= until => {
+                let range = TimeRange { start: i64::MIN, stop: until };
+                let before = self.fold(series, range, &Windows::whole())?;
+                Ok(before.last().map(|w| (w.summary.last.0.as_nanos(), w.summary.last.1.clone())))
+            }
+            newest => Ok(newest),
+        }
+    }
+
     /// The newest reading of a series.
     pub(crate) fn newest(&self, series: &SeriesInfo) -> Result<Option<(i64, Value)>, Error> {
         let deleted = {

@@ -29,7 +29,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
             text::bytes(after.bytes_on_disk),
             text::count(after.values),
             text::count(after.chunks),
-            after.bytes_on_disk as f64 / after.values.max(1) as f64
+            after.bytes_per_value()
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -31,6 +31,7 @@ const NAMED_MAX: u64 = 20;
 struct Done {
     points: u64,
     overwritten: u64,
+    quarantined: u64,
     refused: u64,
     skipped: usize,
 }
@@ -51,18 +52,20 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
     let store = Store::open(folder, StoreOptions::default())?;
     super::remark_damage(&store);
     store.ensure_bucket(config.bucket())?;
+    let any_time = options.any_time || config.takes_any_time();
     let began = Instant::now();
     let mut files = Vec::new();
     let mut refused = 0;
     let mut points = 0;
     for file in &options.files {
-        let done = one(options, &store, folder, config.bucket(), file, json)?;
+        let done = one(options, &store, folder, config.bucket(), any_time, file, json)?;
         points += done.points;
         refused += done.refused;
         files.push(json!({
             "file": file.display().to_string(),
             "points": done.points,
             "overwritten": done.overwritten,
+            "quarantined": done.quarantined,
             "refused": done.refused,
             "lines_done_before": done.skipped,
         }));
@@ -74,9 +77,10 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
             };
             let name = file.display();
             answer(format_args!(
-                "{name}: {} points stored{}, {} lines refused{before}",
+                "{name}: {} points stored{}{}, {} lines refused{before}",
                 text::count(done.points),
                 text::overwritten(done.overwritten),
+                text::quarantined(done.quarantined),
                 done.refused
             ));
         }
@@ -112,6 +116,7 @@ fn one(
     store: &Store,
     folder: &Path,
     bucket: &str,
+    any_time: bool,
     path: &Path,
     json: bool,
 ) -> Result<Done, Failure> {
@@ -130,7 +135,7 @@ fn one(
     let mut sink = Sink {
         store,
         bucket,
-        options: WriteOptions { precision: options.precision.precision(), ..WriteOptions::now() },
+        options: WriteOptions { precision: options.precision.precision(), ..app::write_options(any_time) },
         skip: note.lines(),
         note: &note,
         noted: Instant::now(),
@@ -176,6 +181,7 @@ impl Sink<'_> {
         let report = self.store.write_lines(self.bucket, batch, &self.options)?;
         self.done.points += report.points;
         self.done.overwritten += report.overwritten;
+        self.done.quarantined += report.quarantined;
         for refused in &report.rejected {
             if self.done.refused < NAMED_MAX && !self.json {
                 remark(format_args!("line {}: {refused}", before + refused.line));

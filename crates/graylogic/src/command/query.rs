@@ -3,7 +3,7 @@
 
 use crate::app::{self, CLOSE_DEADLINE};
 use crate::cli::{Aggregate, Query, Which};
-use crate::command::{flux, open_store, remark_damage};
+use crate::command::{flux, open_store, other_buckets, remark_damage};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json, json_value, remark};
 use crate::text;
@@ -53,6 +53,12 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
         Target::Embedded(_) => {
             let (store, config) = open_store(&options.what.place, "query")?;
             let selector = selector(&options.what, config.bucket())?;
+            let elsewhere = other_buckets(&store, &options.what.place, config.bucket());
+            let is_there = store.buckets().iter().any(|bucket| bucket.name == config.bucket());
+            if let (Some(elsewhere), false) = (&elsewhere, is_there) {
+                return Err(Failure::new(elsewhere));
+            }
+            let selector = if options.quarantine { selector.quarantined() } else { selector };
             let rows = rows(&store, &selector, range, options)?;
             remark_damage(&store);
             let left_out = store.damaged_total();
@@ -62,7 +68,15 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
                     "damage: {left_out} damaged places were left out of this answer; graylogic verify names them"
                 ));
             }
+            if let Some(elsewhere) = elsewhere.filter(|_| rows.is_empty()) {
+                remark(format_args!("{elsewhere}"));
+            }
             rows
+        }
+        _ if options.quarantine => {
+            return Err(Failure::new(
+                "query --quarantine: only the embedded store has a quarantine; name its folder with --data",
+            ));
         }
         _ => rows_of_server(config, range, options)?,
     };

@@ -48,7 +48,7 @@ pub(crate) fn run(
     json: bool,
 ) -> Result<ExitCode, Failure> {
     // What earlier calls left for other buckets goes at once as well, however little it is.
-    let config = &config.clone().with_batches(config.batch_size(), Duration::ZERO);
+    let config = &config.clone().with_batches(config.batch_size(), Duration::from_secs(1));
     let client = Client::connect(config)?;
     let recovered = client.stats().recovered;
     if recovered > 0 {

@@ -31,16 +31,18 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
         }
         buckets.push(bucket);
     }
+    let quarantined: u64 = store.quarantine()?.iter().map(|q| q.values).sum();
     let recovery = store.recovery();
     let degraded = match &stats.state {
         State::Degraded(why) => Some(why.as_str()),
         _ => None,
     };
-    let per_value = if stats.values == 0 { 0.0 } else { stats.bytes_on_disk as f64 / stats.values as f64 };
+    let per_value = stats.bytes_per_value();
     if json {
         answer_json(&json!({
             "folder": folder.display().to_string(),
             "values": stats.values,
+            "quarantined_values": quarantined,
             "series": stats.series,
             "buckets": buckets.iter().map(|b| json!({ "name": b.name, "series": b.series, "retention_s": b.retention.map(|r| r.as_secs()) })).collect::<Vec<_>>(),
             "oldest": oldest.map(|t| t.to_string()),
@@ -88,6 +90,10 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
             ],
             vec!["state".into(), degraded.map_or_else(|| "ok".to_owned(), |why| format!("degraded: {why}"))],
         ];
+        if quarantined > 0 {
+            let shown = format!("{} values: see graylogic quarantine", text::count(quarantined));
+            rows.push(vec!["in quarantine".into(), shown]);
+        }
         rows.extend(recovery.damage.iter().map(|d| vec!["damage".to_owned(), d.clone()]));
         answer(text::table(&["", ""], &rows).trim_start_matches('\n').trim_end());
     }

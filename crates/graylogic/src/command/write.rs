@@ -39,33 +39,35 @@ pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
         options: WriteOptions {
             precision: options.precision.precision(),
             on_bad_line: BadLine::SkipLine,
-            ..WriteOptions::now()
+            ..app::write_options(options.any_time || config.takes_any_time())
         },
         ack: options.ack,
         json,
         lines_before: 0,
         points: 0,
         overwritten: 0,
+        quarantined: 0,
         refused: 0,
         named: Vec::new(),
     };
     let outcome = batches(input, options.batch as usize, |batch, lines| sink.take(batch, lines));
     let done = outcome.and_then(|()| store.sync().map_err(Failure::from));
     let (points, overwritten, refused) = (sink.points, sink.overwritten, sink.refused);
+    let quarantined = sink.quarantined;
     let named = std::mem::take(&mut sink.named);
     let closed = store.close();
     done?;
     closed?;
     if json {
         answer_json(
-            &json!({ "points": points, "overwritten": overwritten, "refused": refused, "lines": named }),
+            &json!({ "points": points, "overwritten": overwritten, "quarantined": quarantined, "refused": refused, "lines": named }),
         );
     } else {
         if refused > NAMED_MAX as u64 {
             remark(format_args!("... and {} more", refused - NAMED_MAX as u64));
         }
-        let overwritten = text::overwritten(overwritten);
-        answer(format_args!("{points} points stored{overwritten}, {refused} lines refused"));
+        let (overwritten, quarantined) = (text::overwritten(overwritten), text::quarantined(quarantined));
+        answer(format_args!("{points} points stored{overwritten}{quarantined}, {refused} lines refused"));
     }
     Ok(if refused > 0 { ExitCode::from(SOME_REFUSED) } else { ExitCode::SUCCESS })
 }
@@ -80,6 +82,7 @@ struct Sink<'a> {
     lines_before: usize,
     points: u64,
     overwritten: u64,
+    quarantined: u64,
     refused: u64,
     named: Vec<serde_json::Value>,
 }
@@ -89,6 +92,7 @@ impl Sink<'_> {
         let report = self.store.write_lines(self.bucket, batch, &self.options)?;
         self.points += report.points;
         self.overwritten += report.overwritten;
+        self.quarantined += report.quarantined;
         self.refused += report.rejected_count;
         for refused in &report.rejected {
             if self.named.len() == NAMED_MAX {
