@@ -135,7 +135,7 @@ const CHECKED_MAX: usize = 1 << 14;
 
 /// Compacted chunks share rows of about this length: one by one they would leave much of their pages empty, while of a
 /// long row SQLite fills all pages but the last.
-const PACK_BYTES: usize = 48 << 10;
+const PACK_BYTES: usize = 64 << 10;
 
 /// Where the store file is.
 #[derive(Debug)]

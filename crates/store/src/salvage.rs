@@ -101,6 +101,7 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
         saved: Salvaged::default(),
         losses: Losses::default(),
     };
+    rescue.name_set_aside(from);
     rescue.name_damage(&plan);
     rescue.save(&plan)?;
     rescue.new.close()?;
@@ -127,6 +128,24 @@ struct Rescue {
 }
 
 impl Rescue {
+    /// Names store files that opening has set aside: they are stores of their own to salvage.
+    fn name_set_aside(&mut self, from: &Path) {
+        let folder = from.join(crate::halves::DAMAGED);
+        let names = std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
+        for entry in names.filter(|e| e.file_name().to_string_lossy().starts_with(crate::halves::STORE_FILE))
+        {
+            self.losses.add(0, || {
+                let name = entry.file_name();
+                format!(
+                    "{} was set aside when the store was opened; what it holds is saved by salvage of a folder that has it as {}: of {}, for instance",
+                    Path::new(&name).display(),
+                    crate::halves::STORE_FILE,
+                    folder.display()
+                )
+            });
+        }
+    }
+
     /// Names what is damaged whatever series it belongs to.
     fn name_damage(&mut self, plan: &Plan) {
         let (tables, losses) = (&self.tables, &mut self.losses);
@@ -156,6 +175,10 @@ impl Rescue {
             losses.add(0, || {
                 format!("store file: the table {table} is not what it was; rows of it are lost or old")
             });
+        }
+        if let Some(segment) = self.log.missing_segment(tables.mark.as_ref()) {
+            let what = format!("hot log: segment {segment:016x} and what followed it are gone");
+            losses.add(0, || what);
         }
         for (first, count) in self.log.missing(tables.mark.as_ref()) {
             losses.add(count, || {

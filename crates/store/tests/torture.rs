@@ -1,7 +1,8 @@
 //! Every kind of damage done to every file of a store, against known truth: no wrong value, no loss that is not named,
 //! also the second time somebody looks, and salvage saves whatever bytes are left. Prints the rows `K1` and `K2` of
 //! `cargo xtask torture`. `GRAYLOGIC_TORTURE` multiplies the number of damages: 1 is the figure of continuous
-//! integration, 20 the long run.
+//! integration, 20 the long run. `GRAYLOGIC_TORTURE_SEED` and `GRAYLOGIC_TORTURE_FROM` (a case) bring one back, and with
+//! `GRAYLOGIC_TORTURE_ALL` a campaign goes on behind a broken promise.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod truth;
@@ -19,6 +20,11 @@ const TIME_MAX: Duration = Duration::from_secs(110);
 
 fn times() -> f64 {
     std::env::var("GRAYLOGIC_TORTURE").map_or(0.05, |n| n.parse().unwrap())
+}
+
+/// The first case: to see one again.
+fn first() -> u64 {
+    std::env::var("GRAYLOGIC_TORTURE_FROM").map_or(0, |n| n.parse().unwrap())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -218,7 +224,7 @@ fn k1_damage_makes_no_wrong_value_and_no_unnamed_loss() {
     let (began, wanted) = (Instant::now(), (DAMAGES as f64 * times()).ceil() as u64);
     let (mut refused, mut lossy) = (0, 0);
     let work = tempfile::tempdir().unwrap();
-    for case in 0..wanted {
+    for case in first()..wanted {
         if began.elapsed() > TIME_MAX.mul_f64(times().max(1.0)) {
             break;
         }
@@ -263,7 +269,7 @@ fn k2_salvage_saves_what_is_intact_and_names_the_rest() {
     let (began, wanted) = (Instant::now(), (DAMAGES as f64 * times()).ceil() as u64);
     let work = tempfile::tempdir().unwrap();
     let (mut all, mut some) = (0, 0);
-    for case in 0..wanted {
+    for case in first()..wanted {
         if began.elapsed() > TIME_MAX.mul_f64(times().max(1.0)) {
             break;
         }

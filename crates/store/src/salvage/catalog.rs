@@ -66,8 +66,9 @@ pub(super) fn read(pages: &Pages, newest: u64) -> Tables {
         walk(pages, root, by_number, false, |reached| {
             let number = reached.cell.row;
             let is_row = if name == "removed" {
-                tables.removed.extend(u32::try_from(number).ok());
-                reached.columns.len() == 1
+                let is_row = reached.columns.len() == 1;
+                tables.removed.extend(u32::try_from(number).ok().filter(|_| is_row));
+                is_row
             } else {
                 match row(number, &reached.columns).filter(|row| row.table() == name) {
                     Some(Row::Ledger(series, chunks)) => {

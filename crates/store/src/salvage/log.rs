@@ -35,6 +35,8 @@ pub(super) struct LogRows {
     /// The first number there may be a record of, and the number after the last.
     pub(super) first: Option<u64>,
     pub(super) end: u64,
+    /// Number of the newest segment; 0: there is none.
+    newest_segment: u64,
     /// What is damaged in segments, a sentence each.
     pub(super) damage: Vec<String>,
 }
@@ -115,6 +117,8 @@ pub(super) fn read(all: Segments, identity: Option<u64>) -> LogRows {
             found.damage.push(format!("hot log: segment {name}: {header}{unread} bytes are damaged"));
         }
         segments.push(carved);
+        let number = name.strip_suffix(".seg").and_then(|n| u64::from_str_radix(n, 16).ok());
+        found.newest_segment = found.newest_segment.max(number.unwrap_or(0));
     }
     let mut expected = None;
     for (i, segment) in segments.iter().enumerate() {
@@ -151,6 +155,11 @@ pub(super) fn read(all: Segments, identity: Option<u64>) -> LogRows {
 }
 
 impl LogRows {
+    /// The newest segment that a mark of the store file says there was, when it is gone.
+    pub(super) fn missing_segment(&self, mark: Option<&Mark>) -> Option<u64> {
+        mark.map(|m| m.log.segment).filter(|segment| *segment > self.newest_segment)
+    }
+
     /// Numbers that a mark of the store file says must be in the log and that no segment is left of: first, and how many.
     pub(super) fn missing(&self, mark: Option<&Mark>) -> Vec<(u64, u64)> {
         let Some(expected) = mark.map(|m| m.log).filter(|log| log.segment != 0) else { return Vec::new() };
