@@ -1920,13 +1920,16 @@ fn due(available: usize, since: &mut Option<Instant>, want: &Want, hurry: bool) 
     Some(if enough { Duration::ZERO } else { want.interval.saturating_sub(since.elapsed()) })
 }
 
+/// Says of a line whether it is taken.
+type Keeps<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 /// The next lines, or those of them that `keep` says yes to.
 fn taken(
     reader: &mut LaneReader,
     lines_max: usize,
     bytes_max: usize,
     origin: Origin,
-    keep: Option<&dyn Fn(&[u8]) -> bool>,
+    keep: Option<Keeps<'_>>,
 ) -> Read {
     let batch = match reader.next(lines_max, bytes_max) {
         Ok(Next::Lines(batch)) => batch,

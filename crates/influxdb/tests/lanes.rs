@@ -248,7 +248,7 @@ fn of_two_values_for_one_time_the_later_one_wins_whatever_the_server_fails_on() 
     let requests = AtomicU64::new(0x9E37_79B9);
     let server = Hostile::new(move |_| {
         let n = requests.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
-        (n % 3 != 0).then(|| message("500 Internal Server Error", "no space left on device"))
+        (!n.is_multiple_of(3)).then(|| message("500 Internal Server Error", "no space left on device"))
     });
     let spool = tempfile::tempdir().unwrap();
     let client = hurried(&server, spool.path(), 30);
