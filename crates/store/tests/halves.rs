@@ -14,7 +14,7 @@ fn open(folder: &Path) -> Store {
 
 fn write(store: &Store, body: &str) {
     store.ensure_bucket("b").unwrap();
-    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
     assert_eq!(report.rejected_count, 0, "{body}");
 }
 
@@ -147,7 +147,7 @@ fn a_bucket_removed_or_renamed_does_not_come_back_from_the_log() {
     let store = open(folder.path());
     write(&store, "m v=1 1");
     store.create_bucket("old").unwrap();
-    store.write_lines("old", b"m v=9 1", &WriteOptions::now()).unwrap();
+    store.write_lines("old", b"m v=9 1", &WriteOptions::now().any_time()).unwrap();
     store.remove_bucket("old").unwrap();
     store.rename_bucket("b", "now").unwrap();
     store.close().unwrap();
@@ -296,7 +296,7 @@ fn one_flipped_bit_in_the_name_of_a_bucket_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     store.create_bucket("wohnhaus").unwrap();
-    store.write_lines("wohnhaus", b"m v=1 1", &WriteOptions::now()).unwrap();
+    store.write_lines("wohnhaus", b"m v=1 1", &WriteOptions::now().any_time()).unwrap();
     write(&store, "m v=2 1");
     store.compact().unwrap();
     let expected = dump(&store);
@@ -316,7 +316,7 @@ fn one_flipped_bit_in_the_name_of_a_bucket_costs_nothing() {
             }
             let store = open(hurt.path());
             assert_eq!(dump(&store), expected, "place {which}");
-            store.write_lines("wohnhaus", b"m v=3 2", &WriteOptions::now()).unwrap();
+            store.write_lines("wohnhaus", b"m v=3 2", &WriteOptions::now().any_time()).unwrap();
             write(&store, "m v=4 2");
             store.compact().unwrap();
             store.close().unwrap();
@@ -330,7 +330,7 @@ fn a_name_that_is_lost_everywhere_costs_only_the_name() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     store.create_bucket("wohnhaus").unwrap();
-    store.write_lines("wohnhaus", b"m v=1 1", &WriteOptions::now()).unwrap();
+    store.write_lines("wohnhaus", b"m v=1 1", &WriteOptions::now().any_time()).unwrap();
     store.compact().unwrap();
     store.close().unwrap();
     let connection = Connection::open(folder.path().join("store.sqlite")).unwrap();
@@ -441,7 +441,7 @@ fn an_ordinary_life_reports_nothing() {
         }
         let bucket = format!("x{round}");
         store.create_bucket(&bucket).unwrap();
-        store.write_lines(&bucket, b"m v=1 1", &WriteOptions::now()).unwrap();
+        store.write_lines(&bucket, b"m v=1 1", &WriteOptions::now().any_time()).unwrap();
         if round % 2 == 0 {
             store.remove_bucket(&bucket).unwrap();
         }
