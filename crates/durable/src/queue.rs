@@ -736,7 +736,7 @@ impl Queue {
             let (Some(lane), None, Some(main)) = (&state.lane, &outbox.live, &outbox.main) else { return };
             // Not the lane's own end: what is behind this one the queue does not know of yet.
             let backlog = state.end.saturating_sub(main.position());
-            if backlog <= 4 * want.lines_max as u64 || state.ahead > 0 {
+            if backlog <= (want.lines_max as u64).saturating_mul(4) || state.ahead > 0 {
                 return;
             }
             (lane.clone(), state.end)
