@@ -1,5 +1,5 @@
-//! The spool's test bar as one table: runs the torture tests of `graylogic-durable` and `graylogic-influxdb` at the figures of
-//! continuous integration, and gathers the rows they print. Must not know what a row tests.
+//! The test bar of spool and store as one table: runs the torture tests of `graylogic-durable`, `graylogic-store` and
+//! `graylogic-influxdb` at the figures of continuous integration, and gathers the rows they print. Must not know what a row tests.
 
 use crate::cargo;
 use std::io::{BufRead, BufReader};
@@ -10,6 +10,8 @@ use std::time::Instant;
 /// Package and test file. A file that is not there has no rows, and what is missing then is told.
 const TESTS: &[(&str, &str, &str)] = &[
     ("graylogic-durable", "durable", "torture"),
+    ("graylogic-durable", "durable", "damage"),
+    ("graylogic-store", "store", "torture"),
     ("graylogic-influxdb", "influxdb", "server"),
     ("graylogic-influxdb", "influxdb", "tls"),
     ("graylogic-influxdb", "influxdb", "drain"),
@@ -18,8 +20,8 @@ const TESTS: &[(&str, &str, &str)] = &[
 
 /// Without every one of these a run has not shown what it should. Each may have parts, as `D2 cursor` is one of `D2`.
 const ROWS: &[&str] = &[
-    "D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9", "D10", "D11", "D12", "D13", "S1", "S2", "S3", "S4",
-    "S5", "S6", "S7", "C1",
+    "D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9", "D10", "D11", "D12", "D13", "D14", "S1", "S2",
+    "S3", "S4", "S5", "S6", "S7", "C1", "K1", "K2",
 ];
 
 /// What must be 0 in every row.
@@ -57,7 +59,7 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     let mut failures = Vec::new();
     for (package, folder, test) in TESTS {
         let file = root.join("crates").join(folder).join("tests").join(format!("{test}.rs"));
-        if !file.is_file() || !has_any(test, &wanted) {
+        if !file.is_file() || !has_any(package, &wanted) {
             continue;
         }
         let mut command = cargo(root);
@@ -92,9 +94,14 @@ fn filter(row: &str) -> String {
     format!("{}_", row.to_lowercase())
 }
 
-/// Whether a test file may have one of the rows: those of the durable crate are the ones with a D.
-fn has_any(test: &str, wanted: &[&str]) -> bool {
-    wanted.is_empty() || wanted.iter().any(|row| row.starts_with('D') == (test == "torture"))
+/// Whether a package may have one of the rows: their first letter says which.
+fn has_any(package: &str, wanted: &[&str]) -> bool {
+    let letters: &[char] = match package {
+        "graylogic-durable" => &['D'],
+        "graylogic-store" => &['K'],
+        _ => &['S', 'C'],
+    };
+    wanted.is_empty() || wanted.iter().any(|row| row.starts_with(letters))
 }
 
 /// What is missing, empty or broken, a sentence each.

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! # Signs and units
-//! Power is in watts, energy in kilowatt-hours. Power that is generated, exported or discharged is positive; power that
-//! is consumed, imported or charged is negative. People are shown words ("importing 2.5 kW"), never the sign.
+//! Power is in watts, energy in kilowatt-hours. Values are stored as the source reports them, and what their sign means is the
+//! source's convention: for a device consumption is positive, so a fan that draws 450 W reports 450; for a solar roof or the
+//! discharge of a battery generation is. People are shown words ("importing 2.5 kW"), never the sign.
 //!
 //! # Not here yet
 //! Counters, balances, tariffs, local days, baselines and alerts.

@@ -46,7 +46,7 @@ pub struct DeviceMetric<'a> {
 pub struct EnergyMetric<'a> {
     /// Which meter or energy node.
     pub device_id: &'a str,
-    /// Watts; positive is generated, exported or discharged.
+    /// Watts, as the source reports them: a device that draws 450 W reports 450.
     pub power_watts: f64,
     /// Kilowatt-hours; `None` writes no field, which is not the same as 0.
     pub energy_kwh: Option<f64>,
@@ -168,15 +168,15 @@ mod tests {
             line(&|out| device.encode(&encoder, time, out), device.to_point()),
             "device_metrics,device_id=light-living-1,measurement=level value=50.0 1700000000000000000\n"
         );
-        let mut energy = EnergyMetric { device_id: "hvac-main", power_watts: -450.0, energy_kwh: Some(0.0) };
+        let mut energy = EnergyMetric { device_id: "hvac-main", power_watts: 450.0, energy_kwh: Some(0.0) };
         assert_eq!(
             line(&|out| energy.encode(&encoder, time, out), energy.to_point()),
-            "energy,device_id=hvac-main power_watts=-450.0,energy_kwh=0.0 1700000000000000000\n"
+            "energy,device_id=hvac-main power_watts=450.0,energy_kwh=0.0 1700000000000000000\n"
         );
         energy.energy_kwh = None;
         assert_eq!(
             line(&|out| energy.encode(&encoder, time, out), energy.to_point()),
-            "energy,device_id=hvac-main power_watts=-450.0 1700000000000000000\n"
+            "energy,device_id=hvac-main power_watts=450.0 1700000000000000000\n"
         );
         let phm = PhmMetric { device_id: "pump 2", metric: "vibration_mm_s", value: 2.1 };
         assert_eq!(

@@ -88,6 +88,11 @@ impl Cursor {
         Ok((cursor, position, trouble))
     }
 
+    /// Whether a position was read or saved.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.saved.is_some()
+    }
+
     /// The file, with room for both slots: so that saving needs none later.
     pub(crate) fn prepare(&mut self, disk: &Arc<dyn Disk>, folder: &Path) -> io::Result<Arc<dyn DiskFile>> {
         if let Some(file) = &self.file {

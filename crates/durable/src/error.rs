@@ -25,6 +25,11 @@ impl Error {
         Self { message, kind, full: false, source: None }
     }
 
+    /// Code that was called on the way panicked.
+    pub(crate) fn panicked(doing: &str, panic: &str) -> Self {
+        Self::plain(io::ErrorKind::Other, format!("{doing}: a panic: {panic}"))
+    }
+
     /// The same, of a lane that has reached its limits.
     pub(crate) fn full(mut self) -> Self {
         self.full = true;

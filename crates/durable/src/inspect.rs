@@ -2,15 +2,18 @@
 //! letters back, and remove what is not wanted any more. Looking never writes, and needs memory for one segment at a time.
 
 use crate::cursor::{self, SLOT_BYTES};
+use crate::damage_notes::{DamageNotes, Note};
 use crate::dead::{self, DeadLetter};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::lane::{DEAD, DEAD_LOG, Lane, LaneReader, LaneStats, Lines, decode_frame};
+use crate::lane_notes::range_of;
 use crate::log::{DAMAGED, Damage, Frame, Log, Replay, SegmentInfo, copy_damaged, read_all};
 use crate::spool::{LOCK, folder_of};
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +87,8 @@ pub struct Inspection {
     lane: Lane,
     dead: Option<Log>,
     cursor: Option<String>,
+    /// Lines that were not settled and whose segments are gone.
+    gone: Range<u64>,
     /// Damage seen when opening, of the lane and of its dead letters.
     damage: Vec<Damage>,
     dead_damage: Vec<Damage>,
@@ -113,6 +118,10 @@ pub struct Checked {
     pub lost: u64,
     /// Of the lost lines, those that waited.
     pub lost_waiting: u64,
+    /// Damage that was found earlier and is not settled: see [`Inspection::unsettled`]. It may be among the places above.
+    pub noted: u64,
+    /// Lines and letters that the notes say are lost, and that are not among the lost ones above.
+    pub noted_lost: u64,
 }
 
 /// A copy of bytes that were found damaged and set aside.
@@ -142,8 +151,8 @@ impl Inspection {
         } else {
             (None, Vec::new())
         };
-        let (damage, cursor) = (recovery.damage, recovery.cursor);
-        Ok(Self { disk, folder, lane, dead, cursor, damage, dead_damage })
+        let (damage, cursor, gone) = (recovery.damage, recovery.cursor, recovery.gone);
+        Ok(Self { disk, folder, lane, dead, cursor, gone, damage, dead_damage })
     }
 
     /// What the lane holds and has done.
@@ -199,6 +208,21 @@ impl Inspection {
         kept(&*self.disk, &self.folder)
     }
 
+    /// Damage that was found earlier, by whoever held the lane, and is not settled.
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<Note> {
+        self.lane.unsettled()
+    }
+
+    /// Says that the damage noted so far has been seen: it is not reported any more, unless it is met again. Returns how
+    /// many notes that were. The one change that an inspection makes.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn settle(&self) -> Result<u64, Error> {
+        DamageNotes::open(self.disk.clone(), &self.folder)?.settle()
+    }
+
     /// Reads every byte of the lane and calls `found` with each place that is not as it was written; the segment is named
     /// from the lane's folder on. Segments that are gone altogether are told by [`Inspection::cursor`].
     ///
@@ -214,8 +238,12 @@ impl Inspection {
         let dead_bytes: u64 = self.dead.iter().flat_map(Log::segments).map(|s| s.bytes).sum();
         checked.bytes = checked.stored_bytes + dead_bytes;
         let first = self.stats().first;
+        let mut ranges = vec![self.gone.clone()];
         let mut tell = |damage: &Damage, of_lines: bool| {
             checked.places += 1;
+            if of_lines {
+                ranges.push(damage.lost.clone());
+            }
             checked.lost += damage.lost_count();
             if of_lines {
                 checked.lost_waiting += damage.lost.end.saturating_sub(damage.lost.start.max(first));
@@ -243,6 +271,17 @@ impl Inspection {
                 tell(&Damage { segment: format!("{DEAD}/{}", damage.segment), ..damage }, false);
             });
         }
+        checked.lost += self.gone.end.saturating_sub(self.gone.start);
+        let notes = self.unsettled();
+        checked.noted = notes.len() as u64;
+        let elsewhere = |note: &Note| match range_of(&note.text, "lines") {
+            Some(noted) => {
+                let both = |r: &Range<u64>| r.end.min(noted.end).saturating_sub(r.start.max(noted.start));
+                note.lost.saturating_sub(ranges.iter().map(both).sum())
+            }
+            None => note.lost,
+        };
+        checked.noted_lost = notes.iter().map(elsewhere).sum();
         Ok(Checked { frames, lines, line_bytes, letters, ..checked })
     }
 

@@ -3,10 +3,13 @@
 
 use crate::ahead::Ahead;
 use crate::cursor::{Cursor, Position, Totals};
+use crate::damage_notes::Note;
 use crate::dead::{self, DeadLetter, DeadLine};
 use crate::disk::{Disk, DiskLock, OpenMode};
 use crate::error::Error;
 use crate::filling::Filling;
+use crate::guard::caught;
+use crate::lane_notes::LaneNotes;
 use crate::log::{Damage, Follow, Frame, Log, LogOptions, Recovery, SegmentInfo, Step, machine_clock};
 use crate::pending::{Former, Pending, monotonic, newest_of};
 use crate::settling::Said;
@@ -254,6 +257,8 @@ pub struct LaneRecovery {
     pub damage: Vec<Damage>,
     /// What was wrong with the cursor: lines may be delivered again.
     pub cursor: Option<String>,
+    /// Numbers of lines that were not settled and whose segments are gone.
+    pub gone: std::ops::Range<u64>,
 }
 
 /// Where lines went that were appended.
@@ -387,6 +392,7 @@ pub struct Lane {
     dead: Mutex<Option<Log>>,
     state: Mutex<State>,
     saving: Mutex<Cursor>,
+    notes: LaneNotes,
     /// Held while any lane of the spool is.
     _lock: Arc<Box<dyn DiskLock>>,
 }
@@ -443,7 +449,13 @@ impl Lane {
             log_options = log_options.clock(clock);
         }
         let (log, recovery) = Log::open(disk.clone(), folder, log_options)?;
-        Ok(Self::with(disk, folder, options, (log, recovery), (cursor, position, trouble), lock))
+        let (lane, found) =
+            Self::with(disk, folder, options, (log, recovery), (cursor, position, trouble), lock);
+        found.damage.iter().for_each(|damage| lane.notes.add("lines", damage));
+        if !found.gone.is_empty() {
+            lane.notes.add_lost("lines", found.gone.clone(), "their segments are gone");
+        }
+        Ok((lane, found))
     }
 
     /// A lane that somebody else may hold, as it is at this moment: only to be read. Nothing is written.
@@ -480,19 +492,21 @@ impl Lane {
         let acknowledged = position.number.max(log.first_sequence()).min(log.next_sequence());
         let mut totals = position.totals;
         totals.count_gap(position.number, acknowledged);
+        // Without a cursor nobody knows what was settled before the first segment.
+        let has_cursor = cursor.is_saved() && trouble.is_none();
+        let gone = if has_cursor { position.number..acknowledged.max(position.number) } else { 0..0 };
         let mut found = LaneRecovery {
             waiting: log.next_sequence() - acknowledged,
             damage: recovery.damage,
             cursor: trouble,
+            gone: gone.clone(),
         };
-        if acknowledged > position.number && position.number > 1 {
-            found.cursor = Some(format!(
-                "lines {} to {} are gone with their segments",
-                position.number,
-                acknowledged - 1
-            ));
+        if !gone.is_empty() {
+            found.cursor =
+                Some(format!("lines {} to {} are gone with their segments", gone.start, gone.end - 1));
         }
         let limits = Limits { bytes_max: u64::MAX, tight: false, spare: u64::MAX, asked: None };
+        let notes = LaneNotes::open(&disk, folder);
         let former = Former {
             end: log.next_sequence(),
             scanned: acknowledged,
@@ -518,6 +532,7 @@ impl Lane {
         let lane = Self {
             disk,
             folder: folder.to_owned(),
+            notes,
             options,
             log: Arc::new(log),
             dead: Mutex::new(None),
@@ -552,11 +567,11 @@ impl Lane {
             let start = lines.start(from);
             let fits = lines.ends[from..].partition_point(|&e| e as usize - start <= FRAME_BYTES);
             let to = from + fits.max(1);
-            match self.append_frame(
-                &lines.bytes[start..lines.ends[to - 1] as usize],
-                start,
-                &lines.ends[from..to],
-            ) {
+            let bytes = &lines.bytes[start..lines.ends[to - 1] as usize];
+            // What was appended before a panic is known here and nowhere else.
+            let appended = caught(|| self.append_frame(bytes, start, &lines.ends[from..to]))
+                .unwrap_or_else(|panic| Err(Error::panicked("append to the spool", &panic)));
+            match appended {
                 Ok(number) => first = first.or(Some(number)),
                 // The caller meets the error with the rest.
                 Err(_) if first.is_some() => break,
@@ -659,6 +674,17 @@ impl Lane {
     /// Says that so many lines before the acknowledged number were lost to damage.
     pub fn count_damaged(&self, lines: u64) {
         self.state().totals.damaged += lines;
+    }
+
+    /// Keeps damage that a reader came to until it is settled: see [`Lane::unsettled`].
+    pub fn note_damage(&self, damage: &Damage) {
+        self.notes.add("lines", damage);
+    }
+
+    /// Damage that was found in this run or an earlier one and is not settled.
+    #[must_use]
+    pub fn unsettled(&self) -> Vec<Note> {
+        self.notes.unsettled()
     }
 
     /// Makes the acknowledged number durable and removes the segments before it. Call it once a second or so.

@@ -50,8 +50,10 @@ mod disk;
 mod error;
 mod filling;
 mod frame;
+mod guard;
 mod inspect;
 mod lane;
+mod lane_notes;
 mod log;
 mod memory;
 mod overlay;
@@ -70,6 +72,7 @@ pub use dead::{DeadLetter, DeadLine};
 pub use disk::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};
 pub use error::Error;
 pub use frame::FRAME_HEADER_BYTES;
+pub use guard::{GuardedDisk, caught};
 pub use inspect::{Checked, Holder, Inspection, Kept, Retried, holder};
 pub use lane::{
     Appended, Batch, Dropped, Lane, LaneOptions, LaneReader, LaneRecovery, LaneStats, Lines, NearlyFull,

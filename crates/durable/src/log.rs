@@ -29,6 +29,9 @@ pub(crate) const DAMAGED: &str = "damaged";
 const TAIL_LOOKS: u32 = 10;
 const TAIL_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 20 });
 
+/// A frame never has more sequences than this for each of its bytes.
+const NUMBERS_PER_BYTE: u64 = 256;
+
 /// How a log is opened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -1440,10 +1443,16 @@ fn whole_end(bytes: &[u8], log_id: u64, first: u64) -> (usize, u64) {
     (at, next)
 }
 
-/// A header that is whole says how many readings were on their way; their numbers are not given again.
+/// Headers that are whole say how many readings were in frames that are not; their numbers are not given again. A number
+/// far beyond the room there is belongs to no frame of this log.
 fn torn_numbers(bytes: &[u8], at: usize, next: u64) -> Range<u64> {
-    let torn = torn_header(bytes, at).filter(|h| h.first_sequence >= next);
-    torn.and_then(|h| Some(next..h.end_sequence()?)).unwrap_or(0..0)
+    let most = next.saturating_add((bytes.len() as u64).saturating_mul(NUMBERS_PER_BYTE));
+    let end_of = |at: usize| {
+        let header = torn_header(bytes, at)?;
+        header.end_sequence().filter(|end| header.first_sequence >= next && *end <= most)
+    };
+    let end = (at..bytes.len().saturating_sub(FRAME_HEADER_BYTES - 1)).filter_map(end_of).max();
+    end.map_or(0..0, |end| next..end)
 }
 
 /// Cuts what follows the last whole frame of the last segment, after copying it, and returns the first free sequence.

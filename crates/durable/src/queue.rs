@@ -5,6 +5,7 @@
 use crate::ahead::Ahead;
 use crate::dead::DeadLine;
 use crate::error::Error;
+use crate::guard::caught;
 use crate::lane::{
     Appended, Batch, Dropped, LINE_BYTES_MAX, Lane, LaneReader, LaneRecovery, LaneStats, Lines, NearlyFull,
     Next,
@@ -40,10 +41,11 @@ const CURSOR_EVERY: Duration = Duration::from_secs(1);
 const BACKLOG_SHARE: u32 = 4;
 
 /// How safe a line is. Each level includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Level {
     /// In memory.
+    #[default]
     Accepted,
     /// In the hands of the operating system: survives the end of the process.
     Spooled,
@@ -276,6 +278,9 @@ struct State {
     abandon: bool,
     /// The sender gets no more: what is left stays in the lane.
     unsent: bool,
+    /// Panics that ended the work of a thread, until it has worked again: of the one that appends, and the one that syncs.
+    write_fault: Option<String>,
+    sync_fault: Option<String>,
     /// Threads that still run.
     writing: bool,
     syncing: bool,
@@ -431,6 +436,8 @@ pub struct QueueStats {
     pub durable: u64,
     /// Why the disk does not take lines at present.
     pub degraded: Option<String>,
+    /// Why a thread of the queue does not do its work at present.
+    pub fault: Option<String>,
     /// How long the last sync took.
     pub last_sync: Duration,
     /// What the lane holds; `None` while it could not be opened.
@@ -469,19 +476,30 @@ impl Queue {
         });
         let mut open: OpenLane = Box::new(open);
         // Before anybody asks: what waits from an earlier life is known when this returns.
-        shared.try_open(&mut open);
+        if let Err(panic) = caught(|| shared.try_open(&mut open)) {
+            shared.writer_panicked(&panic);
+        }
         let theirs = shared.clone();
         let writer = move || {
             let _ends = Ends(&theirs, |state| state.writing = false);
             // Let go of what it holds before anybody is told that the thread has ended.
             let mut open = open;
-            theirs.write_loop(&mut open);
+            while let Err(panic) = caught(|| theirs.write_loop(&mut open)) {
+                theirs.writer_panicked(&panic);
+                theirs.pause(&theirs.gathered);
+            }
         };
         std::thread::Builder::new().name(format!("{name}-spool")).spawn(writer)?;
         let theirs = shared.clone();
         let syncer = move || {
             let _ends = Ends(&theirs, |state| state.syncing = false);
-            theirs.sync_loop();
+            while let Err(panic) = caught(|| theirs.sync_loop()) {
+                theirs.syncer_panicked(&panic);
+                if theirs.lock().is_ending() {
+                    return;
+                }
+                theirs.pause(&theirs.sync_due);
+            }
         };
         let started = std::thread::Builder::new().name(format!("{name}-sync")).spawn(syncer);
         if let Err(error) = started {
@@ -689,6 +707,46 @@ impl Queue {
         self.shared.progressed(state);
     }
 
+    /// Goes back to the first line that is not settled: for a sender that took lines and cannot say what became of them.
+    pub fn rewind(&self, outbox: &mut Outbox) {
+        let mut state = self.shared.lock();
+        state.flying = None;
+        let Some(lane) = &state.lane else { return };
+        // What the target acknowledged and has not settled is not sent again for that.
+        let acknowledged = |origin| outbox.settling.end_of(origin).unwrap_or_default();
+        let (main, live_from) = (acknowledged(Origin::Lane), acknowledged(Origin::Live));
+        outbox.main = outbox.main.take().map(|_| lane.reader(lane.acknowledged().max(main)));
+        if let Some(live) = &mut outbox.live {
+            live.reader = lane.reader(live.settled.max(live.start).max(live_from));
+        }
+    }
+
+    /// Whether all lines accepted so far survive a power cut without the target; they go on towards the disk meanwhile.
+    /// Waits for that until the time is up, and not while the disk does not take lines.
+    pub fn wait_durable(&self, until: Instant) -> bool {
+        let mut state = self.shared.lock();
+        if state.durable_by_target {
+            return false;
+        }
+        let wanted = state.accepted;
+        self.shared.want(&mut state, Level::Durable, wanted);
+        while state.reached(Level::Durable) < wanted {
+            let left = until.checked_duration_since(Instant::now());
+            let Some(left) = left.filter(|_| state.degraded.is_none() && !state.abandon && !state.unsent)
+            else {
+                return false;
+            };
+            state = wait_timeout(&self.shared.progress, state, left);
+        }
+        true
+    }
+
+    /// Why a thread of the queue, or its sender, does not do its work at present: it panicked, or has ended too early.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.shared.lock().fault()
+    }
+
     /// Waits until somebody wants lines durable and the target has them; returns how many lines it has. `None` when nothing
     /// more is to be synced.
     #[must_use]
@@ -842,6 +900,7 @@ impl Queue {
                 spooled: if state.durable_by_target { state.settled() } else { state.spooled },
                 durable: state.durable,
                 degraded: state.degraded.clone(),
+                fault: state.fault(),
                 last_sync: state.last_sync,
                 lane: None,
             };
@@ -962,6 +1021,19 @@ impl State {
         self.abandon && !self.writing && !self.syncing && !self.sending && !self.target_syncing
     }
 
+    /// The thread that syncs has nothing more to do after this time.
+    fn is_ending(&self) -> bool {
+        self.abandon || (self.closing && !self.writing && !self.sending)
+    }
+
+    fn fault(&self) -> Option<String> {
+        let ended = || {
+            let all_run = self.writing && self.syncing && self.sending;
+            (!all_run && !self.closing).then(|| "a thread of the client has ended: connect again".to_owned())
+        };
+        self.write_fault.clone().or_else(|| self.sync_fault.clone()).or_else(ended)
+    }
+
     /// Nothing more will be appended.
     fn is_written(&self) -> bool {
         self.abandon || (self.closing && self.open.ends.is_empty() && self.pieces.is_empty())
@@ -1061,9 +1133,32 @@ impl Shared {
         }
     }
 
+    /// The thread that appends panicked. It goes on with the same piece; until it can, the sender takes lines from memory.
+    fn writer_panicked(&self, panic: &str) {
+        let why = format!("the thread that writes to the spool panicked and was restarted: {panic}");
+        let mut state = self.lock();
+        state.write_fault = Some(why.clone());
+        if let Some(piece) = state.pieces.front_mut() {
+            piece.busy = false;
+        }
+        state.drop_settled_pieces();
+        drop(state);
+        // Whoever hears of it may panic as well: it was told then, as far as it can be.
+        let _panics_again = caught(|| self.degrade(why));
+    }
+
+    fn syncer_panicked(&self, panic: &str) {
+        let why = format!("the thread that syncs the spool panicked and was restarted: {panic}");
+        let news = self.lock().sync_fault.replace(why.clone()).is_none();
+        if news {
+            let _panics_again = caught(|| (self.tell)(News::Degraded(why)));
+        }
+    }
+
     fn recovered(&self) {
         let mut state = self.lock();
         state.full = None;
+        state.write_fault = None;
         if state.degraded.take().is_some() {
             drop(state);
             (self.tell)(News::Recovered);
@@ -1127,6 +1222,13 @@ impl Shared {
             // A lane is opened though no line comes: some of an earlier life may wait in it.
             if !state.pieces.is_empty() || state.lane.is_none() {
                 break;
+            }
+            if state.write_fault.is_some() && state.first_waits_since.is_none() {
+                // It was started again, and nothing is left to be done.
+                drop(state);
+                self.recovered();
+                state = self.lock();
+                continue;
             }
             let Some(since) = state.first_waits_since else {
                 state = self.gathered.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -1243,7 +1345,7 @@ impl Shared {
             let (lane, target) = {
                 let mut state = self.lock();
                 loop {
-                    let ending = state.abandon || (state.closing && !state.writing && !state.sending);
+                    let ending = state.is_ending();
                     let unsynced =
                         self.options.durable_by == DurableBy::Lane && state.spooled > state.durable;
                     let wanted = unsynced && state.durable_wanted > state.durable;
@@ -1261,6 +1363,9 @@ impl Shared {
                             || saved.1.elapsed() >= CURSOR_EVERY);
                     if ending || wanted || due || save {
                         break;
+                    }
+                    if !unsynced {
+                        state.sync_fault = None;
                     }
                     // The next segment is made here, so that no append has to; a disk that refused is left alone for a while.
                     if let Some(lane) = state.lane.clone()
@@ -1281,10 +1386,7 @@ impl Shared {
                 }
                 (state.lane.clone(), state.spooled)
             };
-            let ended = {
-                let state = self.lock();
-                state.abandon || (state.closing && !state.writing && !state.sending)
-            };
+            let ended = self.lock().is_ending();
             if let Some(lane) = lane {
                 first_unsynced = None;
                 let synced = self.sync(&lane, target);
@@ -1298,7 +1400,11 @@ impl Shared {
                 if let Some(seen) = lane.stats_within(STATS_WAIT) {
                     self.lock().left = Some(seen);
                 }
-                if let Err(error) = synced.and(saved_now) {
+                let done = synced.and(saved_now);
+                if done.is_ok() {
+                    self.lock().sync_fault = None;
+                }
+                if let Err(error) = done {
                     self.degrade(error.to_string());
                     if !ended {
                         self.pause(&self.sync_due);
@@ -1439,6 +1545,7 @@ impl Shared {
         }
         outbox.join(lane, &mut state);
         self.progressed(state);
+        lane.note_damage(damage);
         is_new
     }
 
@@ -1813,13 +1920,16 @@ fn due(available: usize, since: &mut Option<Instant>, want: &Want, hurry: bool) 
     Some(if enough { Duration::ZERO } else { want.interval.saturating_sub(since.elapsed()) })
 }
 
+/// Says of a line whether it is taken.
+type Keeps<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 /// The next lines, or those of them that `keep` says yes to.
 fn taken(
     reader: &mut LaneReader,
     lines_max: usize,
     bytes_max: usize,
     origin: Origin,
-    keep: Option<&dyn Fn(&[u8]) -> bool>,
+    keep: Option<Keeps<'_>>,
 ) -> Read {
     let batch = match reader.next(lines_max, bytes_max) {
         Ok(Next::Lines(batch)) => batch,

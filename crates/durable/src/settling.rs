@@ -70,6 +70,11 @@ impl Settling {
         self.spans.iter().any(|s| s.origin == origin)
     }
 
+    /// The number after the last line of this origin that has not settled.
+    pub(crate) fn end_of(&self, origin: Origin) -> Option<u64> {
+        self.spans.iter().rev().find(|s| s.origin == origin).map(|s| s.numbers.end)
+    }
+
     /// Number of lines that were acknowledged and have not settled.
     pub(crate) fn lines(&self) -> u64 {
         self.spans.iter().map(|s| s.numbers.end - s.numbers.start).sum()
@@ -236,7 +241,7 @@ mod tests {
         settling.add(Origin::Lane, 20..22, true, at(1_100));
         assert_eq!((settling.spans.len(), settling.lines()), (4, 31));
         let settled = settling.settled(at(899));
-        assert_eq!(settled.iter().map(|s| s.numbers.clone()).collect::<Vec<_>>(), [100..110]);
+        assert_eq!((settled.len(), settled[0].numbers.clone()), (1, 100..110));
         let settled = settling.settled(at(1_000));
         assert_eq!(settled.iter().map(|s| s.numbers.clone()).collect::<Vec<_>>(), [1..9, 9..20]);
         assert!(settling.holds(Origin::Lane) && !settling.holds(Origin::Live));

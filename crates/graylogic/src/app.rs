@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::output::answer;
 use crate::page;
 use graylogic_influxdb::{Client, Config, Target};
+use graylogic_store::WriteOptions;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -29,6 +30,24 @@ pub(crate) fn config(place: &Place) -> Result<Config, Failure> {
         Some(bucket) => config.with_bucket(bucket),
         None => config,
     })
+}
+
+/// The configuration of a command that changes something, which a configuration that is switched off forbids.
+pub(crate) fn acting_config(place: &Place, command: &str) -> Result<Config, Failure> {
+    let config = config(place)?;
+    match config.is_enabled() {
+        true => Ok(config),
+        false => Err(disabled(place, command)),
+    }
+}
+
+/// Why a command does nothing when the configuration is switched off.
+fn disabled(place: &Place, command: &str) -> Failure {
+    let file = place.config.as_ref().map_or_else(String::new, |file| format!(" of {}", file.display()));
+    Failure::new(format!(
+        "{command}: nothing is done because influxdb.enabled is false; set it to true{file}, or \
+         GRAYLOGIC_INFLUXDB_ENABLED in the environment"
+    ))
 }
 
 /// The client that options mean.
@@ -101,4 +120,9 @@ async fn after_signal() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+/// How the embedded store takes lines: all of them, or those with implausible timestamps into quarantine.
+pub(crate) fn write_options(any_time: bool) -> WriteOptions {
+    if any_time { WriteOptions::now().any_time() } else { WriteOptions::now() }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 /// Time-series storage for predictive health monitoring and energy telemetry of buildings.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some readings were refused.
+/// Exit codes: 0 done; 1 failed; 2 wrong usage; 3 some readings were rejected or dropped; 4 readings are pending in the spool,
+/// not delivered yet; 130 and 143 ended by SIGINT or SIGTERM, with everything handed on that was read until then.
 #[derive(Debug, Parser)]
 #[command(name = "graylogic", version, propagate_version = true)]
 pub(crate) struct Cli {
@@ -23,7 +24,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Open a store and serve the page until Ctrl-C.
     Serve(Serve),
-    /// Store line protocol from a file or standard input, or send it to the server of the configuration.
+    /// Store line protocol from a file or standard input, or send it to the server of the configuration. Lines from a pipe are
+    /// handed on within `flush_interval`, and within a second at most.
     Write(Write),
     /// Readings, windows or latest values of a store; what a server answers to Flux.
     Query(Query),
@@ -37,6 +39,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// List and change buckets, and how long they keep readings, of a store or a server.
     Bucket(Bucket),
+    /// List, release or drop readings of a store whose timestamps are before 2000 or more than an hour ahead.
+    Quarantine(Quarantine),
     /// Tasks of an InfluxDB 2: Flux that it runs by the clock.
     Task(Task),
     /// Tokens of an InfluxDB 2; one that is made is shown once.
@@ -76,7 +80,7 @@ pub(crate) struct Place {
     /// Configuration file, section `influxdb`.
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "data")]
     pub(crate) config: Option<PathBuf>,
-    /// Bucket; without it the configuration's, or telemetry.
+    /// Bucket; without it the configuration's, or metrics.
     #[arg(long, value_name = "NAME")]
     pub(crate) bucket: Option<String>,
 }
@@ -130,10 +134,14 @@ pub(crate) struct Write {
     /// Lines stored together.
     #[arg(long, value_name = "LINES", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch: u32,
-    /// Sync after each batch and say how many lines are safe from a power cut.
+    /// Sync after each batch and say how many accepted lines are safe from a power cut.
     #[arg(long)]
     pub(crate) ack: bool,
-    /// File of line protocol; standard input without it or with -.
+    /// Store readings of any time, history and forecasts, in the embedded store. Without it, readings with a timestamp
+    /// before 2000 or more than an hour ahead are quarantined.
+    #[arg(long)]
+    pub(crate) any_time: bool,
+    /// File of line protocol, which may be compressed with gzip; standard input without it or with -.
     pub(crate) file: Option<PathBuf>,
 }
 
@@ -231,11 +239,42 @@ pub(crate) enum BucketCommand {
         /// Its new name.
         to: String,
     },
-    /// Remove a bucket with everything in it.
+    /// Remove a bucket with everything in it. Asks on a terminal; elsewhere it needs --yes.
     Remove {
         /// Its name, or its ID on a server.
         name: String,
+        #[command(flatten)]
+        consent: Consent,
     },
+}
+
+/// Whether something is removed with all that is in it.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Consent {
+    /// Remove it without asking.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Only say what would be removed.
+    #[arg(long, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Quarantine {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    #[command(subcommand)]
+    pub(crate) command: QuarantineCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// What is in quarantine, bucket by bucket.
+    Ls,
+    /// Move the quarantined readings of the bucket into it, with the timestamps they have.
+    Release,
+    /// Delete the quarantined readings of the bucket.
+    Drop,
 }
 
 #[derive(Args, Debug)]
@@ -388,10 +427,12 @@ pub(crate) enum OrgCommand {
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         description: String,
     },
-    /// Remove an organisation with everything in it.
+    /// Remove an organization with everything in it. Asks on a terminal; elsewhere it needs --yes.
     Remove {
         /// Its name or ID.
         org: String,
+        #[command(flatten)]
+        consent: Consent,
     },
 }
 
@@ -448,10 +489,13 @@ pub(crate) enum SpoolCommand {
         /// Lane; all without it.
         lane: Option<String>,
     },
-    /// Read every byte and name what is damaged; exit code 1 when something is.
+    /// Read every byte and name what is damaged, or was and is not settled; exit code 1 when something is.
     Verify {
         /// Lane; all without it.
         lane: Option<String>,
+        /// Damage found earlier has been seen: do not report it again.
+        #[arg(long)]
+        settle: bool,
     },
     /// The lines that wait, byte for byte, on standard output; exit code 3 when some are lost to damage.
     Cat {
@@ -531,6 +575,9 @@ pub(crate) struct Query {
     /// The newest reading of each series.
     #[arg(long, conflicts_with_all = ["start", "stop", "window", "aggregate"])]
     pub(crate) latest: bool,
+    /// The quarantined readings of the bucket, of an embedded store.
+    #[arg(long)]
+    pub(crate) quarantine: bool,
     /// At most so many rows.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) limit: usize,
@@ -560,8 +607,8 @@ pub(crate) struct Flux {
 }
 
 /// The options of a question that is not in Flux.
-const TYPED: [&str; 9] =
-    ["measurement", "tag", "field", "start", "stop", "window", "aggregate", "latest", "limit"];
+const TYPED: [&str; 10] =
+    ["measurement", "tag", "field", "start", "stop", "window", "aggregate", "latest", "quarantine", "limit"];
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Aggregate {
@@ -596,6 +643,10 @@ pub(crate) struct Import {
     /// Files; gzip is read as well.
     #[arg(required = true)]
     pub(crate) files: Vec<PathBuf>,
+    /// Store readings of any time. Without it, those with a timestamp before 2000 or more than an hour ahead are
+    /// quarantined.
+    #[arg(long)]
+    pub(crate) any_time: bool,
     /// What the files are; by their names without it.
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,

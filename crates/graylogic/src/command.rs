@@ -11,13 +11,18 @@ use std::process::ExitCode;
 mod batches;
 mod bucket;
 mod compact;
+mod consent;
 mod delete;
 mod demo;
 mod doctor;
 mod flux;
 mod import;
 mod org;
+mod quarantine;
 mod query;
+mod records;
+mod rejections;
+mod rows;
 mod salvage;
 mod send;
 mod serve;
@@ -42,6 +47,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Status(place) => status::run(place, cli.json),
         Command::Delete(options) => delete::run(options, cli.json),
         Command::Bucket(options) => bucket::run(options, cli.json),
+        Command::Quarantine(options) => quarantine::run(options, cli.json),
         Command::Task(options) => task::run(options, cli.json),
         Command::Token(options) => token::run(options, cli.json),
         Command::Org(options) => org::run(options, cli.json),
@@ -73,6 +79,14 @@ fn open_store(place: &Place, command: &str) -> Result<(Store, Config), Failure> 
     Ok((store, config))
 }
 
+/// The other buckets that hold readings, for a command that names no bucket: the default one may not be the one that is meant.
+pub(crate) fn other_buckets(store: &Store, place: &Place, bucket: &str) -> Option<String> {
+    let others = store.buckets().into_iter().filter(|other| other.name != bucket && other.series > 0);
+    let names: Vec<String> = others.map(|other| other.name).collect();
+    (place.bucket.is_none() && !names.is_empty()).then(|| {
+        format!("nothing found in bucket {bucket:?}; name another with --bucket: {}", names.join(", "))
+    })
+}
 /// Prints the damage of a store that is not settled, so that no command passes over it.
 fn remark_damage(store: &Store) {
     let damage = &store.recovery().damage;

@@ -1,12 +1,15 @@
 //! Why a command ended early, as one sentence and an exit code.
 
 use crate::output::remark;
+use crate::text;
 use std::fmt;
 
 /// Something failed.
 pub(crate) const FAILED: u8 = 1;
-/// Some readings were refused; the others are stored.
+/// Some readings were rejected or dropped; the others are stored.
 pub(crate) const SOME_REFUSED: u8 = 3;
+/// Readings are pending in the spool: the server has not taken them yet.
+pub(crate) const NOT_DELIVERED: u8 = 4;
 
 /// Why a command ended early.
 #[derive(Debug)]
@@ -31,7 +34,8 @@ impl Failure {
 
     pub(crate) fn print(&self, json: bool) {
         if json {
-            remark(serde_json::json!({ "error": self.message }));
+            let error = serde_json::json!({ "error": self.message }).to_string();
+            remark(text::printable_json(&error));
         } else {
             remark(format_args!("graylogic: {}", self.message));
         }

@@ -1,6 +1,7 @@
 //! Warnings and errors of the libraries, one line each on standard error.
 
 use crate::output::remark;
+use crate::text;
 use std::fmt::{self, Write as _};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -30,7 +31,9 @@ impl Subscriber for Stderr {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        remark(format_args!("{} {}{}", event.metadata().level(), line.message, line.fields));
+        let text = format!("{}{}", line.message, line.fields);
+        // One line each: what a server says is not to look like another event.
+        remark(format_args!("{} {}", event.metadata().level(), text::plain(&text)));
     }
 
     fn enter(&self, _: &Id) {}

@@ -8,6 +8,7 @@ mod bench;
 mod cli;
 mod command;
 mod failure;
+mod input;
 mod log;
 mod output;
 mod page;
@@ -21,11 +22,12 @@ static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::I
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     log::to_stderr();
-    match command::run(&cli) {
-        Ok(code) => code,
-        Err(failure) => {
-            failure.print(cli.json);
-            ExitCode::from(failure.code())
-        }
-    }
+    let done = command::run(&cli);
+    // An answer that could not be written is no answer, whatever else went well.
+    let printed = output::finish();
+    let code = done.and_then(|code| printed.map(|()| code));
+    code.unwrap_or_else(|failure| {
+        failure.print(cli.json);
+        ExitCode::from(failure.code())
+    })
 }

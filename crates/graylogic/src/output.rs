@@ -1,23 +1,55 @@
 //! Where answers and remarks go, and what a value looks like in JSON.
 
+use crate::failure::Failure;
+use crate::text;
 use graylogic_store::{SeriesInfo, Value};
 use serde_json::json;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
 
-/// Prints an answer.
+/// Why answers cannot be written, once they cannot.
+static UNWRITTEN: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// Prints an answer for people: what would control a terminal is shown in its place.
 pub(crate) fn answer(text: impl std::fmt::Display) {
-    // Whoever closed the pipe has seen enough; what was done is done.
-    let _closed_pipe = writeln!(std::io::stdout(), "{text}");
+    print(&text::printable(&text.to_string()));
 }
 
-/// Prints an answer as JSON.
+/// Prints an answer as JSON. What would control a terminal is escaped, and means the same.
 pub(crate) fn answer_json(value: &serde_json::Value) {
-    answer(format_args!("{value:#}"));
+    print(&text::printable_json(&format!("{value:#}")));
 }
 
-/// Prints a remark beside the answer.
+fn print(text: &str) {
+    match writeln!(io::stdout(), "{text}") {
+        // The reader who closed the pipe has seen enough; what was done is done.
+        Err(why) if why.kind() != io::ErrorKind::BrokenPipe => failed(why),
+        _ => {}
+    }
+}
+
+fn failed(why: io::Error) {
+    UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+}
+
+/// Ends the answers.
+///
+/// # Errors
+/// When some of them could not be written.
+pub(crate) fn finish() -> Result<(), Failure> {
+    match io::stdout().flush() {
+        Err(why) if why.kind() != io::ErrorKind::BrokenPipe => failed(why),
+        _ => {}
+    }
+    match UNWRITTEN.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(why) => Err(Failure::because("write the answer to standard output", why)),
+        None => Ok(()),
+    }
+}
+
+/// Prints a remark beside the answer: what would control a terminal is shown in its place.
 pub(crate) fn remark(text: impl std::fmt::Display) {
-    let _closed_pipe = writeln!(std::io::stderr(), "{text}");
+    let _closed_pipe = writeln!(io::stderr(), "{}", text::printable(&text.to_string()));
 }
 
 /// A value as JSON; 64-bit integers stay exact.

@@ -30,7 +30,7 @@ struct Column {
 }
 
 enum Meaning {
-    /// Power; the factor makes watts of it, negative for consumption.
+    /// Power as its source reports it, consumption of a house and generation of a roof alike; the factor makes watts of it.
     Power(f64),
     /// A reading of a device under this name.
     Metric(&'static str),
@@ -57,14 +57,14 @@ pub(crate) const RECORDINGS: [Recording; 5] = [
         file: "household-power.csv.gz",
         bytes: data!("household-power"),
         columns: &[
-            power("active_kw", HOUSE, -1000.0),
+            power("active_kw", HOUSE, 1000.0),
             metric("reactive_kw", HOUSE, "reactive_power_kvar"),
             metric("voltage_v", HOUSE, "voltage_v"),
             metric("current_a", HOUSE, "current_a"),
             // Wh of a minute are 60 times as many watts.
-            power("sub_metering_1_wh", "house-sceaux-kitchen", -60.0),
-            power("sub_metering_2_wh", "house-sceaux-laundry", -60.0),
-            power("sub_metering_3_wh", "house-sceaux-heating", -60.0),
+            power("sub_metering_1_wh", "house-sceaux-kitchen", 60.0),
+            power("sub_metering_2_wh", "house-sceaux-laundry", 60.0),
+            power("sub_metering_3_wh", "house-sceaux-heating", 60.0),
         ],
     },
     Recording {
@@ -101,8 +101,8 @@ pub(crate) const RECORDINGS: [Recording; 5] = [
         bytes: data!("uk-meters"),
         columns: &[
             // kWh of an hour are 1000 times as many watts.
-            power("electricity_kwh", "uk-home-electricity", -1000.0),
-            power("gas_kwh", "uk-home-gas", -1000.0),
+            power("electricity_kwh", "uk-home-electricity", 1000.0),
+            power("gas_kwh", "uk-home-gas", 1000.0),
             metric("outdoor_temp_c", "uk-home", "outdoor_temperature_c"),
         ],
     },

@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use graylogic_line::Timestamp;
 use graylogic_store::Value;
 use jiff::tz::TimeZone;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ pub(crate) fn count(n: u64) -> String {
     out
 }
 
+/// So many lines, as in `1 line` and `2,000 lines`.
+pub(crate) fn lines(n: u64) -> String {
+    if n == 1 { "1 line".to_owned() } else { format!("{} lines", count(n)) }
+}
+
 /// Bytes with a unit.
 pub(crate) fn bytes(n: u64) -> String {
     match n {
@@ -27,6 +33,17 @@ pub(crate) fn bytes(n: u64) -> String {
         10_000..10_000_000 => format!("{:.1} kB", n as f64 / 1e3),
         10_000_000..10_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
         _ => format!("{:.1} GB", n as f64 / 1e9),
+    }
+}
+
+/// Lines that went into quarantine, as a part of a sentence; empty for none.
+pub(crate) fn quarantined(lines: u64) -> String {
+    match lines {
+        0 => String::new(),
+        n => format!(
+            ", {} quarantined (timestamp before 2000 or more than an hour ahead: see graylogic quarantine, or --any-time)",
+            count(n)
+        ),
     }
 }
 
@@ -73,8 +90,42 @@ pub(crate) fn in_zone(time: Timestamp, zone: &TimeZone) -> String {
     }
 }
 
+/// Whether a character controls a terminal, or the order in which one shows the characters around it.
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text with what would control a terminal shown as `\u{1b}`, but for line feeds: it comes from anybody's data.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    shown(text, |c| c != '\n' && is_control(c), |c| c.escape_default().to_string())
+}
+
+/// A text that stays on its line and in its column, with every control character shown.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    shown(text, is_control, |c| c.escape_default().to_string())
+}
+
+/// JSON in which what would control a terminal is escaped. Outside of strings there is nothing of the kind.
+pub(crate) fn printable_json(json: &str) -> Cow<'_, str> {
+    // None of them is above U+FFFF.
+    shown(json, |c| c != '\n' && is_control(c), |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn shown(text: &str, hide: impl Fn(char) -> bool, show: impl Fn(char) -> String) -> Cow<'_, str> {
+    let Some(first) = text.find(&hide) else { return Cow::Borrowed(text) };
+    let mut out = String::with_capacity(text.len() + 16);
+    out.push_str(&text[..first]);
+    for c in text[first..].chars() {
+        if hide(c) { out.push_str(&show(c)) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
 /// Rows below each other, columns aligned: numbers to the right, texts to the left.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| plain(cell)).collect()).collect();
     let width = |i: usize| {
         rows.iter().map(|r| r[i].chars().count()).chain([head[i].chars().count()]).max().unwrap_or(0)
     };
@@ -99,7 +150,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     };
     line(&mut head.iter().copied());
     for row in rows {
-        line(&mut row.iter().map(String::as_str));
+        line(&mut row.iter().map(AsRef::as_ref));
     }
     out
 }
@@ -172,6 +223,23 @@ mod tests {
         assert_eq!(instant("now", now).unwrap(), now);
         assert_eq!(instant("1970-01-01T00:00:05.5Z", now).unwrap().as_nanos(), 5_500_000_000);
         assert!(instant("yesterday", now).is_err());
+    }
+
+    #[test]
+    fn nothing_in_a_text_controls_a_terminal() {
+        let text = "a\u{1b}[2Jb\r\u{7}\u{9b}31m\u{202e}c\nd\te\u{2066}\u{61c}\u{7f}ü€";
+        assert_eq!(
+            printable(text),
+            "a\\u{1b}[2Jb\\r\\u{7}\\u{9b}31m\\u{202e}c\nd\\te\\u{2066}\\u{61c}\\u{7f}ü€"
+        );
+        assert_eq!(plain("a\nb\tc"), "a\\nb\\tc");
+        let json = serde_json::to_string_pretty(&[text]).unwrap();
+        let escaped = printable_json(&json);
+        assert!(escaped.chars().all(|c| c == '\n' || !is_control(c)), "{escaped}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&escaped).unwrap(), [text]);
+        let cells = table(&["name", "value"], &[vec!["a\nb\u{1b}c".into(), "1".into()]]);
+        assert_eq!(cells.lines().count(), 2);
+        assert!(cells.contains("a\\nb\\u{1b}c"), "{cells}");
     }
 
     #[test]

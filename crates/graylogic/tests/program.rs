@@ -94,7 +94,7 @@ fn bad_lines_are_named_and_the_others_are_stored() {
     let input = "a f=1 1\nbroken\na f=2 2\na f=\"text\" 3\n# comment\n\na f=4 4";
     let output = run(&["write", "--data", data, "--precision", "s"], input);
     assert_eq!(output.status.code(), Some(3));
-    assert_eq!(text(&output.stdout), "3 points stored, 2 lines refused\n");
+    assert_eq!(text(&output.stdout), "3 points stored, 2 lines rejected\n");
     let said: Vec<&str> = text(&output.stderr).lines().collect();
     assert_eq!(said[0], "line 2: unable to parse 'broken': missing fields");
     assert!(
@@ -108,17 +108,35 @@ fn bad_lines_are_named_and_the_others_are_stored() {
 }
 
 #[test]
+fn a_query_that_finds_nothing_in_the_default_bucket_names_those_that_hold_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = in_folder(folder.path());
+    // The default bucket of earlier versions.
+    run(&["write", "--data", data, "--precision", "s", "--bucket", "telemetry"], "m f=1 1");
+    let says = "name another with --bucket: telemetry";
+    let missing = run(&["query", "--data", data], "");
+    assert!(!missing.status.success() && text(&missing.stderr).contains(says), "{missing:?}");
+    run(&["write", "--data", data, "--precision", "s"], "m f=2 2");
+    let found = run(&["query", "--data", data], "");
+    assert!(found.status.success() && !text(&found.stderr).contains(says), "{found:?}");
+    let empty = run(&["query", "--data", data, "-m", "other"], "");
+    assert!(empty.status.success() && text(&empty.stderr).contains(says), "{empty:?}");
+    let named = run(&["query", "--data", data, "-m", "other", "--bucket", "metrics"], "");
+    assert!(!text(&named.stderr).contains(says), "{named:?}");
+}
+
+#[test]
 fn a_string_over_several_lines_is_not_cut_by_a_batch() {
     let folder = tempfile::tempdir().unwrap();
     let data = in_folder(folder.path());
     let input = "m s=\"one\ntwo\nthree\" 1\nm s=\"a\" 2\n".repeat(3);
     let output = run(&["write", "--data", data, "--batch", "2"], &input);
-    assert_eq!(text(&output.stdout), "6 points stored, 0 lines refused\n", "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "6 points stored, 0 lines rejected\n", "{}", text(&output.stderr));
     // A quote in a tag value opens nothing.
-    let input = "m,t=don\"t f=1 1\n".repeat(20_000);
+    let input: String = (0..20_000).map(|i| format!("m,t=don\"t f=1 {i}\n")).collect();
     let began = Instant::now();
     let output = run(&["write", "--data", data, "--batch", "10"], &input);
-    assert_eq!(text(&output.stdout), "20000 points stored, 0 lines refused\n");
+    assert_eq!(text(&output.stdout), "20000 points stored, 0 lines rejected\n");
     assert!(began.elapsed() < Duration::from_secs(60));
 }
 
@@ -189,7 +207,7 @@ fn readings_are_deleted_compacted_verified_and_saved() {
     assert_eq!(old.status.code(), Some(3));
     assert!(text(&old.stderr).contains("Retention Policy Lower Bound"), "{}", text(&old.stderr));
     run(&["bucket", "--data", data, "rename", "short", "brief"], "");
-    let listed = run(&["bucket", "--data", data, "remove", "brief"], "");
+    let listed = run(&["bucket", "--data", data, "remove", "--yes", "brief"], "");
     assert!(!text(&listed.stdout).contains("brief"), "{}", text(&listed.stdout));
     // A flipped bit in the middle of the readings.
     let file = store.join("store.sqlite");
@@ -220,7 +238,7 @@ fn imports_are_repeatable() {
     for _ in 0..2 {
         let output = run(&arguments, "");
         assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-        assert!(text(&output.stderr).contains("row 4: time \"soon\""), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("line 4: time \"soon\""), "{}", text(&output.stderr));
     }
     let answer = json(&run(&["query", "--json", "--data", in_folder(&data)], ""));
     assert_eq!(answer["rows"].as_array().unwrap().len(), 5);
@@ -352,15 +370,15 @@ fn the_page_is_served_and_the_server_ends_when_told_to() {
         serde_json::from_str(&body).unwrap()
     };
     assert!(read("/ui/status").is_object());
-    assert!(read("/ui/latest?bucket=telemetry").to_string().contains("\"a\""));
-    assert!(read("/ui/series?bucket=telemetry").to_string().contains("energy"));
+    assert!(read("/ui/latest?bucket=metrics").to_string().contains("\"a\""));
+    assert!(read("/ui/series?bucket=metrics").to_string().contains("energy"));
     assert_eq!(server.get("/ui/nothing", &ours).0, 404);
     let (status, metrics) = server.get("/metrics", &ours);
     let says = |sample: &str| metrics.lines().any(|l| l == format!("graylogic_spool_{sample}"));
     assert_eq!(status, 200);
-    assert!(says("lines_total{target=\"main\",bucket=\"telemetry\",state=\"accepted\"} 0"), "{metrics}");
-    assert!(says("waiting_lines{target=\"main\",bucket=\"telemetry\"} 0"), "{metrics}");
-    assert!(says("health{target=\"main\",bucket=\"telemetry\",state=\"ok\"} 1"), "{metrics}");
+    assert!(says("lines_total{target=\"main\",bucket=\"metrics\",state=\"accepted\"} 0"), "{metrics}");
+    assert!(says("waiting_lines{target=\"main\",bucket=\"metrics\"} 0"), "{metrics}");
+    assert!(says("health{target=\"main\",bucket=\"metrics\",state=\"ok\"} 1"), "{metrics}");
     assert_ne!(server.get("/metrics", "evil.example").0, 200);
     assert_eq!(server.get("/assets/../Cargo.toml", &ours).0, 404);
     assert_ne!(
@@ -553,7 +571,39 @@ fn lines_go_where_the_rules_of_the_configuration_say() {
             json(&run(&["query", "--json", "--data", in_folder(&path(data)), "--bucket", bucket], ""));
         answer["rows"].as_array().unwrap().iter().map(|r| r["value"].as_f64().unwrap()).collect()
     };
-    assert_eq!(values("main", "telemetry"), [1.0, 2.0]);
-    assert_eq!(values("copy", "telemetry"), [1.0]);
+    assert_eq!(values("main", "metrics"), [1.0, 2.0]);
+    assert_eq!(values("copy", "metrics"), [1.0]);
     assert_eq!(values("main", "aside"), [1.0, 2.0]);
+}
+
+/// `rm store.sqlite` between two writes: no reading appears under another series, every command reports the loss, and
+/// `verify` fails until it is settled.
+#[test]
+fn a_store_file_that_is_gone_is_reported_by_every_command_until_it_is_settled() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = in_folder(folder.path());
+    let write = |line: &str| run(&["write", "--data", data], line);
+    assert!(write("boiler,d=b1 temp=80.5\n").status.success());
+    std::fs::remove_file(folder.path().join("store.sqlite")).unwrap();
+    let fridge = write("fridge,d=f1 temp=4.0\n");
+    assert!(fridge.status.success(), "a box that runs unattended goes on: {}", text(&fridge.stderr));
+    assert!(text(&fridge.stderr).contains("damage: store.sqlite is gone"), "{}", text(&fridge.stderr));
+    let found = run(&["query", "--json", "--data", data, "-m", "boiler"], "");
+    let rows = json(&found)["rows"].as_array().unwrap().clone();
+    let values: Vec<f64> = rows.iter().filter_map(|r| r["value"].as_f64()).collect();
+    assert_eq!(values, [80.5], "{rows:?}");
+    for arguments in [&["status", "--data", data][..], &["bucket", "list", "--data", data]] {
+        let said = run(arguments, "");
+        let all = format!("{}{}", text(&said.stdout), text(&said.stderr));
+        assert!(all.contains("store.sqlite is gone"), "{arguments:?}: {all}");
+    }
+    for _ in 0..2 {
+        let verified = run(&["verify", "--data", data], "");
+        assert_eq!(verified.status.code(), Some(1), "{}", text(&verified.stdout));
+        assert!(text(&verified.stdout).contains("store.sqlite is gone"));
+    }
+    assert!(run(&["verify", "--settle", "--data", data], "").status.success());
+    let verified = run(&["verify", "--data", data], "");
+    assert!(verified.status.success(), "{}", text(&verified.stdout));
+    assert_eq!(text(&run(&["bucket", "list", "--data", data], "").stderr), "");
 }

@@ -142,9 +142,14 @@ fn buckets_are_listed_and_changed() {
         (0, BUCKETS, ""),
     );
     check(&[LISTED, ("buckets/life", 3)], &["bucket", "rename", &one(), "two"], (0, BUCKETS, ""));
-    check(&[FOUND_TWO, ("buckets/life", 9), LISTED], &["bucket", "remove", "two"], (0, BUCKETS, ""));
+    check(&[FOUND_TWO, ("buckets/life", 9), LISTED], &["bucket", "remove", "two", "--yes"], (0, BUCKETS, ""));
     let gone = format!("graylogic: delete bucket \"{}\": the server answered 404: bucket not found\n", one());
-    check(&[LISTED, ("buckets/life", 11)], &["bucket", "remove", &one()], (1, "", &gone));
+    check(&[LISTED, ("buckets/life", 11)], &["bucket", "remove", "--yes", &one()], (1, "", &gone));
+    // Nobody is asked where nobody can answer, and nothing is removed.
+    let unasked = "graylogic: this would remove bucket \"two\" of the server with everything in it for good; to do that, add --yes\n";
+    check(&[FOUND_TWO], &["bucket", "remove", "two"], (1, "", unasked));
+    let dry = "would remove bucket \"two\" of the server with everything in it\n";
+    check(&[FOUND_TWO], &["bucket", "remove", "two", "--dry-run"], (0, dry, ""));
     check(
         &[("buckets/listing", 5)],
         &["bucket", "remove", "nope"],
@@ -161,7 +166,7 @@ fn buckets_are_listed_and_changed() {
     );
     check(
         &[("buckets/life", 9), FOUND_TWO],
-        &["bucket", "remove", "two"],
+        &["bucket", "remove", "two", "--yes"],
         (
             1,
             "",
@@ -304,6 +309,31 @@ fn tasks(names: &'static [&'static str]) -> Scripted {
                 let tasks: Vec<Value> = names.iter().enumerate().map(task).collect();
                 Answer::of(200, &json!({ "links": {}, "tasks": tasks }).to_string())
             }
+            ("GET", "/api/v2/buckets") => match seen.value("name") {
+                Some("gone") => Answer::of(200, r#"{"links":{},"buckets":[]}"#),
+                name => {
+                    let bucket = json!({ "id": "00000000000000b0", "name": name, "retentionRules": [] });
+                    Answer::of(200, &json!({ "links": {}, "buckets": [bucket] }).to_string())
+                }
+            },
+            ("GET", path) if path.ends_with("/logs") => Answer::of(
+                200,
+                &json!({ "events": [
+                    { "runID": "02", "time": "2026-01-02T03:00:01Z", "message": "Started task from script: \"f\"" },
+                    { "runID": "02", "time": "2026-01-02T03:00:02Z", "message": "could not find bucket \"b\"" },
+                    { "runID": "02", "time": "2026-01-02T03:00:02Z", "message": "Completed(failed)" },
+                ]})
+                .to_string(),
+            ),
+            ("GET", path) if path.ends_with("/runs") => Answer::of(
+                200,
+                &json!({ "links": {}, "runs": [
+                    { "id": "01", "status": "failed", "log": [{ "message": "no \u{1b}[2Jspace" }] },
+                    { "id": "02", "status": "failed" },
+                    { "id": "03", "status": "success", "log": [{ "message": "Completed(success)" }] },
+                ]})
+                .to_string(),
+            ),
             ("POST", path) if path.ends_with("/runs") => {
                 Answer::of(201, r#"{"id":"0f","status":"scheduled","scheduledFor":"2026-01-02T03:00:00Z"}"#)
             }
@@ -360,6 +390,36 @@ fn a_task_that_down_samples_is_made_from_options() {
         (code, &*err),
         (1, "graylogic: make task \"x\": it would read what it wrote; write to another bucket\n")
     );
+    // The server would take both, and fail at each run.
+    for (name, from, to, says) in [
+        ("x", "gone", "hours", "there is no bucket \"gone\" that the token may see; create it with"),
+        ("x", "raw", "gone", "there is no bucket \"gone\""),
+        (
+            "taken",
+            "raw",
+            "hours",
+            "there is a task \"taken\" already, with the id 0000000000000001; choose another name",
+        ),
+    ] {
+        let server = tasks(&["taken"]);
+        let arguments = ["task", "downsample", name, "--from", from, "--to", to, "--every", "1h"];
+        let (code, out, err) = said(&server, ORG, &arguments, "");
+        assert!(code == 1 && out.is_empty() && err.contains(says), "{err}");
+        assert!(server.seen().iter().all(|seen| seen.method == "GET"), "no task was made");
+    }
+}
+
+#[test]
+fn a_run_that_failed_says_why() {
+    let server = tasks(&["a"]);
+    let (code, out, err) = said(&server, ORG, &["task", "runs", "a"], "");
+    assert_eq!((code, &*err), (0, ""));
+    let said_why = "run 01 failed: no \\u{1b}[2Jspace\nrun 02 failed: could not find bucket \"b\"\n";
+    assert!(out.ends_with(said_why), "{out}");
+    let (_, out, _) = said(&server, ORG, &["task", "runs", "a", "--json"], "");
+    let runs: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(runs["runs"][1]["error"], "could not find bucket \"b\"");
+    assert_eq!(runs["runs"][2]["error"], Value::Null);
 }
 
 #[test]
@@ -423,7 +483,13 @@ fn organisations_are_managed_by_name_or_id() {
     let second = format!("id                organisation  description\n{}  second        d\n", one());
     check(&[("orgs/life", 6)], &["org", "create", "second", "--description", "d"], (0, &second, ""));
     let removed = format!("removed organisation {}\n", one());
-    check(&[listed, ("orgs/life", 13)], &["org", "remove", &one()], (0, &removed, ""));
+    check(&[listed, ("orgs/life", 13)], &["org", "remove", "--yes", &one()], (0, &removed, ""));
+    let unasked = format!(
+        "graylogic: this would remove organization {:?} with all of its buckets, tasks and tokens for good; to do that, add \
+         --yes\n",
+        one()
+    );
+    check(&[listed, ("orgs/life", 13)], &["org", "remove", &one()], (1, "", &unasked));
     let missing = "graylogic: there is no organisation \"nobody\" that the token may see\n";
     check(&[listed], &["org", "remove", "nobody"], (1, "", missing));
     check(
@@ -669,8 +735,9 @@ fn an_answer_that_fails_in_the_middle_shows_what_came() {
         "/ping" => ping(ServerKind::InfluxDb2),
         _ => Answer::of(404, r#"{"code":"not found","message":"could not find bucket \"nope\""}"#),
     });
-    let expected =
-        "graylogic: ask in Flux: the server answered 404 (not found): could not find bucket \"nope\"\n";
+    let expected = "graylogic: ask in Flux: the server answered 404 (not found): could not find bucket \"nope\"; it does not \
+                    exist, or the token lacks the right to read the buckets it names: check influxdb.bucket and \
+                    influxdb.token\n";
     assert_eq!(
         said(&server, "my-org", &["query", "--flux", "f"], ""),
         (1, String::new(), expected.to_owned())
@@ -874,12 +941,13 @@ fn what_an_earlier_write_left_for_another_bucket_goes_with_the_next() {
             graylogic(&server.url(), "o", folder.path()).arg("write").args(arguments).spawn().unwrap();
         give(&mut child, "m f=1 1\n");
         let output = child.wait_with_output().unwrap();
-        text(&output.stdout).to_owned()
+        (output.status.code().unwrap(), text(&output.stdout).to_owned())
     };
-    let kept = "1 lines wait in the spool ./graylogic-spool: the next write takes them to the server\n";
-    assert_eq!(write(&["--bucket", "attic"]), format!("0 lines delivered, 0 refused\n{kept}"));
+    let kept =
+        "1 line not delivered yet: pending in the spool ./graylogic-spool, and sent by the next write\n";
+    assert_eq!(write(&["--bucket", "attic"]), (4, format!("0 lines delivered, 0 rejected\n{kept}")));
     // Nobody waits for a bucket that is still not there.
-    assert_eq!(write(&[]), format!("1 lines delivered, 0 refused\n{kept}"));
+    assert_eq!(write(&[]), (4, format!("1 line delivered, 0 rejected\n{kept}")));
     is_there.store(true, Ordering::Relaxed);
-    assert_eq!(write(&[]), "2 lines delivered, 0 refused\n");
+    assert_eq!(write(&[]), (0, "2 lines delivered, 0 rejected\n".to_owned()));
 }

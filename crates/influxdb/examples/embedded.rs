@@ -24,8 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = Timestamp::now().as_nanos();
     let minutes_ago = |n: i64| Timestamp::from_nanos(now - n * 60_000_000_000);
     for n in (1..=60).rev() {
-        // Consumption is negative.
-        client.write_energy_metric_at("hvac-main", -400.0 - n as f64, Some(12.0), minutes_ago(n))?;
+        client.write_energy_metric_at("hvac-main", 400.0 + n as f64, Some(12.0), minutes_ago(n))?;
     }
     client.flush(Level::Durable, Duration::from_secs(5))?;
 

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         )?;
     }
 
-    client.write_energy_metric("hvac-main", -450.0, None)?;
+    client.write_energy_metric("hvac-main", 450.0, None)?;
     client.write_energy_metric("say \"hi\"", 3.5, None)?;
     client.flush(Level::Delivered, Duration::from_secs(30))?;
     write!(out, "{}", Client::preflight(&config)?)?;

@@ -105,7 +105,7 @@ fn policies(manage: &Manage, database: &str) -> Done {
 /// A bucket that is not there is made when readings are for it.
 fn create_on_demand(config: &Config, bucket: &str) -> Done {
     let config = config.clone().with_spool(None).with_bucket(bucket).with_create_buckets(true);
-    let client = Client::connect(&config.with_batches(1, Duration::ZERO))?;
+    let client = Client::connect(&config.with_quick_batches(1, Duration::ZERO))?;
     client.write_device_metric("lamp", "level", 1.0)?;
     client.flush(Level::Delivered, SOON)?;
     let made = client.manage().find_bucket(bucket)?.ok_or("the bucket was not made on demand")?;
@@ -117,7 +117,7 @@ fn create_on_demand(config: &Config, bucket: &str) -> Done {
 
 /// Readings of three rooms, at three times each.
 fn write(config: &Config, bucket: &str) -> Done {
-    let config = config.clone().with_spool(None).with_bucket(bucket).with_batches(100, Duration::ZERO);
+    let config = config.clone().with_spool(None).with_bucket(bucket).with_quick_batches(100, Duration::ZERO);
     let client = Client::connect(&config)?;
     for room in ["kitchen", "it's \"cold\"", "c\\d"] {
         for second in 0..3 {

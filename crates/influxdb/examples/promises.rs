@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let config = Config::remote(url)?
         .with_bucket("house")
         .with_spool(Some(spool.into()))
-        .with_batches(2000, Duration::from_millis(100));
+        .with_quick_batches(2000, Duration::from_millis(100));
     let client = Client::connect(&config)?;
     let (accepted, ending) = (AtomicU64::new(first), AtomicBool::new(false));
     let wait_for_end = std::thread::spawn(|| std::io::stdin().read_to_end(&mut Vec::new()));

@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with_route(Route::to(["main/health", "head_office"]).class(Class::Phm).tag("device_id", "pump*"));
     let client = Client::connect(&config)?;
 
-    client.write_energy_metric("hvac-main", -450.0, Some(12.3))?; // here and there
+    client.write_energy_metric("hvac-main", 450.0, Some(12.3))?; // here and there
     client.write_phm_metric("pump-2", "vibration_mm_s", 2.1)?; // here in another bucket, and there
     client.write_device_metric("light-1", "level", 50.0)?; // no rule: here
     client.flush(Level::Durable, Duration::from_secs(5))?;

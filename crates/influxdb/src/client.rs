@@ -1,11 +1,13 @@
 //! The client: connect, write without waiting, ask, flush, close. What happens behind the calls is in `lane.rs` and
 //! `worker.rs`.
 
+mod lines;
 mod questions;
 
 use crate::config::{Config, Target};
 use crate::error::{Error, Kind};
 use crate::fanout::{self, Router};
+use crate::greeting::greet;
 use crate::lane::Lane;
 use crate::manage::Manage;
 use crate::metrics;
@@ -20,6 +22,7 @@ use graylogic_durable::Level;
 use graylogic_line::{Dialect, EncodeError, Encoder, FieldRef, Point, SeriesTemplate, Timestamp};
 use graylogic_store::{State, Store, StoreOptions};
 use std::fmt;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -66,6 +69,8 @@ pub struct FlushReport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {
+    /// Every line that was accepted is at least this safe; one that was dropped is not safe at all.
+    pub level: Level,
     /// Lines the target has.
     pub delivered: u64,
     /// Lines the target refused; the callback heard of each.
@@ -85,7 +90,9 @@ pub struct CloseReport {
 impl Client {
     /// A client of the configured target, ready to write.
     ///
-    /// A server need not answer: readings are spooled until it does, unless `connect_strict` is set.
+    /// A server need not answer: readings are spooled until it does, unless `connect_strict` is set. It is pinged all the same,
+    /// and `connect` does not wait for that: a server that cannot be reached is in [`Client::stats`], the error callback hears of
+    /// it, and so does the log.
     ///
     /// # Errors
     /// [`Error::is_disabled`] when the configuration says so, [`Error::is_invalid_config`] when a name in it is empty,
@@ -142,6 +149,7 @@ impl Client {
         }
         let router = started.router(config)?;
         start_notifier(&notifier)?;
+        started.0.iter().try_for_each(greet)?;
         let targets = std::mem::take(&mut started.0);
         let (Some(works), Some(lane)) = (targets.first().cloned(), first) else {
             return Err(Error::new(Kind::ConnectionFailed, "the client has no target"));
@@ -166,7 +174,7 @@ impl Client {
     /// let client = Client::connect(&Config::embedded(folder.path()))?;
     /// let energy = client.bucket("energy")?;
     /// client.write_device_metric("light-living-1", "level", 50.0)?; // to the configured bucket
-    /// energy.write_energy_metric("hvac-main", -450.0, None)?;
+    /// energy.write_energy_metric("hvac-main", 450.0, None)?;
     /// let report = client.close(Duration::from_secs(10))?;
     /// assert_eq!(report.delivered, 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -224,18 +232,21 @@ impl Client {
     /// Whether the client is open and its lines get through.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        !self.works().is_closing() && self.lanes().iter().all(|lane| lane.status().trouble.is_none())
+        let gets_through = |lane: &Arc<Lane>| lane.status().trouble.is_none() && lane.fault().is_none();
+        !self.works().is_closing() && self.lanes().iter().all(gets_through) && !self.handle.notifier.is_gone()
     }
 
     /// Asks the targets, all at once, whether they take readings; waits at most until the deadline.
     ///
     /// # Errors
-    /// [`Error::is_not_connected`] after close, [`Error::is_connection_failed`] with the reason when it does not,
+    /// [`Error::is_not_connected`] after close, [`Error::is_connection_failed`] with the reason when a target does not, and
+    /// when a thread of the client panicked and has not worked again since;
     /// [`Error::is_timed_out`] when it does not answer.
     pub fn health_check(&self, deadline: Duration) -> Result<(), Error> {
         if self.works().is_closing() {
             return Err(Error::closed());
         }
+        self.handle.own_health()?;
         let until = after(deadline);
         let ask = |works: &Arc<Works>| {
             let (answer, told) = std::sync::mpsc::sync_channel(1);
@@ -252,9 +263,15 @@ impl Client {
         let asked: Vec<_> = self.handle.targets.iter().map(ask).collect::<Result<_, Error>>()?;
         for (works, told) in asked {
             let answer = told.recv_timeout(until.saturating_duration_since(Instant::now()));
-            let answer = answer.unwrap_or_else(|_| {
-                let message = format!("ask for the target's health: no answer within {deadline:?}");
-                Err(Error::new(Kind::TimedOut, message).retryable(true))
+            let answer = answer.unwrap_or_else(|why| match why {
+                RecvTimeoutError::Timeout => {
+                    let message = format!("ask for the target's health: no answer within {deadline:?}");
+                    Err(Error::new(Kind::TimedOut, message).retryable(true))
+                }
+                RecvTimeoutError::Disconnected => {
+                    let message = "ask for the target's health: the thread that asked panicked; ask again";
+                    Err(Error::new(Kind::ConnectionFailed, message).retryable(true))
+                }
             });
             answer.map_err(|e| e.of_target(&works.name))?;
         }
@@ -284,8 +301,8 @@ impl Client {
         self.device(DeviceMetric { device_id, measurement, value }, Some(time))
     }
 
-    /// Writes power in watts and, when it is known, a meter's reading in kilowatt-hours, now. Positive power is
-    /// generated, exported or discharged.
+    /// Writes power in watts and, when it is known, a meter's reading in kilowatt-hours, now. They are stored as given: a
+    /// device that draws 450 W reports 450.
     ///
     /// # Errors
     /// As [`Client::write_device_metric`].
@@ -552,9 +569,10 @@ impl Client {
 
     /// Takes no more readings, delivers what was accepted and every error, and frees the store or the spool.
     ///
-    /// Closing again returns the first report. What the target does not take before the deadline stays in the spool on the
-    /// disk, for the next client; what is in memory only is dropped, counted, and told to the callback. A disk that is still
-    /// taking readings into the spool is waited for a little longer.
+    /// Closing again returns the first report. A target with a spool on a disk is tried once more: if it does not take
+    /// readings then, and all of them are durable in the spool, `close` returns without waiting for the deadline, and the next
+    /// client delivers them. Readings that are in memory only are tried until the deadline; then they are dropped, counted, and
+    /// reported to the error callback. `close` waits a little longer for a disk that is still taking readings into the spool.
     ///
     /// # Errors
     /// None at present; the report says what was left.
@@ -724,6 +742,21 @@ impl Handle {
         self.targets.iter().flat_map(|works| works.lanes()).collect()
     }
 
+    /// Whether the client's own threads do their work.
+    fn own_health(&self) -> Result<(), Error> {
+        let failed = |why: String| Err(Error::new(Kind::ConnectionFailed, why).retryable(true));
+        for lane in self.lanes() {
+            if let Some(fault) = lane.fault() {
+                return failed(format!("write to bucket {:?}: {fault}", lane.bucket))
+                    .map_err(|e| e.of_target(&lane.target));
+            }
+        }
+        match self.notifier.is_gone() {
+            true => failed("the thread that reports errors has ended: connect again".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     fn close(&self, deadline: Duration) -> CloseReport {
         let until = after(deadline);
         let targets = &self.targets;
@@ -765,6 +798,7 @@ impl Handle {
     fn report(&self, errors_told: bool) -> CloseReport {
         let all = self.lanes().iter().map(|lane| Stats::of(lane)).reduce(Stats::and).unwrap_or_default();
         CloseReport {
+            level: self.lanes().iter().map(|lane| safe(lane, all.dropped)).min().unwrap_or_default(),
             delivered: all.delivered,
             rejected: all.rejected,
             settling: all.settling,
@@ -902,6 +936,14 @@ impl SeriesHandle {
     pub fn write_float(&self, value: f64, time: Option<Timestamp>) -> Result<(), Error> {
         self.client.accept(&self.lanes, time, |time, out| self.template.encode_float(value, time, out))
     }
+}
+
+/// How safe the lines of a lane are.
+fn safe(lane: &Lane, dropped: u64) -> Level {
+    let accepted = lane.queue.stats().accepted;
+    let reaches = |level: &Level| lane.queue.wait_for(*level, accepted, Instant::now()) == 0;
+    let levels = [Level::Delivered, Level::Durable, Level::Spooled];
+    levels.into_iter().find(|level| dropped == 0 && reaches(level)).unwrap_or_default()
 }
 
 /// A moment after a duration, however long it is.

@@ -3,13 +3,14 @@
 
 mod read;
 mod settings;
+mod values;
 mod yaml;
 
 use crate::error::{Error, Kind};
 use crate::route::Route;
 use crate::secret::Secret;
 use crate::server::kind::ServerKind;
-use graylogic_durable::{Disk, SyncPolicy, WhenFull};
+use graylogic_durable::{Disk, GuardedDisk, SyncPolicy, WhenFull};
 use reqwest::header::{HeaderName, HeaderValue};
 use settings::{Clock, SPOOL_FOLDER, SpoolDisk};
 use std::path::{Path, PathBuf};
@@ -20,12 +21,6 @@ pub(crate) use read::as_named;
 pub use settings::TlsVersion;
 pub(crate) use settings::{ConnectionConfig, SpoolConfig, TlsFiles};
 
-/// Most lines of a batch.
-const BATCH_SIZE_MAX: u64 = 100_000;
-/// Longest flush interval in seconds.
-const FLUSH_INTERVAL_MAX: u64 = 3600;
-/// In seconds.
-const SETTLE_TIME_MAX: u64 = 3600;
 /// Most headers of a user's, and most bytes of one's value: what servers take at least.
 const HEADERS_MAX: usize = 32;
 const HEADER_BYTES_MAX: usize = 4096;
@@ -71,6 +66,7 @@ pub struct Config {
     flush_interval: Duration,
     connect_strict: bool,
     create_buckets: bool,
+    any_time: bool,
     tls: TlsFiles,
     connection: ConnectionConfig,
     spool: SpoolConfig,
@@ -93,9 +89,21 @@ struct Further {
 /// Where a configuration came from, and a new token may be found. No part of what it says.
 #[derive(Clone, Debug, Default)]
 struct Source {
-    file: Option<PathBuf>,
+    origin: Origin,
     /// The further target that it is there; `None` for the section itself.
     target: Option<String>,
+}
+
+/// Where the token of a configuration came from.
+#[derive(Clone, Debug, Default)]
+enum Origin {
+    /// A program gave it, or the text of a configuration with an environment of its own.
+    #[default]
+    Program,
+    /// A text, with the environment of the process over it.
+    Environment,
+    /// A file, with the environment of the process over it.
+    File(PathBuf),
 }
 
 impl PartialEq for Source {
@@ -115,7 +123,7 @@ pub enum Target {
 }
 
 impl Default for Config {
-    /// The embedded store in `./graylogic-data`, organisation `graylogic`, bucket `telemetry`, batches of 100 lines at
+    /// The embedded store in `./graylogic-data`, organisation `graylogic`, bucket `metrics`, batches of 100 lines at
     /// most 10 s apart; readings for a server are spooled in `./graylogic-spool`.
     fn default() -> Self {
         Self {
@@ -125,11 +133,12 @@ impl Default for Config {
             kind: None,
             token: Secret::default(),
             org: "graylogic".into(),
-            bucket: "telemetry".into(),
+            bucket: "metrics".into(),
             batch_size: 100,
             flush_interval: Duration::from_secs(10),
             connect_strict: false,
             create_buckets: false,
+            any_time: false,
             tls: TlsFiles::default(),
             connection: ConnectionConfig::default(),
             spool: SpoolConfig::default(),
@@ -181,7 +190,7 @@ impl Config {
     #[must_use]
     pub fn with_further_target(mut self, name: impl Into<String>, mut config: Self) -> Self {
         let name = name.into();
-        if config.source.file.is_none() {
+        if !matches!(config.source.origin, Origin::File(_)) {
             // Never the token of the main target, which is another server's.
             config.source.target = Some(name.clone());
         }
@@ -214,9 +223,12 @@ impl Config {
         &self.routes
     }
 
-    /// Sets the target.
+    /// Sets the target. A token that a file or the environment gets later is not taken for another target than theirs.
     #[must_use]
     pub fn with_target(mut self, target: Target) -> Self {
+        if self.target != target {
+            self.source.origin = Origin::Program;
+        }
         self.target = target;
         self
     }
@@ -245,7 +257,12 @@ impl Config {
     /// [`Error::is_invalid_config`] when it is no address.
     pub fn with_query_url(mut self, url: &str) -> Result<Self, Error> {
         match read::target(url) {
-            Ok(Target::Remote(url)) => self.query_url = Some(url),
+            Ok(Target::Remote(url)) => {
+                if self.query_url.as_ref() != Some(&url) {
+                    self.source.origin = Origin::Program;
+                }
+                self.query_url = Some(url);
+            }
             Ok(_) => {
                 let message = format!("the address of questions is {url:?}; give http://HOST:PORT");
                 return Err(Error::new(Kind::InvalidConfig, message));
@@ -294,9 +311,11 @@ impl Config {
         self.flush_interval
     }
 
-    /// Sets the token.
+    /// Sets the token. It stays the one that is sent: a server that rejects it is not sent another from a file or from the
+    /// environment.
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
+        self.source.origin = Origin::Program;
         self.token = Secret(token.into());
         self
     }
@@ -308,13 +327,20 @@ impl Config {
         self
     }
 
-    /// Sets the most lines and the longest time between requests to a server; both are kept within the bounds of the
-    /// configuration file.
+    /// Sets the most lines, from 1 to 100,000, and the longest time between requests to a server, from 1 s to an hour. What is
+    /// outside of these bounds, which are those of the configuration file, is moved to the nearest of them.
     #[must_use]
     pub fn with_batches(mut self, lines: usize, interval: Duration) -> Self {
-        self.batch_size = lines.clamp(1, BATCH_SIZE_MAX as usize);
-        self.flush_interval = interval.min(Duration::from_secs(FLUSH_INTERVAL_MAX));
+        self.batch_size = values::BATCH_SIZE.clamp(lines as u64) as usize;
+        self.flush_interval = values::FLUSH_INTERVAL.clamp_seconds(interval);
         self
+    }
+
+    /// [`Config::with_batches`] with any interval: for tests, which do not wait for a second.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_quick_batches(self, lines: usize, interval: Duration) -> Self {
+        Self { flush_interval: interval, ..self.with_batches(lines, interval) }
     }
 
     /// How long readings are kept after VictoriaMetrics has acknowledged them, which it does before they are on its disk:
@@ -327,7 +353,7 @@ impl Config {
     /// Sets how long readings are kept after VictoriaMetrics has acknowledged them; see [`Config::settle_time`].
     #[must_use]
     pub fn with_settle_time(mut self, time: Duration) -> Self {
-        self.settle_time = time.min(Duration::from_secs(SETTLE_TIME_MAX));
+        self.settle_time = values::settle_time(time);
         self
     }
 
@@ -338,16 +364,36 @@ impl Config {
         self
     }
 
-    /// Sets when the spool is synced.
+    /// Stores readings of any time in the embedded store, history and forecasts. Without it, readings with a timestamp
+    /// before 2000 or more than an hour ahead of the clock go into the store's quarantine. Has no effect on servers, which
+    /// have rules of their own.
     #[must_use]
-    pub fn with_spool_sync(mut self, policy: SyncPolicy) -> Self {
-        self.spool.sync = policy;
+    pub fn with_any_time(mut self, any: bool) -> Self {
+        self.any_time = any;
         self
     }
 
-    /// Limits the bytes of the spool.
+    /// Sets when the spool is synced; a time is kept between 1 ms and 60 s.
+    #[must_use]
+    pub fn with_spool_sync(mut self, policy: SyncPolicy) -> Self {
+        self.spool.sync = match policy {
+            SyncPolicy::Every(time) => SyncPolicy::Every(values::sync_time(time)),
+            other => other,
+        };
+        self
+    }
+
+    /// Limits the bytes of the spool, to at least a megabyte.
     #[must_use]
     pub fn with_spool_bytes_max(mut self, bytes: u64) -> Self {
+        self.spool.bytes_max = Some(values::spool_bytes(bytes));
+        self
+    }
+
+    /// [`Config::with_spool_bytes_max`] with any limit: for tests, which fill it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_small_spool(mut self, bytes: u64) -> Self {
         self.spool.bytes_max = Some(bytes);
         self
     }
@@ -520,11 +566,11 @@ impl Config {
         self
     }
 
-    /// The disk that the spool is on: for tests of one that hangs.
+    /// The disk that the spool is on: for tests of one that hangs, fails or panics.
     #[doc(hidden)]
     #[must_use]
     pub fn with_spool_disk(mut self, disk: Arc<dyn Disk>) -> Self {
-        self.spool.disk = SpoolDisk(disk);
+        self.spool.disk = SpoolDisk(Arc::new(GuardedDisk::new(disk)));
         self
     }
 
@@ -558,6 +604,12 @@ impl Config {
 
     pub(crate) fn creates_buckets(&self) -> bool {
         self.create_buckets
+    }
+
+    /// Whether the embedded store takes readings of any time.
+    #[must_use]
+    pub fn takes_any_time(&self) -> bool {
+        self.any_time
     }
 
     pub(crate) fn is_strict(&self) -> bool {

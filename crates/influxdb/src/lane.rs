@@ -16,6 +16,8 @@ pub(crate) struct Lane {
     pub(crate) bucket: String,
     /// Who may wait does so while it is full, whatever other lanes take.
     pub(crate) blocks: bool,
+    /// What is pending outlives the client: its queue is on a disk.
+    pub(crate) outlives: bool,
     pub(crate) queue: Queue,
     room: Arc<Mutex<Room>>,
     status: Mutex<Status>,
@@ -36,6 +38,8 @@ pub(crate) struct Status {
     pub(crate) trouble: Option<Trouble>,
     pub(crate) last_error: Option<String>,
     pub(crate) last_success: Option<Timestamp>,
+    /// The thread that delivers panicked, and nothing was delivered since.
+    pub(crate) panicked: bool,
     /// Lines that were dropped because the client was closed, set at the end.
     pub(crate) abandoned: u64,
 }
@@ -53,7 +57,15 @@ pub(crate) struct Trouble {
 impl Lane {
     pub(crate) fn new(target: &str, bucket: &str, queue: Queue) -> Self {
         let (target, bucket) = (target.to_owned(), bucket.to_owned());
-        Self { target, bucket, blocks: false, queue, room: Arc::default(), status: Mutex::default() }
+        Self {
+            target,
+            bucket,
+            blocks: false,
+            outlives: false,
+            queue,
+            room: Arc::default(),
+            status: Mutex::default(),
+        }
     }
 
     /// The bucket as counts name it: that of a further target behind its name.
@@ -146,10 +158,55 @@ impl Lane {
         news
     }
 
+    /// A ping found the server away, unless something else is known to be wrong; `before` is what it found last time.
+    pub(crate) fn not_reached(
+        &self,
+        before: Option<&str>,
+        reason: &str,
+        setting: Option<&'static str>,
+        next_try: Duration,
+    ) {
+        let trouble = self.status().trouble.as_ref().map(|t| t.reason.clone());
+        if trouble.as_deref() == before {
+            self.troubled(reason, setting, Some(next_try));
+        }
+    }
+
+    /// What a ping found before is over.
+    pub(crate) fn no_longer(&self, before: Option<&str>) {
+        if let Some(before) = before {
+            self.status().trouble.take_if(|trouble| trouble.reason == before);
+        }
+    }
+
+    /// The thread that delivers panicked; returns whether it had delivered something since the last time.
+    pub(crate) fn panicked(&self, reason: &str, next_try: Duration) -> bool {
+        self.troubled(reason, None, Some(next_try));
+        !std::mem::replace(&mut self.status().panicked, true)
+    }
+
+    /// A panic whose thread was restarted is over when nothing is pending.
+    pub(crate) fn has_recovered(&self) {
+        if self.status().panicked && self.queue.stats().waiting == 0 {
+            let mut status = self.status();
+            (status.panicked, status.trouble) = (false, None);
+        }
+    }
+
+    /// Why one of its threads does not do its work at present.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let of_sender = {
+            let status = self.status();
+            status.trouble.as_ref().filter(|_| status.panicked).map(|t| t.reason.clone())
+        };
+        of_sender.or_else(|| self.queue.fault())
+    }
+
     /// Lines get through; returns how long they did not.
     pub(crate) fn went_well(&self, now: Timestamp) -> Duration {
         let mut status = self.status();
         status.last_success = Some(now);
+        status.panicked = false;
         status.trouble.take().map_or(Duration::ZERO, |t| t.since.elapsed())
     }
 }

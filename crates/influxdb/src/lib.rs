@@ -10,7 +10,7 @@
 //! client.set_on_error(|error| eprintln!("{error}"));
 //!
 //! client.write_device_metric("light-living-1", "level", 50.0)?;
-//! client.write_energy_metric("hvac-main", -450.0, Some(12.34))?; // consumption is negative
+//! client.write_energy_metric("hvac-main", 450.0, Some(12.34))?; // draws 450 W, has used 12.34 kWh
 //! client.write_phm_metric("pump-2", "vibration_mm_s", 2.1)?;
 //! client.flush(Level::Durable, Duration::from_secs(5))?;
 //!
@@ -20,7 +20,7 @@
 //! let power = client.query_range(
 //!     "energy", &[], "power_watts", Timestamp::from_nanos(0), Timestamp::MAX, hour, Aggregate::Mean,
 //! )?;
-//! assert_eq!(power[0].values[0].1.as_f64(), Some(-450.0));
+//! assert_eq!(power[0].values[0].1.as_f64(), Some(450.0));
 //!
 //! let report = client.close(Duration::from_secs(10))?;
 //! assert_eq!((report.delivered, report.dropped), (3, 0));
@@ -31,7 +31,8 @@
 //! A `write_*` call that returns `Ok` has accepted the reading: it is encoded, in memory, and will be handed on within
 //! 10 ms. It did no I/O and did not wait. A call that returns an error has not accepted it. From then on a reading
 //! reaches one [`Level`] after the other: [`Level::Spooled`] (in the store's log, or in the spool: survives `kill -9`),
-//! [`Level::Durable`] within a second (survives a power cut), [`Level::Delivered`] (the target said yes).
+//! [`Level::Durable`] within a second (survives a power cut), [`Level::Acknowledged`] (the target said yes),
+//! [`Level::Delivered`] (the target has it; for VictoriaMetrics this comes later, see [`Config::settle_time`]).
 //! [`Client::flush`] and [`Client::close`] wait for them, [`Client::write_durable`] for one reading.
 //!
 //! At any moment `accepted + recovered = delivered + rejected + waiting + dropped + damaged` ([`Client::stats`]). What is
@@ -47,9 +48,16 @@
 //! A client starts while the server is down, unless `connect_strict` is set. A failure that may pass is tried again for ever,
 //! with pauses up to a minute; a wrong token, organisation, bucket or address holds the lane until it is mended, and a new
 //! token in the configuration file is picked up; lines that the server will never take are kept as dead letters, and
-//! exactly those. A line may reach the server twice, after a crash or a lost answer, which InfluxDB counts once.
-//! VictoriaMetrics does when it runs with `-dedup.minScrapeInterval=1ms`; else its counts and sums are too large. What it
-//! acknowledged within the last seconds goes with it when it is killed.
+//! exactly those. A server that fails (`500`) proves nothing about a line, unless it takes other lines of the bucket before and
+//! after, over minutes. A line may reach the server twice, after a crash or a lost answer, which InfluxDB counts once.
+//! VictoriaMetrics does when it runs with `-dedup.minScrapeInterval=1ms`; else its counts and sums are too large.
+//!
+//! Of several readings of one field for one time the last written counts. VictoriaMetrics is the exception: without
+//! deduplication it keeps all of them, and with it one by a rule of its own. It also acknowledges readings before they are on
+//! its disk. They are kept for [`Config::settle_time`] and sent again if it was restarted meanwhile; then they count as
+//! delivered. What it would drop without an error, because of its retention or its limits, is rejected.
+//! In a cluster, the restart of a storing part shows only as a connection that the inserting part lost.
+//!
 //! Only the documented success of a server that shows what it is counts as delivered, and only its own words reject a line:
 //! another program at the address pauses delivery and drops nothing.
 //! [`Client::preflight`] finds out beforehand what is wrong with a configuration: each fault is a sentence that names the
@@ -91,7 +99,9 @@
 //!
 //! # Threads
 //! All methods take `&self` and are safe from any number of threads. The client owns its threads: it works inside and
-//! outside of any asynchronous runtime, and after one was dropped. `flush`, `close` and the queries wait and have
+//! outside of any asynchronous runtime, and after one was dropped. When one of its threads panics, over a program's logging or
+//! callback for example, it starts again with what is not settled; until it has worked again, [`Client::health_check`],
+//! [`Client::is_connected`], [`Client::stats`] and the error callback say so. `flush`, `close` and the queries wait and have
 //! `_async` forms that do not hold up a runtime.
 //!
 //! # Configuration
@@ -105,6 +115,7 @@
 //!   nothing else is refused; times there are whole milliseconds after 1970, and all values floats;
 //! - tags that match a regular expression, windows of calendar days, and windows without a value, in typed questions; rules
 //!   that change readings, or drop them;
+//! - unsigned integers in InfluxDB 1: they are sent as integers, and rejected above [`i64::MAX`];
 //! - several requests of one bucket at a time; proxies with SOCKS or `https://`; unix sockets;
 //! - InfluxDB 3 and clusters of VictoriaMetrics were tested against servers that answer as their sources say, not against the
 //!   programs; InfluxDB 2 against recordings of 2.8.
@@ -115,6 +126,7 @@ mod config;
 mod error;
 mod fanout;
 mod flux;
+mod greeting;
 mod lane;
 mod manage;
 mod metrics;

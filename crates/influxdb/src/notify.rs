@@ -1,8 +1,8 @@
 //! Bad news for the caller: collected, merged by kind, and told by a thread of its own, at most ten times a second.
 
 use crate::route::MAIN;
+use graylogic_durable::caught;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub enum WriteErrorKind {
     /// They were dropped: the spool was full, or the client was closed before the target took what was only in memory. Or
     /// this target had no room for readings that another one took.
     Dropped,
+    /// The embedded store keeps them apart, because a clock that is wrong must have made their timestamps.
+    Quarantined,
     /// They were in the spool and cannot be read any more: the disk changed what was written.
     Damaged,
     /// The disk of the spool does not take readings at present; they are kept in memory.
@@ -69,6 +71,7 @@ impl fmt::Display for WriteError {
             WriteErrorKind::Rejected => "refused",
             WriteErrorKind::Altered => "stored without some of their fields",
             WriteErrorKind::Delayed => "delayed",
+            WriteErrorKind::Quarantined => "quarantined",
             WriteErrorKind::Dropped => "dropped",
             WriteErrorKind::Damaged => "lost to damage",
             WriteErrorKind::Degraded => "refused by the spool",
@@ -109,6 +112,8 @@ struct State {
     ending: bool,
     /// Nobody has news any more.
     ended: bool,
+    /// The thread has ended, as it should or not.
+    gone: bool,
     thread: Option<ThreadId>,
 }
 
@@ -156,6 +161,12 @@ impl Notifier {
         self.lock().thread == Some(std::thread::current().id())
     }
 
+    /// Whether its thread has ended, and should not have.
+    pub(crate) fn is_gone(&self) -> bool {
+        let state = self.lock();
+        state.gone && !state.ended
+    }
+
     /// Nobody has news any more: the thread ends when everything is told.
     pub(crate) fn nobody_left(&self) {
         self.lock().ended = true;
@@ -170,7 +181,7 @@ impl Notifier {
         if state.thread == Some(std::thread::current().id()) {
             return true;
         }
-        while (!state.waiting.is_empty() && state.callback.is_some()) || state.telling {
+        while ((!state.waiting.is_empty() && state.callback.is_some()) || state.telling) && !state.gone {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
             state = self.quiet.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -179,6 +190,18 @@ impl Notifier {
 
     /// The notifier's thread.
     pub(crate) fn run(&self) {
+        let _gone = Gone(self);
+        while let Err(panic) = caught(|| self.carry()) {
+            let mut state = self.lock();
+            (state.telling, state.panics) = (false, state.panics + 1);
+            drop(state);
+            self.quiet.notify_all();
+            log(&format!("the thread that reports errors panicked and was restarted: {panic}"));
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn carry(&self) {
         let mut last_told = None::<Instant>;
         let mut state = self.lock();
         state.thread = Some(std::thread::current().id());
@@ -188,7 +211,11 @@ impl Notifier {
                 // It may hold the client, and the client it.
                 let last = state.callback.take();
                 drop(state);
-                return drop(last);
+                // Dropping it runs the caller's code.
+                if let Err(panic) = caught(|| drop(last)) {
+                    log(&format!("the error callback panicked when it was dropped: {panic}"));
+                }
+                return;
             }
             if nothing {
                 state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -206,10 +233,14 @@ impl Notifier {
             let mut panics = 0;
             for one in &news {
                 // The caller's code; its panic must not end the client.
-                if catch_unwind(AssertUnwindSafe(|| callback(one))).is_err() {
+                if let Err(panic) = caught(|| callback(one)) {
                     panics += 1;
-                    tracing::error!("the error callback panicked");
+                    log(&format!("the error callback panicked: {panic}"));
                 }
+            }
+            // Another may have taken its place meanwhile.
+            if let Err(panic) = caught(|| drop(callback)) {
+                log(&format!("the error callback panicked when it was dropped: {panic}"));
             }
             last_told = Some(Instant::now());
             state = self.lock();
@@ -219,6 +250,21 @@ impl Notifier {
             self.quiet.notify_all();
         }
     }
+}
+
+/// However the thread ends, everybody sees that it has.
+struct Gone<'a>(&'a Notifier);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.lock().gone = true;
+        self.0.quiet.notify_all();
+    }
+}
+
+/// Logs, whatever the program's logging does.
+fn log(message: &str) {
+    let _panics = caught(|| tracing::error!("{message}"));
 }
 
 impl fmt::Debug for Notifier {

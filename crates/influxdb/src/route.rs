@@ -24,7 +24,7 @@ pub(crate) const DESTINATIONS_MAX: usize = 16;
 ///     .with_route(Route::to(["main/energy", "copy"]).class(Class::Energy))
 ///     .with_route(Route::to(["copy"]).measurement("test*").tag("site", "north"));
 /// let client = Client::connect(&config)?;
-/// client.write_energy_metric("hvac-main", -450.0, None)?; // to two places
+/// client.write_energy_metric("hvac-main", 450.0, None)?; // to two places
 /// client.write_device_metric("light-living-1", "level", 50.0)?; // to the bucket of the main target
 /// assert_eq!(client.close(Duration::from_secs(10))?.delivered, 3);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

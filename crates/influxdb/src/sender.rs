@@ -4,12 +4,12 @@
 use crate::config::{Config, as_named};
 use crate::lane::Lane;
 use crate::notify::{Notifier, RefusedLine, WriteError, WriteErrorKind};
-use crate::server::delivery::{Delivered, Delivery, Event};
+use crate::server::delivery::{Delivered, Delivery, Ending, Event, Onward};
 use crate::server::settle::Seen;
-use graylogic_durable::{Batch, Outbox, Taken, Want, Work};
+use graylogic_durable::{Batch, Outbox, Taken, Want, Work, caught};
 use graylogic_line::Timestamp;
 use graylogic_store::{Rejected, Store, WriteOptions};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Pause after a failure of the embedded store: doubled each time, up to the longest.
 pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(50);
@@ -49,26 +49,49 @@ pub(crate) struct Sender<'a> {
     pub(crate) lane: &'a Lane,
     pub(crate) notifier: &'a Notifier,
     pub(crate) destination: Destination,
+    /// How the embedded store takes lines.
+    pub(crate) write_options: WriteOptions,
     pub(crate) want: Want,
 }
 
-/// The lane was abandoned.
+/// Nothing more is delivered: the lane was abandoned, or its lines stay in the spool.
 struct Abandoned;
 
 impl Sender<'_> {
-    /// Takes lines to the target until the lane ends.
-    pub(crate) fn carry(&mut self) {
+    /// Takes lines to the target until the lane ends. After a panic it starts again with the first line that is not settled.
+    pub(crate) fn run(&mut self) {
         let mut outbox = Outbox::default();
-        let mut earlier = self.earlier_outage();
+        let mut pause = PAUSE_FIRST;
         let mut has_begun = false;
+        while let Err(panic) = caught(|| self.carry(&mut outbox, &mut has_begun)) {
+            let lane = self.lane;
+            let reason = format!("the thread that delivers readings panicked and was restarted: {panic}");
+            pause = if lane.panicked(&reason, pause) { PAUSE_FIRST } else { (pause * 2).min(PAUSE_LONGEST) };
+            // Whoever hears of it may panic as well.
+            let _panics_again = caught(|| delayed(lane, self.notifier, &reason));
+            if lane.queue.rest(pause) {
+                return;
+            }
+            if let Destination::Server(delivery) = &mut self.destination {
+                delivery.start_afresh();
+            }
+            lane.queue.rewind(&mut outbox);
+        }
+    }
+
+    fn carry(&mut self, outbox: &mut Outbox, has_begun: &mut bool) {
+        let mut earlier = self.earlier_outage();
+        let mut want = self.want;
         loop {
-            let done = match self.lane.queue.next(&mut outbox, &self.want) {
-                Work::Batch(_) if !std::mem::replace(&mut has_begun, true) && self.goes_on(&mut outbox) => {
-                    Ok(())
+            self.lane.has_recovered();
+            let done = match self.lane.queue.next(outbox, &want) {
+                Work::Batch(_) if !std::mem::replace(has_begun, true) && self.goes_on(outbox) => Ok(()),
+                Work::Batch(taken) => {
+                    want = self.want;
+                    self.batch(outbox, &taken, std::mem::take(&mut earlier), &mut want)
                 }
-                Work::Batch(taken) => self.batch(&mut outbox, &taken, std::mem::take(&mut earlier)),
                 Work::Look => {
-                    self.look(&mut outbox);
+                    self.look(outbox);
                     Ok(())
                 }
                 Work::Lost(damage) => {
@@ -97,10 +120,28 @@ impl Sender<'_> {
     }
 
     /// Takes a batch to the target; `outage` is how long that was not possible before.
-    fn batch(&mut self, outbox: &mut Outbox, taken: &Taken, mut outage: Duration) -> Result<(), Abandoned> {
-        let Delivered { mut refused, altered } = match &mut self.destination {
-            Destination::Embedded(_) => Delivered { refused: self.store(&taken.batch)?, altered: Vec::new() },
+    /// One that is not settled is put back, and `want` says how much to take with it.
+    fn batch(
+        &mut self,
+        outbox: &mut Outbox,
+        taken: &Taken,
+        mut outage: Duration,
+        want: &mut Want,
+    ) -> Result<(), Abandoned> {
+        let ending = match &mut self.destination {
+            Destination::Embedded(_) => {
+                Ending::Settled(Delivered { refused: self.store(&taken.batch)?, altered: Vec::new() })
+            }
             Destination::Server(_) => self.send(&taken.batch, &mut outage)?,
+        };
+        let Delivered { mut refused, altered } = match ending {
+            Ending::Settled(delivered) => delivered,
+            Ending::Again { alone } => {
+                self.lane.queue.rewind(outbox);
+                want.lines_max = want.lines_max.max(1).saturating_add(alone);
+                want.interval = Duration::ZERO;
+                return Ok(());
+            }
         };
         outage = outage.max(self.lane.went_well(Timestamp::now()));
         let all = refused.clone();
@@ -174,25 +215,35 @@ impl Sender<'_> {
     }
 
     /// Gives lines to a server, however long it takes; `outage` becomes the longest time that nothing got through.
-    fn send(&mut self, batch: &Batch, outage: &mut Duration) -> Result<Delivered, Abandoned> {
+    fn send(&mut self, batch: &Batch, outage: &mut Duration) -> Result<Ending, Abandoned> {
         let (lane, notifier) = (self.lane, self.notifier);
-        let Destination::Server(delivery) = &mut self.destination else { return Ok(Delivered::default()) };
+        let Destination::Server(delivery) = &mut self.destination else {
+            return Ok(Ending::Settled(Delivered::default()));
+        };
+        // A client that is closing does not wait for a target that did not take lines which are safe without it.
+        let onward = |in_close: bool, after: Duration| {
+            let is_safe = in_close && lane.outlives && lane.queue.wait_durable(Instant::now() + after);
+            if is_safe { Onward::GiveUp } else { Onward::GoOn }
+        };
         let mut events = |event: Event| match event {
-            Event::Retrying { reason, after } => {
+            Event::Retrying { reason, after, in_close } => {
                 let reason = as_named(&lane.target, reason);
                 if lane.troubled(&reason, None, Some(after)) {
                     delayed(lane, notifier, &reason);
                 }
+                onward(in_close, after)
             }
-            Event::Held { reason, setting, .. } => {
+            Event::Held { reason, setting, after, in_close } => {
                 let reason = as_named(&lane.target, reason);
                 if lane.troubled(&reason, Some(setting), None) {
                     delayed(lane, notifier, &reason);
                 }
+                onward(in_close, after)
             }
             Event::Ok => {
                 let trouble = lane.status().trouble.take();
                 *outage = trouble.map_or(*outage, |t| t.since.elapsed().max(*outage));
+                Onward::GoOn
             }
         };
         delivery.deliver(batch, &mut events).map_err(|_stopped| Abandoned)
@@ -201,12 +252,18 @@ impl Sender<'_> {
     /// Gives lines to the embedded store, however long it takes.
     fn store(&self, batch: &Batch) -> Result<Vec<(usize, String)>, Abandoned> {
         let Destination::Embedded(store) = &self.destination else { return Ok(Vec::new()) };
-        let mut options = WriteOptions::now();
+        let mut options = self.write_options.clone();
         options.rejected_listed_max = usize::MAX;
         let mut pause = PAUSE_FIRST;
         loop {
             let error = match store.write_lines(&self.lane.bucket, &batch.bytes, &options) {
-                Ok(report) => return Ok(places_of(batch, report.rejected)),
+                Ok(report) => {
+                    if report.quarantined > 0 {
+                        let reason = "their timestamps are before 2000 or more than an hour ahead of the clock of this machine: check the clocks, then release or drop these readings; history and forecasts need any_time";
+                        self.tell(WriteErrorKind::Quarantined, report.quarantined, reason.into(), Vec::new());
+                    }
+                    return Ok(places_of(batch, report.rejected));
+                }
                 Err(error) => error,
             };
             if error.is_not_found() && store.ensure_bucket(&self.lane.bucket).is_ok() {
@@ -250,13 +307,6 @@ impl Sender<'_> {
 
 pub(crate) fn delayed(lane: &Lane, notifier: &Notifier, reason: &str) {
     let waiting = lane.queue.stats().waiting;
-    tracing::warn!(
-        target_name = lane.target,
-        bucket = lane.bucket,
-        reason,
-        waiting,
-        "readings wait for their target"
-    );
     notifier.add(WriteError {
         kind: WriteErrorKind::Delayed,
         target: lane.target.clone(),
@@ -265,6 +315,14 @@ pub(crate) fn delayed(lane: &Lane, notifier: &Notifier, reason: &str) {
         reason: reason.to_owned(),
         first: Vec::new(),
     });
+    // Last: a program's logging may panic.
+    tracing::warn!(
+        target_name = lane.target,
+        bucket = lane.bucket,
+        reason,
+        waiting,
+        "readings are pending: their target does not take them"
+    );
 }
 
 /// The rejected lines by their places in the batch. The store counts text lines, and a string may hold several.

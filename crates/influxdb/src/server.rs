@@ -11,6 +11,8 @@ pub(crate) mod http;
 pub(crate) mod kind;
 pub(crate) mod naming;
 pub(crate) mod outcome;
+mod parts;
+mod poison;
 pub(crate) mod preflight;
 pub(crate) mod probe;
 pub(crate) mod proxy;

@@ -87,6 +87,7 @@ impl Stats {
         let on_disk = queue.lane.as_ref();
         let health = match (&status.trouble, &queue.degraded) {
             (_, Some(why)) => Health::Degraded(why.clone()),
+            _ if queue.fault.is_some() => Health::Degraded(queue.fault.clone().unwrap_or_default()),
             _ if queue.full => Health::Full,
             (Some(trouble), _) => match trouble.setting {
                 Some(setting) => Health::Held(setting.to_owned()),
@@ -113,7 +114,7 @@ impl Stats {
             callback_panics: 0,
             health,
             next_try: status.trouble.as_ref().and_then(|t| t.next_try),
-            trouble: status.trouble.map(|t| t.reason).or(queue.degraded),
+            trouble: status.trouble.map(|t| t.reason).or(queue.degraded).or(queue.fault),
             last_error: status.last_error,
             last_success: status.last_success,
             spool_bytes: on_disk.map_or(0, |l| l.bytes),

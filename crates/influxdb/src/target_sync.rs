@@ -4,6 +4,7 @@
 use crate::lane::Lane;
 use crate::notify::Notifier;
 use crate::sender::{PAUSE_FIRST, PAUSE_LONGEST, delayed};
+use graylogic_durable::caught;
 use graylogic_store::Store;
 
 /// What the thread works with.
@@ -14,8 +15,22 @@ pub(crate) struct TargetSync<'a> {
 }
 
 impl TargetSync<'_> {
-    /// Syncs the store whenever that is wanted, until the lane ends.
+    /// Syncs the store whenever that is wanted, until the lane ends. After a panic it starts again.
     pub(crate) fn run(&self) {
+        let mut pause = PAUSE_FIRST;
+        while let Err(panic) = caught(|| self.carry()) {
+            let reason = format!("the thread that syncs the store panicked and was restarted: {panic}");
+            self.lane.panicked(&reason, pause);
+            // The receiver of the report may panic as well.
+            let _panics_again = caught(|| delayed(self.lane, self.notifier, &reason));
+            if self.lane.queue.rest(pause) {
+                return;
+            }
+            pause = (pause * 2).min(PAUSE_LONGEST);
+        }
+    }
+
+    fn carry(&self) {
         while let Some(lines) = self.lane.queue.next_target_sync() {
             if !self.sync() {
                 return;

@@ -15,7 +15,7 @@ use graylogic_durable::{
     DurableBy, Inspection, LaneOptions, LaneRecovery, MemoryDisk, News, Queue, QueueOptions, Spool, WhenFull,
     is_cut, lanes,
 };
-use graylogic_store::Store;
+use graylogic_store::{Store, WriteOptions};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -206,6 +206,7 @@ impl Works {
         };
         let mut lane = Lane::new(&self.name, bucket, queue);
         lane.blocks = self.on_disk && self.config.spool().when_full == WhenFull::Block;
+        lane.outlives = self.on_disk;
         let lane = Arc::new(lane);
         if let Some(store) = &self.store {
             self.start_target_sync(store, &lane).map_err(starting)?;
@@ -215,7 +216,12 @@ impl Works {
             // However this thread ends, nobody waits for it in vain.
             let _ends = EndsSender(&theirs);
             let want = destination.want(&works.config);
-            Sender { lane: &theirs, notifier: &works.notifier, destination, want }.carry();
+            let write_options = match works.config.takes_any_time() {
+                true => WriteOptions::now().any_time(),
+                false => WriteOptions::now(),
+            };
+            let notifier = &works.notifier;
+            Sender { lane: &theirs, notifier, destination, write_options, want }.run();
         });
         if let Err(error) = sender {
             lane.queue.abandon();
@@ -403,19 +409,20 @@ fn told(target_name: &str, bucket: &str, notifier: &Notifier, news: News) {
                 );
             }
         }
+        // The callback hears of it first: a program's logging may panic.
         News::Degraded(reason) => {
+            tell(WriteErrorKind::Degraded, 0, reason.clone());
             tracing::error!(
                 target_name,
                 bucket,
                 reason,
                 "the spool does not take readings: they are kept in memory"
             );
-            tell(WriteErrorKind::Degraded, 0, reason);
         }
         News::Recovered => tracing::info!(target_name, bucket, "the spool takes readings again"),
         News::Dropped(dropped) => {
-            tracing::error!(target_name, bucket, %dropped, "the spool was full");
             tell(WriteErrorKind::Dropped, dropped.count, dropped.to_string());
+            tracing::error!(target_name, bucket, %dropped, "the spool was full");
         }
         News::NearlyFull(level) => tracing::warn!(target_name, bucket, %level, "the spool is nearly full"),
         _ => {}

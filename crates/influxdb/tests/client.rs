@@ -14,7 +14,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn client() -> (TempDir, Client) {
     let folder = tempfile::tempdir().unwrap();
-    let client = Client::connect(&Config::embedded(folder.path())).unwrap();
+    let client = Client::connect(&Config::embedded(folder.path()).with_any_time(true)).unwrap();
     (folder, client)
 }
 
@@ -124,7 +124,7 @@ fn any_id_is_stored_as_it_is_or_refused() {
         );
         assert_eq!(client.latest("energy", &[("device_id", id)]).unwrap().len(), 2, "{id:?}");
     }
-    let all = everything(client.store().unwrap(), "telemetry");
+    let all = everything(client.store().unwrap(), "metrics");
     assert!(
         !all.keys().any(|k| k.contains("evil|") || k.contains("device_id=other|")),
         "no id makes a second point"
@@ -157,7 +157,7 @@ fn numbers_are_exact_and_what_is_none_is_refused() {
         .field("s", "a \"b\"\\\nc");
     client.write_point_at(&point, at(5)).unwrap();
     client.flush(Level::Durable, SOON).unwrap();
-    let all = everything(client.store().unwrap(), "telemetry");
+    let all = everything(client.store().unwrap(), "metrics");
     let exact = &all["device_metrics|device_id=d|measurement=exact|value"];
     for (found, expected) in exact.iter().zip(values) {
         assert_eq!(found.1.as_f64().unwrap().to_bits(), expected.to_bits());
@@ -199,7 +199,7 @@ fn eight_threads_write_while_one_closes() {
         assert_eq!((report.delivered, report.rejected, report.dropped), (sum, 0, 0));
         conserved(&client.stats());
         let store = Store::open(folder.path(), graylogic_store::StoreOptions::default()).unwrap();
-        let all = everything(&store, "telemetry");
+        let all = everything(&store, "metrics");
         for (thread, accepted) in accepted.iter().enumerate() {
             let n = accepted.load(Ordering::Relaxed);
             let found = all.get(&format!("device_metrics|device_id=dev-{thread}|measurement=n|value"));
@@ -216,7 +216,7 @@ fn one_clock_reading_each() {
         client.write_device_metric("d", "m", f64::from(i)).unwrap();
     }
     client.flush(Level::Durable, SOON).unwrap();
-    let all = everything(client.store().unwrap(), "telemetry");
+    let all = everything(client.store().unwrap(), "metrics");
     let readings = &all["device_metrics|device_id=d|measurement=m|value"];
     assert_eq!(readings.len(), 5000);
     assert!(readings.iter().enumerate().all(|(i, r)| r.1.as_f64() == Some(i as f64)), "and keep their order");
@@ -239,7 +239,7 @@ fn a_rejected_reading_is_told_with_line_and_reason() {
     assert_eq!(told.len(), 1);
     assert_eq!(
         (told[0].kind, told[0].lines, told[0].bucket.as_str()),
-        (WriteErrorKind::Rejected, 1, "telemetry")
+        (WriteErrorKind::Rejected, 1, "metrics")
     );
     assert!(told[0].first[0].text.starts_with("m f=\"text\""), "{:?}", told[0]);
     assert!(told[0].reason.contains("already exists as type float"), "{:?}", told[0].reason);
@@ -282,7 +282,7 @@ fn a_client_that_only_its_callback_closes_lets_go_of_its_folder() {
     drop(client);
     let until = Instant::now() + SOON;
     let again = loop {
-        match Client::connect(&Config::embedded(folder.path())) {
+        match Client::connect(&Config::embedded(folder.path()).with_any_time(true)) {
             Ok(again) => break again,
             Err(error) => assert!(Instant::now() < until, "{error}"),
         }
@@ -370,7 +370,10 @@ fn closing_twice_and_use_after_close() {
         assert!(error.is_not_connected(), "{error}");
     }
     // The folder is free again.
-    Client::connect(&Config::embedded(folder.path())).unwrap().close(Duration::MAX).unwrap();
+    Client::connect(&Config::embedded(folder.path()).with_any_time(true))
+        .unwrap()
+        .close(Duration::MAX)
+        .unwrap();
 }
 
 #[test]
@@ -383,13 +386,13 @@ fn dropping_the_last_clone_delivers() {
     }
     drop(clone);
     let store = Store::open(folder.path(), graylogic_store::StoreOptions::default()).unwrap();
-    assert_eq!(everything(&store, "telemetry").values().map(Vec::len).sum::<usize>(), 1000);
+    assert_eq!(everything(&store, "metrics").values().map(Vec::len).sum::<usize>(), 1000);
 }
 
 #[test]
 fn a_second_client_of_a_folder_is_told_who_has_it() {
     let (folder, client) = client();
-    let error = Client::connect(&Config::embedded(folder.path())).unwrap_err();
+    let error = Client::connect(&Config::embedded(folder.path()).with_any_time(true)).unwrap_err();
     assert!(error.is_connection_failed());
     assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
     client.close(SOON).unwrap();
@@ -441,7 +444,7 @@ fn it_works_in_and_outside_of_runtimes() {
     let other = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let inside = runtime.block_on(async {
-        let inside = Client::connect(&Config::embedded(other.path())).unwrap();
+        let inside = Client::connect(&Config::embedded(other.path()).with_any_time(true)).unwrap();
         inside.write_phm_metric("p", "m", 1.0).unwrap();
         assert_eq!(inside.close_async(SOON).await.unwrap().delivered, 1);
         inside
@@ -503,7 +506,7 @@ fn a_series_handle_writes_what_the_helpers_write() {
     let two = client.series("m", &[], &["a", "b"]).unwrap();
     two.write(&[FieldRef::Integer(1), FieldRef::Boolean(true)], Some(at(1))).unwrap();
     client.flush(Level::Durable, SOON).unwrap();
-    let all = everything(client.store().unwrap(), "telemetry");
+    let all = everything(client.store().unwrap(), "metrics");
     assert_eq!(all["device_metrics|device_id=a b|measurement=m|value"].len(), 2);
     assert_eq!(all["m||b"][0].1, Value::Boolean(true));
 }
@@ -596,5 +599,28 @@ fn a_string_of_many_text_lines_blames_only_the_line_that_is_wrong() {
 
 /// The bucket of a configuration that names none.
 fn client_bucket() -> &'static str {
-    "telemetry"
+    "metrics"
+}
+
+#[test]
+fn readings_of_a_wrong_clock_are_quarantined_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = Client::connect(&Config::embedded(folder.path())).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let keeps = told.clone();
+    client.set_on_error(move |news| keeps.lock().unwrap().push((news.kind, news.lines)));
+    let ahead = Timestamp::from_nanos(Timestamp::now().as_nanos() + 30 * 365 * 86_400 * 1_000_000_000);
+    for (value, time) in [(1.0, at(5)), (2.0, ahead), (3.0, at(1_700_000_000))] {
+        client.write_point(&Point::new("m").field("v", value).timestamp(time)).unwrap();
+    }
+    client.flush(Level::Durable, SOON).unwrap();
+    let store = client.store().unwrap();
+    assert_eq!(store.quarantine().unwrap()[0].values, 2);
+    assert_eq!(everything(store, client_bucket())["m||v"].len(), 1);
+    conserved(&client.stats());
+    assert_eq!((client.stats().delivered, client.stats().rejected), (3, 0));
+    assert!(client.close(SOON).unwrap().errors_told);
+    let told = told.lock().unwrap();
+    let quarantined = told.iter().filter(|n| n.0 == WriteErrorKind::Quarantined);
+    assert_eq!(quarantined.map(|n| n.1).sum::<u64>(), 2, "{told:?}");
 }

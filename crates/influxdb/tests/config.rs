@@ -1,7 +1,7 @@
 //! A configuration is right, or refused with the place, the key and the remedy.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use graylogic_influxdb::{Client, Config, ServerKind, Target, TlsVersion};
+use graylogic_influxdb::{Client, Config, ServerKind, SyncPolicy, Target, TlsVersion};
 use std::time::Duration;
 
 fn read(yaml: &str) -> Result<Config, String> {
@@ -128,10 +128,6 @@ fn mistakes_are_named_with_their_remedy() {
         (
             "influxdb:\n  batch_size: 100001\n",
             "configuration, line 2: influxdb.batch_size is 100001; give a whole number of lines from 1 to 100000",
-        ),
-        (
-            "influxdb:\n  batch_size: \"100\"\n",
-            "configuration, line 2: influxdb.batch_size is \"100\"; give a whole number of lines from 1 to 100000",
         ),
         (
             "influxdb:\n  batch_size: 1.5\n",
@@ -443,9 +439,16 @@ fn keys_that_stand_outside_of_the_section_are_not_passed_over() {
         "InfluxDB:\n  bucket: x\n",
         "configuration, line 1: InfluxDB is no section of this program; did you mean influxdb?",
     );
+    // Dedented by mistake, so that the section has some keys and not all.
+    check("influxdb:\n  url: http://127.0.0.1:8086\nbucket: house\n", &outside(3, "bucket"));
+    check("influxdb:\n  bucket: house\nenabled: false\nmqtt:\n  host: x\n", &outside(3, "enabled"));
+    check("spool_hours_max: 3\ninfluxdb:\n  bucket: house\n", &outside(1, "spool_hours_max"));
+    check("influxdb:\n  bucket: house\nmqtt:\n  host: x\nbatch_size: 7\n", &outside(5, "batch_size"));
     // What is beside a section that is there, or in other programs' files, is not ours.
     for yaml in [
         "url: x\ninfluxdb:\n  bucket: house\n",
+        "influxdb:\n  bucket: house\nmqtt:\n  host: x\nurl: x\norg: y\n",
+        "influxdb:\n  bucket: house\nlevel: 3\n",
         "kind: Deployment\n",
         "mqtt:\n  url: x\n",
         "influxdb:\nmqtt:\n  url: x\n",
@@ -516,4 +519,114 @@ fn a_file_that_cannot_be_read_is_told_with_the_remedy() {
         let error = Config::from_file(&path).unwrap_err().to_string();
         assert!(error.contains(&path.display().to_string()) && error.ends_with(remedy), "{error}");
     }
+}
+
+/// A key with a value, in a file and in the environment, each as what it makes of a configuration.
+fn both_ways(key: &str, text: &str) -> [Result<Config, String>; 2] {
+    let file = Config::from_yaml_with_env(&format!("influxdb:\n  {key}: {text}\n"), |_| None);
+    let variable = format!("GRAYLOGIC_INFLUXDB_{}", key.to_uppercase());
+    let environment = Config::from_yaml_with_env("", |name| (name == variable).then(|| text.to_owned()));
+    [file, environment].map(|config| config.map_err(|e| e.to_string()))
+}
+
+#[test]
+fn a_file_and_the_environment_read_the_same_spellings() {
+    let on = ["true", "True", "TRUE", "yes", "Yes", "on", "ON", "1", " true "];
+    let off = ["false", "False", "FALSE", "no", "No", "off", "OFF", "0"];
+    for (texts, expected) in [(&on[..], true), (&off[..], false)] {
+        for text in texts {
+            for config in both_ways("enabled", text) {
+                assert_eq!(config.unwrap().is_enabled(), expected, "{text:?}");
+            }
+            for key in ["connect_strict", "create_buckets"] {
+                let [file, environment] = both_ways(key, text).map(Result::unwrap);
+                assert_eq!(file, environment, "{key} {text:?}");
+                assert_eq!(file != Config::default(), expected, "{key} {text:?}");
+            }
+        }
+    }
+    for text in ["100", "+100", "0x64", "1e2", "100.0", "1_00", " 100 "] {
+        let [file, environment] = both_ways("batch_size", text).map(Result::unwrap);
+        assert_eq!((file.batch_size(), environment.batch_size()), (100, 100), "{text:?}");
+    }
+    // A variable has no quotes, and may mean what a file has in quotes.
+    for text in ["\"100\"", "'100'"] {
+        let config = Config::from_yaml_with_env(&format!("influxdb:\n  batch_size: {text}\n"), |_| None);
+        assert_eq!(config.unwrap().batch_size(), 100, "{text}");
+    }
+    for text in ["false", "no", "off", "OFF", "0"] {
+        for key in ["spool", "proxy"] {
+            let [file, environment] = both_ways(key, text).map(Result::unwrap);
+            assert_eq!(file, environment, "{key} {text:?}");
+        }
+        assert!(both_ways("spool", text).map(Result::unwrap).iter().all(|c| c.spool_folder().is_none()));
+    }
+    for (key, text) in [
+        ("enabled", "maybe"),
+        ("enabled", "2"),
+        ("batch_size", "many"),
+        ("batch_size", "1.5"),
+        ("batch_size", "-1"),
+        ("batch_size", "0x"),
+        ("flush_interval", "10s"),
+        ("spool", "true"),
+        ("proxy", "on"),
+    ] {
+        assert!(both_ways(key, text).iter().all(Result::is_err), "{key} {text:?}");
+    }
+    for text in ["1.2", "1.3", "1.30"] {
+        let [file, environment] = both_ways("tls_min_version", text).map(Result::unwrap);
+        assert_eq!(file, environment, "{text}");
+    }
+}
+
+#[test]
+fn a_file_the_environment_and_a_program_have_the_same_bounds() {
+    let check = |key: &str, least: u64, most: u64| {
+        for good in [least, most] {
+            assert!(both_ways(key, &good.to_string()).iter().all(Result::is_ok), "{key} {good}");
+        }
+        for bad in [least - 1, most + 1] {
+            for error in both_ways(key, &bad.to_string()).map(Result::unwrap_err) {
+                assert!(error.contains(&format!("from {least} to {most}")), "{error}");
+            }
+        }
+    };
+    check("batch_size", 1, 100_000);
+    check("flush_interval", 1, 3600);
+    check("spool_megabytes_max", 1, 1 << 20);
+    check("spool_hours_max", 1, 87_600);
+    let of = |key: &str, value: u64| both_ways(key, &value.to_string())[0].clone().unwrap();
+    let default = Config::default;
+    let second = Duration::from_secs(1);
+    for (program, file) in [
+        (default().with_batches(0, 10 * second), of("batch_size", 1)),
+        (default().with_batches(usize::MAX, 10 * second), of("batch_size", 100_000)),
+        (default().with_batches(100, Duration::ZERO), of("flush_interval", 1)),
+        (default().with_batches(100, Duration::from_millis(999)), of("flush_interval", 1)),
+        (default().with_batches(100, Duration::MAX), of("flush_interval", 3600)),
+        (default().with_spool_bytes_max(0), of("spool_megabytes_max", 1)),
+        (default().with_spool_bytes_max(u64::MAX), of("spool_megabytes_max", 1 << 20)),
+    ] {
+        assert_eq!(program, file);
+    }
+    let sync = |text: &str| both_ways("spool_sync", text)[0].clone().unwrap();
+    let every = |time| default().with_spool_sync(SyncPolicy::Every(time));
+    assert_eq!(every(Duration::ZERO), sync("1ms"));
+    assert_eq!(every(Duration::MAX), sync("60s"));
+    assert!(both_ways("spool_sync", "0ms").iter().chain(&both_ways("spool_sync", "61s")).all(Result::is_err));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_no_configuration_is_not_read_for_ever() {
+    for endless in ["/dev/zero", "/dev/urandom"] {
+        let error = Config::from_file(endless).unwrap_err();
+        let says = error.to_string();
+        assert!(error.is_invalid_config() && says.contains("it has more than 1 MiB"), "{says}");
+        assert!(says.ends_with("name the YAML file of this program"), "{says}");
+    }
+    assert_eq!(Config::from_file("/dev/null").unwrap(), Config::default());
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Config::from_file(folder.path()).unwrap_err().to_string().contains("name the file in it"));
 }

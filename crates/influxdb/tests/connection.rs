@@ -28,7 +28,7 @@ fn config(url: &str) -> Config {
         .unwrap()
         .with_token("hunter1")
         .with_spool(None)
-        .with_batches(20, Duration::from_millis(10))
+        .with_quick_batches(20, Duration::from_millis(10))
         .with_hurry(50)
 }
 

@@ -69,11 +69,11 @@ enum Kind<'a> {
 fn cycle(kind: &Kind<'_>, number: usize) {
     let folder = tempfile::tempdir().unwrap();
     let config = match kind {
-        Kind::Embedded => Config::embedded(folder.path()),
+        Kind::Embedded => Config::embedded(folder.path()).with_any_time(true),
         Kind::Server { url, spooled, .. } => Config::remote(url)
             .unwrap()
             .with_spool(spooled.then(|| folder.path().join("spool")))
-            .with_batches(100, Duration::from_millis(1))
+            .with_quick_batches(100, Duration::from_millis(1))
             .with_hurry(20),
     };
     let client = Client::connect(&config).unwrap();

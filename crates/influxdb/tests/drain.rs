@@ -82,7 +82,7 @@ fn config(server: &Hostile, spool: &Path, backlog: u64) -> Config {
     Config::remote(&server.url())
         .unwrap()
         .with_spool(Some(spool.to_owned()))
-        .with_batches(usize::try_from(backlog / 100).unwrap(), INTERVAL)
+        .with_quick_batches(usize::try_from(backlog / 100).unwrap(), INTERVAL)
         .with_hurry(20)
         .with_backlog_age(BACKLOG_AGE)
 }

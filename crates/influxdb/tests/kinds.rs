@@ -64,7 +64,7 @@ fn config(server: &Hostile, spool: Option<&Path>) -> Config {
         .with_token("me:secret")
         .with_spool(spool.map(Into::into))
         .with_hurry(20)
-        .with_batches(100, Duration::from_millis(1))
+        .with_quick_batches(100, Duration::from_millis(1))
 }
 
 fn kinds() -> [ServerKind; 4] {
@@ -327,7 +327,7 @@ fn what_one_server_cannot_hold_goes_to_the_one_that_comes_in_its_place() {
     let (server, is_down, targets) = lenient("503 no");
     *server.ping.lock().unwrap() = Some(ping(ServerKind::VictoriaMetrics));
     let client =
-        Client::connect(&config(&server, None).with_batches(100, Duration::from_millis(200))).unwrap();
+        Client::connect(&config(&server, None).with_quick_batches(100, Duration::from_millis(200))).unwrap();
     let news: Arc<Mutex<Vec<WriteErrorKind>>> = Arc::default();
     let heard = news.clone();
     client.set_on_error(move |e| heard.lock().unwrap().push(e.kind));

@@ -1477,7 +1477,7 @@ fn the_embedded_store_is_managed() {
     // The store is open once: through the client.
     assert!(Manage::connect(&config).unwrap_err().is_connection_failed());
     let names: Vec<String> = m.buckets().unwrap().into_iter().map(|b| b.name).collect();
-    assert_eq!(names, ["telemetry", "days"]);
+    assert_eq!(names, ["metrics", "days"]);
     // One that cannot keep what it was asked to is not made.
     let error = m.create_bucket(&NewBucket::new("x").retention(Duration::from_secs(1))).unwrap_err();
     assert!(error.is_refused() && error.to_string().contains("give at least an hour"), "{error}");
@@ -1491,9 +1491,9 @@ fn the_embedded_store_is_managed() {
     client.flush(graylogic_influxdb::Level::Durable, DAY).unwrap();
     // What is at the end stays.
     let boiler = Predicate::new().measurement("energy").field("power_watts").tag("device_id", "a");
-    m.delete("telemetry", &(time(1)..time(3)), &boiler).unwrap();
-    m.delete("telemetry", &(time(1)..time(3)), &Predicate::new().measurement("other")).unwrap();
-    m.delete("telemetry", &(time(3)..time(9)), &Predicate::new().tag_not("device_id", "a")).unwrap();
+    m.delete("metrics", &(time(1)..time(3)), &boiler).unwrap();
+    m.delete("metrics", &(time(1)..time(3)), &Predicate::new().measurement("other")).unwrap();
+    m.delete("metrics", &(time(3)..time(9)), &Predicate::new().tag_not("device_id", "a")).unwrap();
     let count = |device: &str| {
         let tags = [("device_id", device)];
         let all =
@@ -1616,8 +1616,11 @@ fn a_down_sampling_task_is_flux_that_nothing_in_it_changes() {
 
 option task = {name: "hour\"ly \x24{x}", every: 1h, offset: 1m30s}
 
+every = 3600000000000
+stop = int(v: now()) / every * every
+
 numbers = from(bucket: "raw")
-    |> range(start: -task.every)
+    |> range(start: time(v: stop - every), stop: time(v: stop))
     |> filter(fn: (r) => r._measurement == "en\"ergy")
     |> filter(fn: (r) => types.isType(v: r._value, type: "float") or types.isType(v: r._value, type: "int") or types.isType(v: r._value, type: "uint"))
 
@@ -1676,7 +1679,7 @@ fn a_bucket_that_is_missing_is_made_where_that_is_allowed() {
     let connect = |server: &Scripted, creates| {
         let config =
             Config::remote(&server.url()).unwrap().with_spool(None).with_bucket("house").with_org("my-org");
-        let config = config.with_batches(1, Duration::from_millis(1)).with_hurry(100);
+        let config = config.with_quick_batches(1, Duration::from_millis(1)).with_hurry(100);
         Client::connect(&config.with_create_buckets(creates)).unwrap()
     };
     let asks = |server: &Scripted, path: &str| server.seen().iter().filter(|s| s.path == path).count();
@@ -1741,7 +1744,8 @@ fn a_bucket_that_does_not_show_after_it_was_made_is_waited_for() {
     });
     let config =
         Config::remote(&server.url()).unwrap().with_spool(None).with_bucket("house").with_org("my-org");
-    let config = config.with_batches(1, Duration::from_millis(1)).with_hurry(1000).with_create_buckets(true);
+    let config =
+        config.with_quick_batches(1, Duration::from_millis(1)).with_hurry(1000).with_create_buckets(true);
     let client = Client::connect(&config).unwrap();
     client.write_device_metric("a", "level", 1.0).unwrap();
     let count = |path: &str| server.seen().iter().filter(|seen| seen.path == path).count();

@@ -107,7 +107,7 @@ fn sent(points: &[Point], oldest: i64, batch: usize) -> (BTreeSet<String>, BTree
         .unwrap()
         .with_token("secret")
         .with_spool(Some(folder.path().to_owned()))
-        .with_batches(batch, Duration::from_millis(20));
+        .with_quick_batches(batch, Duration::from_millis(20));
     let client = Client::connect(&config).unwrap();
     let told: Arc<Mutex<u64>> = Arc::default();
     let heard = told.clone();

@@ -455,7 +455,7 @@ fn it_works_in_and_outside_of_runtimes() {
 #[test]
 fn targets_that_do_not_answer_flux_say_so() {
     let folder = tempfile::tempdir().unwrap();
-    let embedded = Client::connect(&Config::embedded(folder.path())).unwrap();
+    let embedded = Client::connect(&Config::embedded(folder.path()).with_any_time(true)).unwrap();
     let error = embedded.query("x").unwrap_err();
     assert!(error.is_unsupported() && !error.is_query_failed(), "{error:?}");
     for (header, says) in

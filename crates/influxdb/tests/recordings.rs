@@ -24,7 +24,7 @@ fn config(server: &Hostile, spool: &Path) -> Config {
         .unwrap()
         .with_token("secret")
         .with_spool(Some(spool.to_owned()))
-        .with_batches(100, Duration::from_millis(5))
+        .with_quick_batches(100, Duration::from_millis(5))
         .with_hurry(100)
 }
 

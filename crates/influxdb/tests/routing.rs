@@ -51,13 +51,13 @@ fn remote(url: &str, spool: &Path) -> Config {
     Config::remote(url)
         .unwrap()
         .with_spool(Some(spool.to_owned()))
-        .with_batches(20, Duration::from_millis(20))
+        .with_quick_batches(20, Duration::from_millis(20))
         .with_hurry(100)
 }
 
 /// A further target, whose spool is beside that of the main one.
 fn further(url: &str) -> Config {
-    Config::remote(url).unwrap().with_batches(20, Duration::from_millis(20)).with_hurry(100)
+    Config::remote(url).unwrap().with_quick_batches(20, Duration::from_millis(20)).with_hurry(100)
 }
 
 fn at(i: i64) -> Timestamp {
@@ -310,7 +310,7 @@ fn targets_that_hang_or_are_dead_or_full_delay_nobody() {
     let hanging_url = format!("http://{}", hanging.local_addr().unwrap());
     let spool = tempfile::tempdir().unwrap();
     let full = further(NOWHERE)
-        .with_spool_bytes_max(200_000)
+        .with_small_spool(200_000)
         .with_spool_when_full(graylogic_influxdb::WhenFull::DropNewest);
     let config = remote(&main.url(), &spool.path().join("spool"))
         .with_further_target("hung", further(&hanging_url))
@@ -323,7 +323,7 @@ fn targets_that_hang_or_are_dead_or_full_delay_nobody() {
     let news = heard(&client);
     let mut n = 0;
     // Until the small spool is full, and on.
-    let is_full = || bucket_stats(&client)["full/telemetry"].refused_full > 0;
+    let is_full = || bucket_stats(&client)["full/metrics"].refused_full > 0;
     while !is_full() {
         (n..n + 50).for_each(|i| client.write_point(&bulky(i)).unwrap());
         n += 50;
@@ -336,24 +336,21 @@ fn targets_that_hang_or_are_dead_or_full_delay_nobody() {
     assert!(comes(|| main.stored().len() as i64 == n && well.stored().len() as i64 == n));
     let stats = bucket_stats(&client);
     let n = n as u64;
-    for name in ["hung/telemetry", "dead/telemetry"] {
+    for name in ["hung/metrics", "dead/metrics"] {
         let s = &stats[name];
         assert_eq!((s.accepted, s.delivered, s.waiting, s.refused_full), (n, 0, n, 0), "{name}: {s:?}");
     }
-    let s = &stats["full/telemetry"];
+    let s = &stats["full/metrics"];
     assert!(s.refused_full >= 1 && s.accepted + s.refused_full == n && s.waiting == s.accepted, "{s:?}");
     // Every reading that the full one went without is told of it.
     let told = || -> u64 {
         let news = news.lock().unwrap();
         let dropped = news.iter().filter(|e| e.kind == WriteErrorKind::Dropped);
-        dropped
-            .inspect(|e| assert_eq!((&*e.target, &*e.bucket), ("full", "telemetry")))
-            .map(|e| e.lines)
-            .sum()
+        dropped.inspect(|e| assert_eq!((&*e.target, &*e.bucket), ("full", "metrics"))).map(|e| e.lines).sum()
     };
     assert!(comes(|| told() == s.refused_full), "{} of {}", told(), s.refused_full);
     let shown = news.lock().unwrap().iter().find(|e| e.kind == WriteErrorKind::Dropped).unwrap().to_string();
-    assert!(shown.starts_with("write to bucket \"telemetry\" of target \"full\": "), "{shown}");
+    assert!(shown.starts_with("write to bucket \"metrics\" of target \"full\": "), "{shown}");
     assert!(shown.contains("too many readings are pending, because "), "{shown}");
     // Whoever asks is told who holds it up, and only they.
     // Not those who are written to all the time.
@@ -417,7 +414,7 @@ fn what_no_target_takes_is_refused_and_only_then() {
     );
     let stats = bucket_stats(&client);
     // Each may have refused what the other took; the last one both did.
-    for name in ["a/telemetry", "b/telemetry"] {
+    for name in ["a/metrics", "b/metrics"] {
         let s = &stats[name];
         assert!(s.refused_full >= 1, "{name}: {s:?}");
         assert_eq!(s.accepted + s.refused_full, accepted + 1, "{name}: {s:?}");
@@ -433,11 +430,11 @@ fn what_no_target_takes_is_refused_and_only_then() {
     // But for the one whose caller was told.
     assert!(comes(|| {
         let stats = bucket_stats(&client);
-        ["a", "b"].iter().all(|name| told(name) == stats[&format!("{name}/telemetry")].refused_full - 1)
+        ["a", "b"].iter().all(|name| told(name) == stats[&format!("{name}/metrics")].refused_full - 1)
     }));
     conserved(&client);
     let report = client.close(Duration::from_millis(50)).unwrap();
-    let (a, b) = (bucket_stats(&client)["a/telemetry"].clone(), bucket_stats(&client)["b/telemetry"].clone());
+    let (a, b) = (bucket_stats(&client)["a/metrics"].clone(), bucket_stats(&client)["b/metrics"].clone());
     assert_eq!((report.dropped, report.delivered), (a.accepted + b.accepted, 1));
     conserved(&client);
 }
@@ -448,7 +445,7 @@ fn who_may_wait_waits_for_targets_that_block_and_for_no_other() {
     let spool = tempfile::tempdir().unwrap();
     let config = |when_full| {
         let name = format!("spool-{when_full:?}");
-        let office = further(&office.url()).with_spool_bytes_max(200_000).with_spool_when_full(when_full);
+        let office = further(&office.url()).with_small_spool(200_000).with_spool_when_full(when_full);
         remote(&main.url(), &spool.path().join(name))
             .with_further_target("office", office)
             .with_route(Route::to(["office", "main"]))
@@ -461,12 +458,12 @@ fn who_may_wait_waits_for_targets_that_block_and_for_no_other() {
         office.will((0..1_000_000).map(|_| Do::Answer(message("503 Service Unavailable", "busy"))));
         let client = Client::connect(&config(when_full)).unwrap();
         let mut n = 0;
-        while bucket_stats(&client)["office/telemetry"].refused_full == 0 {
+        while bucket_stats(&client)["office/metrics"].refused_full == 0 {
             client.write_point(&bulky(n)).unwrap();
             n += 1;
             assert!(n < 10_000, "{:?}", client.buckets());
         }
-        let before = bucket_stats(&client)["office/telemetry"].accepted;
+        let before = bucket_stats(&client)["office/metrics"].accepted;
         let (writer, last) = (client.clone(), bulky(n));
         let waits = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -477,18 +474,18 @@ fn who_may_wait_waits_for_targets_that_block_and_for_no_other() {
         if when_full == graylogic_influxdb::WhenFull::Block {
             std::thread::sleep(Duration::from_millis(100));
             assert!(!waits.is_finished(), "the office blocks, and has no room");
-            assert_eq!(bucket_stats(&client)["office/telemetry"].accepted, before);
+            assert_eq!(bucket_stats(&client)["office/metrics"].accepted, before);
             office.is_mended();
             waits.join().unwrap().unwrap();
             client.flush(Level::Delivered, SOON).unwrap();
-            assert_eq!(bucket_stats(&client)["office/telemetry"].accepted, before + 1, "once");
+            assert_eq!(bucket_stats(&client)["office/metrics"].accepted, before + 1, "once");
             assert_eq!(main.stored().len() as i64, n + 1, "and once here");
             runtime.block_on(client.write_point_async(&bulky(n + 1))).unwrap();
             client.flush(Level::Delivered, SOON).unwrap();
             assert_eq!(main.stored().len() as i64, n + 2);
         } else {
             waits.join().unwrap().unwrap();
-            assert_eq!(bucket_stats(&client)["office/telemetry"].accepted, before);
+            assert_eq!(bucket_stats(&client)["office/metrics"].accepted, before);
             office.is_mended();
         }
         conserved(&client);
@@ -501,7 +498,7 @@ fn who_waits_for_room_hears_of_the_close() {
     let spool = tempfile::tempdir().unwrap();
     let full = || {
         further(NOWHERE)
-            .with_spool_bytes_max(200_000)
+            .with_small_spool(200_000)
             .with_spool_when_full(graylogic_influxdb::WhenFull::DropNewest)
     };
     let config = remote(NOWHERE, &spool.path().join("spool"))
@@ -515,7 +512,7 @@ fn who_waits_for_room_hears_of_the_close() {
         n += 1;
         assert!(n < 10_000, "{:?}", client.buckets());
     }
-    let refused = bucket_stats(&client)["b/telemetry"].refused_full;
+    let refused = bucket_stats(&client)["b/metrics"].refused_full;
     let (writer, last) = (client.clone(), point.clone());
     let waits = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -526,7 +523,7 @@ fn who_waits_for_room_hears_of_the_close() {
             writer.write_point_async(&last).await
         })
     });
-    assert!(comes(|| bucket_stats(&client)["b/telemetry"].refused_full >= refused + 2));
+    assert!(comes(|| bucket_stats(&client)["b/metrics"].refused_full >= refused + 2));
     assert!(!waits.is_finished());
     client.close(Duration::from_millis(50)).unwrap();
     assert!(waits.join().unwrap().unwrap_err().is_not_connected());
@@ -556,10 +553,10 @@ fn every_target_is_drained_after_a_restart() {
     assert!(comes(|| main.stored().len() == 30 && office.stored().len() == 60), "{:?}", client.buckets());
     assert_eq!(stored(&main), lines("long-term", "m", 0..30));
     let mut both = lines("a/b", "m", 0..30);
-    both.extend(lines("telemetry", "m", 0..30));
+    both.extend(lines("metrics", "m", 0..30));
     assert_eq!(stored(&office), both);
     let stats = bucket_stats(&client);
-    for name in ["long-term", "office/a/b", "office/telemetry"] {
+    for name in ["long-term", "office/a/b", "office/metrics"] {
         assert_eq!(stats[name].recovered, 30, "{stats:?}");
     }
     conserved(&client);
@@ -588,7 +585,7 @@ fn child() {
             let client = Client::connect(&config.with_route(Route::to(["office"]))).unwrap();
             write(&client, "m", 0..10);
             let is_held =
-                || bucket_stats(&client)["office/telemetry"].health == Health::Held("token".to_owned());
+                || bucket_stats(&client)["office/metrics"].health == Health::Held("token".to_owned());
             assert!(comes(|| is_held() || client.stats().delivered == 10));
             // A few more tries, with what the environment has.
             let delivered = client.flush(Level::Delivered, Duration::from_secs(2)).is_ok();
@@ -638,8 +635,8 @@ fn what_was_durable_when_it_was_killed_reaches_every_target() {
             assert!(found.contains(&line), "{line} of {durable}");
         }
     };
-    all(&main, "telemetry");
-    all(&office, "telemetry");
+    all(&main, "metrics");
+    all(&office, "metrics");
     all(&office, "archive");
     conserved(&client);
     client.close(SOON).unwrap();
@@ -657,13 +654,15 @@ fn a_target_without_a_token_is_not_shown_that_of_main() {
     check("GRAYLOGIC_INFLUXDB_TOKEN", "right", "delivered false");
     assert!(office.seen.lock().unwrap().tokens.is_empty());
     assert!(office.seen.lock().unwrap().requests >= 2, "it asked, and asked again");
-    check("GRAYLOGIC_INFLUXDB_TARGETS_OFFICE_TOKEN", "right", "delivered true");
+    // Nor is it shown its own: a program made this configuration, and the environment is no part of it.
+    check("GRAYLOGIC_INFLUXDB_TARGETS_OFFICE_TOKEN", "right", "delivered false");
+    assert!(office.seen.lock().unwrap().tokens.is_empty());
 }
 
 #[test]
 fn a_write_by_rules_allocates_nothing_in_the_steady_state() {
     let folder = tempfile::tempdir().unwrap();
-    let store = |name: &str| Config::embedded(folder.path().join(name));
+    let store = |name: &str| Config::embedded(folder.path().join(name)).with_any_time(true);
     let config = store("main")
         .with_further_target("copy", store("copy"))
         .with_route(Route::to(["copy"]).measurement("nothing*").tag("a", "b*"))
@@ -693,19 +692,19 @@ fn a_copy_beside_a_server_answers_questions() {
     let server = server();
     let folder = tempfile::tempdir().unwrap();
     let config = remote(&server.url(), &folder.path().join("spool"))
-        .with_further_target("local", Config::embedded(folder.path().join("data")))
+        .with_further_target("local", Config::embedded(folder.path().join("data")).with_any_time(true))
         .with_route(Route::to(["main", "local"]));
     let client = Client::connect(&config).unwrap();
     client.write_energy_metric_at("hvac", -450.0, None, at(1)).unwrap();
     client.flush(Level::Delivered, SOON).unwrap();
-    assert_eq!(stored(&server), ["telemetry|energy,device_id=hvac power_watts=-450.0 1000001"]);
+    assert_eq!(stored(&server), ["metrics|energy,device_id=hvac power_watts=-450.0 1000001"]);
     let local = client.target("local", None).unwrap();
     let found = local.latest("energy", &[("device_id", "hvac")]).unwrap();
     assert_eq!((found.len(), found[0].time), (1, at(1)));
     assert!(client.store().is_none() && local.store().is_some());
     // The store is let go with the client.
     client.close(SOON).unwrap();
-    let again = Client::connect(&Config::embedded(folder.path().join("data"))).unwrap();
+    let again = Client::connect(&Config::embedded(folder.path().join("data")).with_any_time(true)).unwrap();
     assert_eq!(again.latest("energy", &[]).unwrap().len(), 1);
     again.close(SOON).unwrap();
 }
@@ -720,12 +719,14 @@ fn a_target_that_cannot_be_opened_is_named_and_leaves_nothing_behind() {
         assert!(shown.starts_with("target \"copy\": ") && shown.contains(text), "{shown}");
         // The main target is free again.
         let main = config.clone();
-        let alone = Client::connect(&Config::embedded(path("main")).with_bucket(main.bucket())).unwrap();
+        let alone =
+            Client::connect(&Config::embedded(path("main")).with_any_time(true).with_bucket(main.bucket()))
+                .unwrap();
         alone.close(SOON).unwrap();
     };
-    let main = || Config::embedded(path("main"));
-    let holder = Client::connect(&Config::embedded(path("copy"))).unwrap();
-    check(main().with_further_target("copy", Config::embedded(path("copy"))), "copy");
+    let main = || Config::embedded(path("main")).with_any_time(true);
+    let holder = Client::connect(&Config::embedded(path("copy")).with_any_time(true)).unwrap();
+    check(main().with_further_target("copy", Config::embedded(path("copy")).with_any_time(true)), "copy");
     holder.close(SOON).unwrap();
     let holder = Client::connect(&remote(NOWHERE, &path("spool"))).unwrap();
     check(main().with_further_target("copy", remote(NOWHERE, &path("spool"))), "spool");
@@ -779,8 +780,8 @@ fn a_token_renewed_for_a_further_target_is_taken_and_is_no_other_servers() {
     let client = Client::connect(&Config::from_file(&path).unwrap().with_hurry(20)).unwrap();
     write(&client, "m", 0..10);
     assert!(comes(|| main.stored().len() == 10));
-    assert!(comes(|| bucket_stats(&client)["office/telemetry"].health == Health::Held("token".to_owned())));
-    assert_eq!(bucket_stats(&client)["telemetry"].health, Health::Ok);
+    assert!(comes(|| bucket_stats(&client)["office/metrics"].health == Health::Held("token".to_owned())));
+    assert_eq!(bucket_stats(&client)["metrics"].health, Health::Ok);
     write_file("office-2");
     client.flush(Level::Delivered, SOON).unwrap();
     assert_eq!(office.stored().len(), 10);
@@ -814,8 +815,8 @@ fn the_keys_of_a_target_are_read_and_the_environment_wins() {
         assert_eq!((target.bucket(), target.has_token()), (bucket, token), "{name}");
     };
     check("head-office", Some("/var/spool/gl.head-office"), 7, 8, "env", true);
-    check("b", None, 5, 3, "telemetry", false);
-    check("local", Some("/var/spool/gl.local"), 7, 8, "telemetry", false);
+    check("b", None, 5, 3, "metrics", false);
+    check("local", Some("/var/spool/gl.local"), 7, 8, "metrics", false);
     assert_eq!(targets["b"].target(), &graylogic_influxdb::Target::Remote("http://env:1".into()));
     assert_eq!(targets["head-office"].org(), "o");
     let wrong = |name: &str| (name == "GRAYLOGIC_INFLUXDB_TARGETS_B_BATCH_SIZE").then(|| "many".to_owned());
@@ -844,7 +845,7 @@ fn a_target_that_is_switched_off_is_left_out() {
     assert_eq!(client.targets(), ["main"]);
     write(&client, "m", 0..3);
     client.flush(Level::Delivered, SOON).unwrap();
-    assert_eq!(stored(&main), lines("telemetry", "m", 0..3));
+    assert_eq!(stored(&main), lines("metrics", "m", 0..3));
     client.close(SOON).unwrap();
     let error = Client::connect(&config.with_route(Route::to(["office"]))).unwrap_err();
     assert!(error.to_string().contains("names only targets whose enabled is false"), "{error}");
@@ -879,8 +880,8 @@ fn mistakes_of_targets_and_rules_are_named_with_line_and_remedy() {
             "line 9: influxdb.routes, rule 1: to names \"c\", which is no target; the targets are main, a, b",
         ),
         (
-            "    - class: phm\n      to: [a, main, a/telemetry]\n",
-            "line 9: influxdb.routes, rule 1: to names bucket \"telemetry\" of a twice; leave one out",
+            "    - class: phm\n      to: [a, main, a/metrics]\n",
+            "line 9: influxdb.routes, rule 1: to names bucket \"metrics\" of a twice; leave one out",
         ),
         (
             "    - class: phm\n      to: [main/]\n",

@@ -42,7 +42,7 @@ fn all_behaviours() -> Vec<Do> {
         Do::Answer(message("503 Service Unavailable", "queue length exceeded")),
         Do::Answer(answer("429 Too Many Requests", "Retry-After: 0\r\n", "")),
         Do::Answer(answer("200 OK", "Content-Type: text/html\r\n", "<!doctype html><p>Sign in to the hotel")),
-        Do::Answer(message("404 Not Found", "bucket \"telemetry\" not found")),
+        Do::Answer(message("404 Not Found", "bucket \"metrics\" not found")),
         Do::Answer(message("401 Unauthorized", "unauthorized access")),
         Do::Answer("HTTP/1.0 408 Request Timeout\r\n\r\n".to_owned()),
         Do::Answer(message("400 Bad Request", "unable to read data: gzip: invalid checksum")),
@@ -201,7 +201,7 @@ fn a_limit_that_a_server_had_for_a_while_is_forgotten() {
     let limit = most.clone();
     let server = Hostile::judging(move |request| Limit::Bytes(limit.load(Ordering::Relaxed)).judge(request));
     let spool = tempfile::tempdir().unwrap();
-    let config = config(&server, spool.path()).with_batches(100, Duration::from_millis(20));
+    let config = config(&server, spool.path()).with_quick_batches(100, Duration::from_millis(20));
     let client = Client::connect(&config).unwrap();
     client.write_phm_metric("pump", "hours", 1.0).unwrap();
     client.flush(Level::Delivered, SOON).unwrap();
@@ -256,7 +256,7 @@ fn s4_limits_of_a_request_are_learnt() {
         let judging = limit.clone();
         let server = Hostile::judging(move |request| judging.judge(request));
         let spool = tempfile::tempdir().unwrap();
-        let mut config = config(&server, spool.path()).with_batches(*batch, Duration::from_millis(20));
+        let mut config = config(&server, spool.path()).with_quick_batches(*batch, Duration::from_millis(20));
         let is_gzip = matches!(limit, Limit::Gzip(..));
         if is_gzip {
             // An address of this machine that does not look like one: what goes there is compressed.
@@ -295,8 +295,8 @@ enum Mended {
 fn s5_a_wrong_setting_holds_the_lane_and_drops_nothing() {
     let wrong_token = ("401 Unauthorized", "unauthorized access", "token");
     let forbidden = ("403 Forbidden", "insufficient permissions for write", "token");
-    let no_bucket = ("404 Not Found", "bucket \"telemetry\" not found", "bucket");
-    let no_database = ("404 Not Found", "database not found: \"telemetry\"", "bucket");
+    let no_bucket = ("404 Not Found", "bucket \"metrics\" not found", "bucket");
+    let no_database = ("404 Not Found", "database not found: \"metrics\"", "bucket");
     let all = [
         wrong_token,
         forbidden,
@@ -595,9 +595,9 @@ fn a_full_spool_goes_on_as_soon_as_its_server_does() {
         let server = Hostile::new(|_| None);
         let spool = tempfile::tempdir().unwrap();
         let config = config(&server, spool.path())
-            .with_batches(5000, Duration::from_millis(10))
+            .with_quick_batches(5000, Duration::from_millis(10))
             .with_spool_keep_free(keep_free)
-            .with_spool_bytes_max(bytes_max)
+            .with_small_spool(bytes_max)
             .with_spool_when_full(WhenFull::DropNewest);
         let client = Client::connect(&config).unwrap();
         for first in (0..50_000).step_by(1000) {

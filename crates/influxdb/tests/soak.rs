@@ -80,10 +80,10 @@ fn soak_child() {
     let config = Config::remote(url)
         .unwrap()
         .with_spool(Some(spool.into()))
-        .with_batches(5000, Duration::from_millis(100))
+        .with_quick_batches(5000, Duration::from_millis(100))
         .with_hurry(20)
         .with_spool_keep_free(0)
-        .with_spool_bytes_max(bytes_max.parse().unwrap())
+        .with_small_spool(bytes_max.parse().unwrap())
         .with_spool_when_full(WhenFull::DropNewest)
         .with_spool_clock(clock_that_jumps);
     let client = Client::connect(&config).unwrap();

@@ -28,7 +28,7 @@ fn config(url: &str) -> Config {
         .with_token("my-token")
         .with_spool(None)
         .with_hurry(50)
-        .with_batches(100, Duration::from_millis(1))
+        .with_quick_batches(100, Duration::from_millis(1))
 }
 
 fn write(client: &Client) {
@@ -143,7 +143,7 @@ fn a_line_that_nobody_names_is_found_on_a_server_that_takes_the_others() {
         is_bad.then(|| message("400 Bad Request", "something is wrong"))
     });
     let client =
-        Client::connect(&config(&server.url()).with_batches(100, Duration::from_millis(200))).unwrap();
+        Client::connect(&config(&server.url()).with_quick_batches(100, Duration::from_millis(200))).unwrap();
     write(&client);
     client.flush(Level::Delivered, SOON).unwrap();
     let report = client.close(SOON).unwrap();

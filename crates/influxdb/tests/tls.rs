@@ -145,7 +145,7 @@ fn run(case: &Case, toll: &mut Toll) {
         .with_token("secret")
         .with_ca_file(ca)
         .with_spool(Some(folder.path().join("spool")))
-        .with_batches(20, Duration::from_millis(20))
+        .with_quick_batches(20, Duration::from_millis(20))
         .with_hurry(50);
     if let Some((certificate, key)) = shown {
         config = config.with_client_certificate(certificate, key);
@@ -340,7 +340,7 @@ fn renewed_under_load(version: &'static SupportedProtocolVersion) {
         .with_ca_file(put("ca.pem", &first.certificate))
         .with_client_certificate(certificate, key)
         .with_spool(Some(folder.path().join("spool")))
-        .with_batches(20, Duration::from_millis(5))
+        .with_quick_batches(20, Duration::from_millis(5))
         .with_hurry(100);
     let (told, written) = under_load(&config, |client| {
         let some_more = || {

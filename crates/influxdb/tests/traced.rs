@@ -88,7 +88,7 @@ fn requests_and_troubles_are_told_and_no_secret_is() {
             .unwrap()
             .with_spool(Some(folder.path().join(spool)))
             .with_hurry(20)
-            .with_batches(10, Duration::from_millis(1))
+            .with_quick_batches(10, Duration::from_millis(1))
     };
     let client = Client::connect(&config("a-very-secret-token", "good")).unwrap();
     client.write_energy_metric("hvac", 450.0, None).unwrap();
@@ -109,7 +109,7 @@ fn requests_and_troubles_are_told_and_no_secret_is() {
 
     let held = Client::connect(&config("another-secret-token", "held")).unwrap();
     held.write_energy_metric("hvac", 450.0, None).unwrap();
-    assert!(comes(|| told(&["WARN", "readings wait for their target", "401", "house"])));
+    assert!(comes(|| told(&["WARN", "readings are pending", "401", "house"])));
     held.close(Duration::ZERO).unwrap();
 
     let gone = config("another-secret-token", "gone");

@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn client_on(disk: Arc<dyn Disk>, folder: &Path) -> Client {
     let store = Store::open(folder, StoreOptions::default().disk(disk)).unwrap();
-    Client::connect_store(&Config::embedded(folder), store).unwrap()
+    Client::connect_store(&Config::embedded(folder).with_any_time(true), store).unwrap()
 }
 
 fn at(seconds: i64) -> Timestamp {
@@ -72,7 +72,7 @@ fn a_sync_that_fails_once_is_tried_again() {
     let after = disk.after_power_cut(3);
     drop(client);
     let store = Store::open(folder.path(), StoreOptions::default().disk(Arc::new(after))).unwrap();
-    let selector = graylogic_store::Selector::bucket("telemetry");
+    let selector = graylogic_store::Selector::bucket("metrics");
     assert_eq!(store.latest(&selector).unwrap().len(), 1, "what was flushed survives the power cut");
 }
 
@@ -286,7 +286,7 @@ fn server_and_spool_hang(after: Duration) {
         .unwrap()
         .with_spool(Some(spool.path().to_owned()))
         .with_spool_disk(Arc::new(HangingDisk(gate.clone())))
-        .with_batches(20, Duration::from_millis(1))
+        .with_quick_batches(20, Duration::from_millis(1))
         .with_hurry(20);
     let client = Client::connect(&config).unwrap();
     client.write_device_metric_at("d", "m", 1.0, at(1)).unwrap();
@@ -367,7 +367,7 @@ fn a_folder_that_is_a_file_is_refused_in_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("data");
     std::fs::write(&file, b"").unwrap();
-    let error = Client::connect(&Config::embedded(&file)).unwrap_err();
+    let error = Client::connect(&Config::embedded(&file).with_any_time(true)).unwrap_err();
     assert!(error.is_connection_failed());
     assert!(error.to_string().contains("data") && !error.to_string().contains('\n'), "{error}");
 }

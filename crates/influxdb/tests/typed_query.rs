@@ -96,7 +96,10 @@ fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), StoreOptions::default()).unwrap();
     store.ensure_bucket("b").unwrap();
-    assert_eq!(store.write_lines("b", LINES.as_bytes(), &WriteOptions::now()).unwrap().rejected_count, 0);
+    assert_eq!(
+        store.write_lines("b", LINES.as_bytes(), &WriteOptions::now().any_time()).unwrap().rejected_count,
+        0
+    );
     (folder, store)
 }
 
@@ -305,13 +308,91 @@ fn flux_says_what_is_asked() {
         ),
     ];
     for (query, script) in cases {
-        let (asked, answer) = talk(Dialogue::flux(query.check().unwrap(), "my org", "b").unwrap(), &["\r\n"]);
+        let (scripts, answer) = flux(query, &format!("{}\r\n\r\n", TYPES.split_once("\r\n\r\n").unwrap().0));
         assert_eq!(answer.unwrap(), []);
-        assert_eq!(asked[0].target(), "/api/v2/query?org=my%20org");
-        let body: serde_json::Value = serde_json::from_slice(&asked[0].body).unwrap();
-        assert_eq!(body["query"], *script, "{query:?}");
-        assert_eq!(body["dialect"]["annotations"], serde_json::json!(["datatype", "group", "default"]));
+        assert_eq!(scripts.last().unwrap(), script, "{query:?}");
+        // Where strings may be met the types are asked for first.
+        for types in &scripts[..scripts.len() - 1] {
+            let until = script.find("\n  |> filter(fn: (r) => types").unwrap_or(script.len());
+            let begin = script[..until].trim_start_matches("import \"types\"\n").split(")\n  |> ");
+            let begin: Vec<&str> = begin.take(3).collect();
+            assert_eq!(
+                *types,
+                format!("{}\n  |> last()", begin.join(")\n  |> ").trim_end_matches(')').to_owned() + ")")
+            );
+        }
+        assert_eq!(
+            scripts.len() == 1,
+            query == &power().latest() || script.contains("fn: mean"),
+            "{query:?}"
+        );
     }
+}
+
+/// The types of two fields, of which the second holds strings.
+const TYPES: &str = "#datatype,string,long,dateTime:RFC3339,double,string,string\r\n\
+                     #group,false,false,false,false,true,true\r\n#default,_result,,,,,\r\n\
+                     ,result,table,_time,_value,_field,_measurement\r\n\
+                     ,,0,2026-03-02T00:00:00Z,4,power_watts,energy\r\n\r\n\
+                     #datatype,string,long,dateTime:RFC3339,string,string,string\r\n\
+                     #group,false,false,false,false,true,true\r\n#default,_result,,,,,\r\n\
+                     ,result,table,_time,_value,_field,_measurement\r\n\
+                     ,,1,2026-03-02T00:00:00Z,on,state,energy\r\n\r\n";
+
+/// The scripts of a query, where only the one for types is answered with something.
+fn flux(query: &Query, types: &str) -> (Vec<String>, Result<Vec<QuerySeries>, Error>) {
+    let mut dialogue = Dialogue::flux(query.check().unwrap(), "my org", "b").unwrap();
+    let mut scripts = Vec::new();
+    while let Some(ask) = dialogue.next_ask() {
+        assert_eq!(ask.target(), "/api/v2/query?org=my%20org");
+        let body: serde_json::Value = serde_json::from_slice(&ask.body).unwrap();
+        assert_eq!(body["dialect"]["annotations"], serde_json::json!(["datatype", "group", "default"]));
+        let script = body["query"].as_str().unwrap().to_owned();
+        let is_types = scripts.is_empty() && script.ends_with("|> last()");
+        dialogue.feed(if is_types { types.as_bytes() } else { b"\r\n" }).unwrap();
+        dialogue.end().unwrap();
+        scripts.push(script);
+    }
+    (scripts, dialogue.finish())
+}
+
+#[test]
+fn flux_asks_for_empty_strings_and_others_apart() {
+    let begin = "from(bucket: \"b\")\n  |> range(start: 2026-03-02T00:00:00Z, stop: 2026-03-02T01:00:00Z)\n  \
+                 |> filter(fn: (r) => r[\"_measurement\"] == \"energy\"";
+    let state = " and (r[\"_field\"] == \"state\") and (r[\"k\"] == \"v\") and r[\"_value\"]";
+    let energy = || energy().tag("k", "v");
+    let plain = format!("{begin} and r[\"_field\"] != \"state\" and (r[\"k\"] == \"v\"))");
+    let last = |query: Query| flux(&query, TYPES).0[1..].to_vec();
+    let both = |end: &str| {
+        [
+            format!("{plain}{end}"),
+            format!("{begin}{state} == \"\"){end}"),
+            format!("{begin}{state} != \"\"){end}"),
+        ]
+    };
+    assert_eq!(last(energy()), both(""));
+    assert_eq!(last(energy().limit(7)), both("\n  |> limit(n: 7)"));
+    let windows = || energy().window(seconds(600)).offset(seconds(60));
+    let every = "every: 600000000000ns, offset: 60000000000ns";
+    let counts =
+        both(&format!("\n  |> aggregateWindow({every}, fn: count, createEmpty: false, timeSrc: \"_start\")"));
+    assert_eq!(last(windows().aggregate(Aggregate::Count)), counts);
+    let [_, empty, others] = both(&format!("\n  |> window({every})\n  |> first()"));
+    let first = last(windows().aggregate(Aggregate::First));
+    assert!(first[0].contains("fn: first, createEmpty: false, timeSrc: \"_start\""), "{}", first[0]);
+    assert_eq!(first[1..], [empty, others]);
+    // Of numbers alone no string is read; of strings alone nothing else is.
+    let means = last(windows().aggregate(Aggregate::Mean));
+    assert!(means.len() == 1 && means[0].contains("r[\"_field\"] != \"state\""), "{means:?}");
+    assert_eq!(
+        flux(&energy().field("state"), &TYPES.replace("power_watts", "state")).0.len(),
+        2,
+        "both types"
+    );
+    let strings = TYPES.split_once("\r\n\r\n").unwrap().1;
+    assert_eq!(flux(&energy().field("state"), strings).0.len(), 3);
+    assert_eq!(flux(&energy(), "\r\n").0.len(), 1, "nothing there");
 }
 
 #[test]
@@ -322,7 +403,7 @@ fn flux_answers_are_read() {
                  ,,0,2026-03-02T00:00:00Z,4,power_watts,energy,hvac,a tag\r\n\
                  ,,1,2026-03-02T00:10:00Z,5,power_watts,energy,x,\r\n\r\n";
     let counts = power().window(seconds(600)).aggregate(Aggregate::Count);
-    let (_, answer) = talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[count]);
+    let (_, answer) = talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[count, count]);
     let expected = ["device_id=hvac,result=a tag power_watts 0:4u", "device_id=x power_watts 600:5u"];
     assert_eq!(outline(&answer.unwrap()), expected);
     // An answer without series is a line end: one of nothing did not come.
@@ -331,7 +412,7 @@ fn flux_answers_are_read() {
     assert!(error.to_string().contains("did not come whole") && error.is_retryable(), "{error}");
     let late = "\r\n#datatype,string,string\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,out of luck,\r\n";
     let (_, answer) =
-        talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[&format!("{count}{late}")]);
+        talk(Dialogue::flux(counts.check().unwrap(), "o", "b").unwrap(), &[count, &format!("{count}{late}")]);
     assert!(answer.unwrap_err().to_string().contains("out of luck"));
 }
 

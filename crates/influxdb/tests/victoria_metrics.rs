@@ -110,7 +110,7 @@ impl Vm {
             .unwrap()
             .with_bucket("house")
             .with_spool(spool.map(Into::into))
-            .with_batches(100, Duration::from_millis(1))
+            .with_quick_batches(100, Duration::from_millis(1))
             .with_settle_time(Duration::from_secs(3600))
             // Looks come every quarter of a second.
             .with_hurry(20)
@@ -276,9 +276,9 @@ fn what_the_server_would_drop_is_rejected_by_name_once_and_kept() {
     let m = || Point::new("power").field("watts", -1i64);
     client.write_point(&m().timestamp(now().plus(-2 * DAY))).unwrap();
     client.write_point(&m().timestamp(now().plus(3 * DAY))).unwrap();
-    let many = (0..4).fold(m(), |point, i| point.tag(&format!("t{i}"), "v"));
+    let many = (0..4).fold(m(), |point, i| point.tag(format!("t{i}"), "v"));
     client.write_point(&many.timestamp(now())).unwrap();
-    client.write_point(&m().tag("d", &"x".repeat(101)).timestamp(now())).unwrap();
+    client.write_point(&m().tag("d", "x".repeat(101)).timestamp(now())).unwrap();
     write(&client, 0..100);
     client.flush(Level::Acknowledged, SOON).unwrap();
     vm.comes_to(|vm| vm.looks > 0 && distinct(vm) == 100);

@@ -17,6 +17,11 @@ pub struct LineEnds {
     // A quote opens a string only where a value stands: behind more equals signs than commas.
     equals: usize,
     commas: usize,
+    last: u8,
+    just_closed: bool,
+    torn: bool,
+    // Of the line that ended last.
+    was_torn: bool,
 }
 
 /// Which part of a line the next byte belongs to.
@@ -39,9 +44,10 @@ impl LineEnds {
     /// How many bytes of `piece` belong to the line, its line feed included, when it ends there; then the next piece must
     /// begin behind it. `None` when the line continues in the next piece.
     pub fn feed(&mut self, piece: &[u8]) -> Option<usize> {
+        self.was_torn = false;
         for (i, &b) in piece.iter().enumerate() {
             if b == b'\n' && !self.escaped && !self.quoted {
-                *self = Self::new();
+                *self = Self { was_torn: self.torn, ..Self::new() };
                 return Some(i + 1);
             }
             self.step(b);
@@ -49,8 +55,37 @@ impl LineEnds {
         None
     }
 
+    /// Whether the line, or the one that has just ended, has a quote where a string can neither begin nor end: it begins
+    /// behind an equals sign, and ends before a comma, a space or the end. A line that has been going on for several text
+    /// lines is then more likely to lack a quote than to hold a string with line feeds.
+    ///
+    /// ```
+    /// let mut ends = graylogic_line::LineEnds::new();
+    /// assert!(ends.feed(b"m s=\"open 1\n").is_none() && !ends.is_torn());
+    /// assert!(ends.feed(b"m s=\"next\" 2\n").is_none() && ends.is_torn());
+    /// ```
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.torn || self.was_torn
+    }
+
     #[inline]
     fn step(&mut self, b: u8) {
+        let was_quoted = self.quoted;
+        if std::mem::take(&mut self.just_closed) {
+            self.torn |= !matches!(b, b',' | b' ' | b'\r' | b'\n');
+        }
+        self.turn(b);
+        match (was_quoted, self.quoted) {
+            (false, true) => self.torn |= self.last != b'=',
+            (true, false) => self.just_closed = true,
+            _ => {}
+        }
+        self.last = b;
+    }
+
+    #[inline]
+    fn turn(&mut self, b: u8) {
         match self.place {
             Place::Comment => return,
             Place::LeadingSpace if matches!(b, b' ' | b'\t') => return,
@@ -74,25 +109,16 @@ impl LineEnds {
     }
 }
 
-/// Whether a line that holds line feeds has each of them inside a string, and whether those strings begin and end where
-/// strings can: behind an equals sign, and before a comma, a space or the end. If not, it is more likely to be several lines,
-/// one of which lacks a quote or ends with a backslash.
+/// Whether a line that holds line feeds has each of them inside a string, and its quotes where strings begin and end. If not,
+/// it is more likely to be several lines, one of which lacks a quote or ends with a backslash.
 pub(crate) fn is_one_line(text: &[u8]) -> bool {
     let mut ends = LineEnds::new();
-    for (i, &b) in text.iter().enumerate() {
-        let was = ends;
+    let ends_early = text.iter().any(|&b| {
+        let is_outside = b == b'\n' && !ends.quoted;
         ends.step(b);
-        let fits = match (was.quoted, ends.quoted) {
-            (false, true) => i > 0 && text[i - 1] == b'=',
-            (true, false) => matches!(text.get(i + 1), None | Some(b',' | b' ')),
-            (false, false) => b != b'\n',
-            (true, true) => true,
-        };
-        if !fits {
-            return false;
-        }
-    }
-    !ends.quoted
+        is_outside || ends.torn
+    });
+    !ends_early && !ends.quoted
 }
 
 #[cfg(test)]

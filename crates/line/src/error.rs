@@ -189,7 +189,7 @@ impl fmt::Display for EncodeError {
             R::LeadingUnderscore => {
                 write!(
                     f,
-                    "{element} starts with an underscore{of}: such names are reserved; name it otherwise or allow them"
+                    "{element} starts with an underscore{of}: InfluxDB reserves such names; choose another one"
                 )
             }
             R::DuplicateTag => write!(f, "duplicate tag key{of}: give each tag once"),

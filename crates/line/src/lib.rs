@@ -21,7 +21,8 @@
 //! ```
 //!
 //! - [`Encoder`] writes points in a [`Dialect`] under policies; [`SeriesTemplate`] checks and writes names once.
-//! - [`Parser`] reads what InfluxDB 2.8 accepts and gives its reasons for what it does not, line by line.
+//! - [`Parser`] reads what InfluxDB 2.8 accepts and gives its reasons for what it does not, line by line;
+//!   [`Parser::resuming`] keeps a missing quote from costing the lines behind it.
 //!
 //! The rules were read from, and checked against, four parsers: influxdata/influxdb 2.8 `models/points.go`, the
 //! InfluxDB 3 parser, VictoriaMetrics `lib/protoparser/influx`, and influxdata/line-protocol v2.

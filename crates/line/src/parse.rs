@@ -74,6 +74,7 @@ pub struct Line<'p, 'a> {
     number: usize,
     text: &'a [u8],
     key: &'a [u8],
+    raw_fields: &'a [u8],
     fields: &'p [Field<'a>],
     timestamp: Timestamp,
     has_timestamp: bool,
@@ -315,6 +316,7 @@ impl<'a> Parser<'a> {
                 number,
                 text,
                 key: parts.key,
+                raw_fields: parts.fields,
                 fields: &self.fields,
                 timestamp: parts.timestamp,
                 has_timestamp: parts.has_timestamp,
@@ -430,6 +432,7 @@ fn quoted_line_end(body: &[u8]) -> usize {
 
 struct Parts<'a> {
     key: &'a [u8],
+    fields: &'a [u8],
     timestamp: Timestamp,
     has_timestamp: bool,
     dropped_time_fields: usize,
@@ -448,9 +451,10 @@ fn read_line<'a>(
         _ => check_key(text)?,
     };
     let key = &text[..end];
-    let mut i = skip_spaces(text, end);
+    let start = skip_spaces(text, end);
     let mut dropped_time_fields = 0;
-    i = read_fields(text, i, fields, &mut dropped_time_fields)?;
+    let i = read_fields(text, start, fields, &mut dropped_time_fields)?;
+    let raw_fields = &text[start..i];
     let longest = fields.iter().map(|f| f.key.len()).max().unwrap_or(0);
     if key.len() + 4 + longest > KEY_BYTES_MAX {
         return Err((i, Reason::KeyTooLong(key.len() + 4 + longest)));
@@ -458,10 +462,10 @@ fn read_line<'a>(
     let i = skip_spaces(text, i);
     if i == text.len() {
         let timestamp = options.default_time.truncated(options.precision);
-        return Ok(Parts { key, timestamp, has_timestamp: false, dropped_time_fields });
+        return Ok(Parts { key, fields: raw_fields, timestamp, has_timestamp: false, dropped_time_fields });
     }
     let timestamp = read_time(text, i, options.precision)?;
-    Ok(Parts { key, timestamp, has_timestamp: true, dropped_time_fields })
+    Ok(Parts { key, fields: raw_fields, timestamp, has_timestamp: true, dropped_time_fields })
 }
 
 #[inline]
@@ -838,6 +842,12 @@ impl<'p, 'a> Line<'p, 'a> {
     #[must_use]
     pub fn raw_key(&self) -> &'a [u8] {
         self.key
+    }
+
+    /// All fields as they were sent, those named `time` included.
+    #[must_use]
+    pub fn raw_fields(&self) -> &'a [u8] {
+        self.raw_fields
     }
 
     /// The measurement.

@@ -1,9 +1,9 @@
 //! What is done to stored readings by decision: deleting, expiring, removing buckets, and looking for damage.
 
-use crate::catalog::Series;
-use crate::compact::DAY;
+use crate::catalog::{Bucket, Series, SeriesInfo};
+use crate::compact::{DAY, PAGES_GIVEN_BACK};
 use crate::core::{Shared, lock};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::file::{Commit, Known, Removed, SealedState, Tombstone};
 use crate::record;
 use crate::rollup;
@@ -15,16 +15,46 @@ use std::collections::HashSet;
 
 /// Series whose expired chunks go in one transaction.
 const EXPIRED_PER_COMMIT: usize = 64;
-/// Pages given back to the file system after chunks went.
-const PAGES_GIVEN_BACK: u32 = 256;
 
 impl Shared {
+    /// Creates a bucket and returns its number.
+    pub(crate) fn create_bucket(&self, name: &str) -> Result<u32, Error> {
+        let _one = lock(&self.buckets);
+        let id = {
+            let core = self.open_core()?;
+            if core.catalog.bucket_place(name).is_ok() {
+                return Err(Error::new(
+                    Kind::Exists,
+                    format!("create bucket {name:?}: there is one with this name"),
+                ));
+            }
+            core.catalog.next_bucket_id()
+        };
+        // Writes to other buckets do not wait for the disk.
+        self.file.insert_bucket(id, name, 0)?;
+        let mut core = self.open_core()?;
+        core.catalog.add_bucket(Bucket::new(id, name, 0));
+        self.mark_log(&mut core, true);
+        Ok(id)
+    }
+
     /// Hides the readings of a range at once, and for ever.
     pub(crate) fn delete(&self, selector: &Selector, range: TimeRange) -> Result<usize, Error> {
+        self.delete_matching(selector, range, |_| true)
+    }
+
+    /// Hides the readings of a range of those series of a selector that match.
+    pub(crate) fn delete_matching(
+        &self,
+        selector: &Selector,
+        range: TimeRange,
+        matching: impl Fn(&SeriesInfo) -> bool,
+    ) -> Result<usize, Error> {
         // Compaction must not take out what this call may still have to bring back.
         let _one = lock(&self.sealer);
         let mut core = self.open_core()?;
-        let series = core.catalog.select(selector)?;
+        let mut series = core.catalog.select(selector)?;
+        series.retain(matching);
         if range.start >= range.stop || series.is_empty() {
             return Ok(0);
         }
@@ -46,7 +76,7 @@ impl Shared {
         }
         drop(core);
         self.wake.notify_all();
-        let committed = self.file.commit(&commit);
+        let committed = self.commit(&commit);
         let mut core = self.core();
         for tombstone in &commit.tombstones {
             let Some(held) = core.catalog.get_mut(tombstone.series) else { continue };
@@ -81,6 +111,10 @@ impl Shared {
         let mut core = self.core();
         core.catalog.buckets.push(bucket);
         core.catalog.buckets.sort_unstable_by_key(|b| b.id);
+        if removed.is_err() {
+            // A segment begun meanwhile does not know the bucket.
+            self.mark_log(&mut core, true);
+        }
         removed?;
         let place = core.catalog.bucket_place(name)?;
         let tails: Vec<&Series> = ids.iter().filter_map(|&id| core.catalog.get(id)).collect();
@@ -165,7 +199,7 @@ impl Shared {
         }
         commit.sequence = self.log.next_sequence();
         self.file.expect_log(self.log_expected(&self.core()));
-        self.file.commit(&commit)?;
+        self.commit(&commit)?;
         let mut core = self.core();
         self.mark_log(&mut core, false);
         for state in &commit.sealed {
@@ -181,26 +215,47 @@ impl Shared {
         Ok(removed)
     }
 
-    /// Makes the store file say what is shown, and the notes say nothing.
-    pub(crate) fn settle(&self) -> Result<u64, Error> {
-        // What the log holds of damage goes with its segments.
-        self.seal_everything()?;
-        let _one = lock(&self.sealer);
+    /// Makes the store file say what memory knows; the sealer's lock is held.
+    pub(crate) fn write_catalog_anew(&self) -> Result<(), Error> {
+        let _other = lock(&self.buckets);
         let known = {
             let core = self.open_core()?;
             let series = || core.catalog.series.iter().flatten();
             Known {
                 buckets: core.catalog.buckets.iter().map(crate::catalog::Bucket::definition).collect(),
-                definitions: series().map(Series::owned_definition).collect(),
+                definitions: series().filter(|s| s.in_file).map(Series::owned_definition).collect(),
                 sealed: series().filter(|s| s.sealed > 0).map(Series::sealed_state).collect(),
                 tombstones: series().flat_map(|s| s.tombstones.iter().copied()).collect(),
+                removed: core.catalog.removed.iter().copied().collect(),
             }
         };
         self.file.settle(&known)?;
         let mut core = self.open_core()?;
         core.totals = None;
         self.mark_log(&mut core, true);
-        drop(core);
+        Ok(())
+    }
+
+    /// Commits what memory gives to the store file. A file that is too damaged to take it gets a new catalog first: a box
+    /// that runs unattended must go on.
+    pub(crate) fn commit(&self, commit: &Commit) -> Result<(), Error> {
+        match self.file.commit(commit) {
+            Err(error) if error.is_corruption() => {
+                tracing::error!(%error, "the store file is damaged; its catalog is made anew");
+                self.notes.add(&error.to_string(), 0).map_err(|e| Error::log("note the damage", e))?;
+                self.write_catalog_anew()?;
+                self.file.commit(commit)
+            }
+            done => done,
+        }
+    }
+
+    /// Makes the store file say what is shown, and the notes say nothing.
+    pub(crate) fn settle(&self) -> Result<u64, Error> {
+        // What the log holds of damage goes with its segments.
+        self.seal_everything()?;
+        let _one = lock(&self.sealer);
+        self.write_catalog_anew()?;
         self.notes.settle().map_err(|e| Error::log("settle the damage", e))
     }
 

@@ -1,16 +1,14 @@
 //! Compaction: the small chunks of the way in become chunks of days, late and repeated readings find their place,
-//! deleted and expired ones go, and each hour gets its figures. One transaction moves a series from one state to the
+//! deleted and expired ones go, and each hour gets its figures where they pay. One transaction moves a series from one state to the
 //! next, so that a crash at any instruction leaves one of the two.
 
 use crate::catalog::Newest;
-use crate::chunk;
-use crate::column::Effort;
 use crate::core::{Shared, lock};
 use crate::error::Error;
-use crate::file::{ChunkMeta, Commit, NewChunk, Removed, SealedState, Tombstone};
-use crate::rollup;
+use crate::file::{ChunkMeta, Commit, Removed, SealedState, Tombstone};
+use crate::recompress::{self, Compacted, Piece, present_pieces};
 use crate::scan::{Source, delete, runs_of};
-use crate::window::{Summary, TimeRange};
+use crate::window::TimeRange;
 
 /// Length of a day in nanoseconds.
 pub(crate) const DAY: i64 = 86_400_000_000_000;
@@ -22,6 +20,8 @@ const DAY_MAX: usize = 9000;
 const LENGTH_MAX: i64 = 28 * DAY;
 /// So many series are worked on in one commit.
 pub(crate) const SERIES_PER_COMMIT: usize = 16;
+/// Pages given back to the file system after a round.
+pub(crate) const PAGES_GIVEN_BACK: u32 = 256;
 /// So many readings are merged at a time: a bound on memory.
 const MERGED_MAX: u64 = 200_000;
 
@@ -48,7 +48,7 @@ impl Shared {
                 written += self.compact_series(some, all)?;
             }
             if written == 0 {
-                return Ok(());
+                return self.file.give_back(PAGES_GIVEN_BACK);
             }
         }
     }
@@ -64,10 +64,12 @@ impl Shared {
                 outcomes.push(outcome);
             }
         }
+        let before: usize = outcomes.iter().map(|o| o.before).sum();
+        recompress::without_hours_that_do_not_pay(&mut commit.chunks, before);
         if !commit.removed.is_empty() || !commit.lifted.is_empty() {
             (commit.written, commit.sequence) = (self.written(), self.log.next_sequence());
             self.file.expect_log(self.log_expected(&self.core()));
-            self.file.commit(&commit)?;
+            self.commit(&commit)?;
         }
         let mut core = self.core();
         for outcome in &outcomes {
@@ -105,7 +107,7 @@ impl Shared {
         let Some(until) = state.until else {
             let moved = !ripe.is_empty();
             commit.lifted.extend(ripe);
-            return Ok(Some(Outcome { state, moved }));
+            return Ok(Some(Outcome { state, moved, before: 0 }));
         };
         let cutoff = if all { i64::MAX } else { until.div_euclid(DAY).saturating_mul(DAY) };
         let oldest = ripe.iter().map(|t| t.start).chain(state.fresh).min().unwrap_or(i64::MAX);
@@ -149,7 +151,6 @@ impl Shared {
         if !group.iter().any(&touched) {
             group.clear();
         }
-        let mut chunks = Vec::new();
         let mut unreadable = Vec::new();
         let mut parts = Vec::new();
         group.sort_by_key(|c| c.sequence);
@@ -171,24 +172,12 @@ impl Shared {
         }
         let parts = parts.into_iter().map(|(t, v, _)| (t, v)).collect();
         let (times, values) = crate::scan::merge(parts, info.field_type);
-        for (from, to, level) in pieces(&times, cutoff) {
-            let mut part = values.clone();
-            part.cut(from, to);
-            let times = &times[from..to];
-            let Some(summary) = Summary::of(times, &part, 0, times.len()) else { continue };
-            let effort = if level == 0 { Effort::Seal } else { Effort::Compact };
-            let hours = if level == 0 { Vec::new() } else { rollup::hours_of(times, &part) };
-            chunks.push(NewChunk {
-                series: id,
-                t0: times[0],
-                t1: times[times.len() - 1],
-                sequence,
-                summary,
-                level,
-                hours: rollup::encode(&hours, info.field_type),
-                bytes: chunk::encode(times, &part, effort),
-            });
-        }
+        let mut ends: Vec<i64> = group.iter().map(|c| c.t1).collect();
+        ends.sort_unstable();
+        let before = group.iter().map(|c| recompress::cost(c.level, c.bytes(), c.hours_bytes())).sum();
+        let compacted = Compacted { series: id, sequence, times: &times, values: &values };
+        let present = present_pieces(&times, &ends, cutoff);
+        let chunks = compacted.chunks(&pieces(&times, cutoff), &present, before);
         commit.removed.extend(group.iter().map(|c| Removed::of(id, c)));
         let kept =
             metas.iter().filter(|m| !group.iter().any(|g| g.id == m.id) && !unreadable.contains(&m.id));
@@ -214,7 +203,7 @@ impl Shared {
             commit.lifted.extend(ripe);
         }
         commit.chunks.extend(chunks);
-        Ok(Some(Outcome { state, moved }))
+        Ok(Some(Outcome { state, moved, before }))
     }
 
     /// Whether a series has chunks that end before a time.
@@ -229,6 +218,8 @@ struct Outcome {
     state: SealedState,
     /// Whether anything changed but what is known of it.
     moved: bool,
+    /// What the replaced chunks took of the file.
+    before: usize,
 }
 
 /// The tombstones that chunks can be freed of: memory holds only what was written after them.
@@ -238,7 +229,7 @@ fn liftable(tombstones: &[Tombstone], in_memory: Option<u64>) -> Vec<Tombstone> 
 
 /// How readings are cut into chunks: whole days together up to a length, a long day into pieces; what lies at or after
 /// the cutoff belongs to a day that is not over and stays small.
-fn pieces(times: &[i64], cutoff: i64) -> Vec<(usize, usize, u8)> {
+fn pieces(times: &[i64], cutoff: i64) -> Vec<Piece> {
     let mut out = Vec::new();
     let closed = times.partition_point(|&t| t < cutoff);
     let mut from = 0;

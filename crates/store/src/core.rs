@@ -88,6 +88,7 @@ pub(crate) struct Core {
     /// What the file holds: counted when first asked for, then kept up by every commit.
     pub(crate) totals: Option<Totals>,
     pub(crate) written_total: u64,
+    pub(crate) quarantined_total: u64,
     pub(crate) rejected_total: u64,
     pub(crate) damaged_total: u64,
     /// Why readings do not go all the way, while they do not.
@@ -135,6 +136,7 @@ impl Trouble {
 pub(crate) enum Source {
     Sync,
     Seal,
+    Compact,
 }
 
 impl Shared {
@@ -181,6 +183,7 @@ impl Core {
             marking: Marking::default(),
             totals: None,
             written_total: 0,
+            quarantined_total: 0,
             rejected_total: 0,
             damaged_total: 0,
             trouble: None,

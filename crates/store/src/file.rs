@@ -23,11 +23,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 mod catalog;
 mod damage;
 mod ledger;
+mod mend;
 mod upgrade;
 mod verify;
 
-pub(crate) use catalog::{Copy as SeriesCopy, Loaded, StoredSeries};
-pub(crate) use verify::Known;
+pub(crate) use catalog::{Copy as SeriesCopy, Loaded, Spare, StoredSeries, spare};
+pub(crate) use ledger::{ListedChunk, listed, row_id as ledger_row_id};
+pub(crate) use mend::Known;
 
 /// `PRAGMA application_id` of a store file: "GLTS".
 const APPLICATION_ID: i32 = 0x474C_5453;
@@ -133,7 +135,7 @@ const CHECKED_MAX: usize = 1 << 14;
 
 /// Compacted chunks share rows of about this length: one by one they would leave much of their pages empty, while of a
 /// long row SQLite fills all pages but the last.
-const PACK_BYTES: usize = 48 << 10;
+const PACK_BYTES: usize = 64 << 10;
 
 /// Where the store file is.
 #[derive(Debug)]
@@ -198,6 +200,16 @@ pub(crate) struct ChunkMeta {
 }
 
 impl ChunkMeta {
+    /// Bytes of its readings.
+    pub(crate) fn bytes(&self) -> usize {
+        usize::try_from(self.place.length).unwrap_or(0)
+    }
+
+    /// Bytes of what is known of its hours.
+    pub(crate) fn hours_bytes(&self) -> usize {
+        self.hours.and_then(|place| usize::try_from(place.length).ok()).unwrap_or(0)
+    }
+
     pub(crate) fn has_hours(&self) -> bool {
         self.hours.is_some()
     }
@@ -302,7 +314,7 @@ impl StoreFile {
             );
             return Err(Error::new(Kind::Corrupt, message));
         } else if version == FORMAT_VERSION_1 && access == Access::Write {
-            upgrade::from_version_1(&mut writer).map_err(opening)?;
+            upgrade::from_version_1(&mut writer, new).map_err(opening)?;
         }
         let is_old = version == FORMAT_VERSION_1 && access != Access::Write;
         let mark = if is_old { None } else { upgrade::read_mark(&writer).map_err(opening)? };
@@ -550,6 +562,11 @@ impl StoreFile {
         // Of a file that cannot be counted, what it says of itself.
         let mark = self.mark().unwrap_or_default();
         Ok(counted.unwrap_or(Totals { chunks: mark.chunks, readings: mark.readings, bytes: 0 }))
+    }
+
+    /// Bytes of SQLite's own log.
+    pub(crate) fn wal_bytes(&self) -> u64 {
+        wal_bytes(&self.path)
     }
 
     /// Writes what SQLite's own log holds into the file and empties it.

@@ -15,7 +15,7 @@ pub(crate) const SHARED_LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
 /// Name of the store file.
 pub(crate) const STORE_FILE: &str = "store.sqlite";
 /// Folder for what is set aside.
-const DAMAGED: &str = "damaged";
+pub(crate) const DAMAGED: &str = "damaged";
 
 /// Something that opening found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]

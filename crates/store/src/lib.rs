@@ -40,16 +40,27 @@
 //!
 //! Chunks of complete days are compacted in the background at a quarter of a core at most: late and repeated readings
 //! find their place, deleted and expired ones go, and each hour gets its figures, from which windows of whole hours are
-//! answered.
+//! answered, unless its readings are few.
 //!
 //! # Which reading counts
 //! Of readings of one field for one time the one written last, in whatever layer they are. The fields of one time are
 //! united. A field has one type per bucket and measurement; a line that says otherwise is dropped and named.
 //!
+//! # Which timestamps are believed
+//! Readings with a timestamp before 2000, or more than an hour ahead of the store's clock, come from a clock that is wrong.
+//! They are stored in quarantine, where no query meets them ([`Store::quarantine`]), unless the caller wants them as they are
+//! ([`WriteOptions::any_time`]). [`Store::latest`] leaves out what lies ahead. Lines without a timestamp get one when they
+//! arrive, each its own.
+//!
 //! # Damage
 //! Every row and every record has a checksum. What is not as it was written is left out of answers, counted in
 //! [`Stats::damaged_total`], and named by [`Store::verify`]; [`Store::salvage`] saves the rest into a new folder. No
 //! damage makes a wrong value, and opening deletes nothing.
+//!
+//! The store file and the hot log carry the same identity and know of each other: a half that is missing, emptied, older than
+//! the other or another store's is noticed on opening, set aside in `damaged/`, and described in [`Store::recovery`] and by
+//! [`Store::verify`] until [`Store::settle`] accepts the damage. The store goes on meanwhile; no number of a series or bucket is
+//! given twice.
 //!
 //! # Not supported
 //! - a folder that is mounted read-only here while somebody writes to it elsewhere;
@@ -75,6 +86,8 @@ mod limits;
 mod mark;
 mod marking;
 mod open;
+mod quarantine;
+mod recompress;
 mod record;
 mod repeats;
 mod replay;
@@ -92,6 +105,7 @@ mod write;
 
 pub use catalog::SeriesInfo;
 pub use error::Error;
+pub use quarantine::{Quarantine, Released};
 pub use salvage::Salvaged;
 pub use scan::{Block, Scan};
 pub use selector::{Matcher, Selector};
@@ -101,4 +115,4 @@ pub use store::{
 };
 pub use value::{Value, Values};
 pub use window::{Summary, TimeRange, Window, Windows};
-pub use write::{BadLine, RejectKind, Rejected, WriteOptions, WriteReport};
+pub use write::{BadLine, RejectKind, Rejected, Times, WriteOptions, WriteReport};

@@ -3,7 +3,7 @@
 
 use crate::catalog::Bucket;
 use crate::write::RejectKind;
-use graylogic_line::{Field, FieldRef, FieldType};
+use graylogic_line::{Field, FieldRef, FieldType, ParseOptions};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use std::borrow::Cow;
@@ -20,6 +20,8 @@ const STRING_BYTES_MAX: usize = 1 << 20;
 /// What a bucket does not take.
 #[derive(Clone, Copy)]
 pub(crate) struct Limits {
+    /// How the lines were read.
+    pub(crate) options: ParseOptions,
     pub(crate) series_max: usize,
     /// Earlier readings have expired already.
     pub(crate) oldest: i64,

@@ -63,8 +63,8 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
     let file = from.join("store.sqlite");
     let pages = Pages::open(&file)
         .map_err(|e| Error::io(format_args!("read the damaged store file {}", file.display()), e))?;
-    let log = log::read(&from.join("log"), crate::halves::SHARED_LOG_ID)?;
-    if pages.last() == 0 && log.segments == 0 {
+    let segments = log::segments(&from.join("log"))?;
+    if pages.last() == 0 && segments.len() == 0 {
         return Err(Error::new(
             Kind::NotFound,
             format!(
@@ -81,10 +81,15 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
             format!("salvage into {}: the folder is not empty; name a new one", to.display()),
         ));
     }
-    let tables = catalog::read(&pages);
+    let tables =
+        catalog::read(&pages, segments.newest_commit(catalog::identity(&pages).or(segments.identity())));
+    let identity = tables.mark.as_ref().map(|m| m.identity).or(segments.identity());
+    let log = log::read(segments, identity);
     let carved = carve::carve(&pages, tables.packs_root);
     let plan = plan::plan(&tables, &carved);
     let new = StoreFile::open_with(&to.join("store.sqlite"), &Mark::new(new_identity()))?;
+    // What was given once is not given again, in case what is left out here turns up.
+    tables.mark.iter().chain(&log.mark).for_each(|mark| new.raise(mark));
     let mut rescue = Rescue {
         pages,
         tables,
@@ -96,6 +101,7 @@ pub(crate) fn run(from: &Path, to: &Path) -> Result<Salvaged, Error> {
         saved: Salvaged::default(),
         losses: Losses::default(),
     };
+    rescue.name_set_aside(from);
     rescue.name_damage(&plan);
     rescue.save(&plan)?;
     rescue.new.close()?;
@@ -122,6 +128,24 @@ struct Rescue {
 }
 
 impl Rescue {
+    /// Names store files that opening has set aside: they are stores of their own to salvage.
+    fn name_set_aside(&mut self, from: &Path) {
+        let folder = from.join(crate::halves::DAMAGED);
+        let names = std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
+        for entry in names.filter(|e| e.file_name().to_string_lossy().starts_with(crate::halves::STORE_FILE))
+        {
+            self.losses.add(0, || {
+                let name = entry.file_name();
+                format!(
+                    "{} was set aside when the store was opened; what it holds is saved by salvage of a folder that has it as {}: of {}, for instance",
+                    Path::new(&name).display(),
+                    crate::halves::STORE_FILE,
+                    folder.display()
+                )
+            });
+        }
+    }
+
     /// Names what is damaged whatever series it belongs to.
     fn name_damage(&mut self, plan: &Plan) {
         let (tables, losses) = (&self.tables, &mut self.losses);
@@ -146,6 +170,21 @@ impl Rescue {
         }
         for what in std::mem::take(&mut self.log.damage) {
             losses.add(0, || what);
+        }
+        for table in &tables.differing {
+            losses.add(0, || {
+                format!("store file: the table {table} is not what it was; rows of it are lost or old")
+            });
+        }
+        if let Some(segment) = self.log.missing_segment(tables.mark.as_ref()) {
+            let what = format!("hot log: segment {segment:016x} and what followed it are gone");
+            losses.add(0, || what);
+        }
+        for (first, count) in self.log.missing(tables.mark.as_ref()) {
+            losses.add(count, || {
+                let last = first + count - 1;
+                format!("hot log: {count} values that were not in chunks are gone, numbers {first} to {last}")
+            });
         }
         let in_chunks = tables.sealed.values().map(|s| s.sequence).max().unwrap_or(0);
         for &(first, count) in &self.log.gaps {
@@ -244,6 +283,7 @@ impl Rescue {
             return Ok(());
         }
         let known = self.tables.buckets.get(&id).map(|b| b.row.clone());
+        let known = known.or_else(|| self.log.buckets.iter().rfind(|b| b.id == id).cloned());
         let taken = |name: &str| self.buckets.values().any(|b| b == name);
         let bucket = match known.filter(|b| !taken(&b.name)) {
             Some(bucket) => bucket,
@@ -266,7 +306,10 @@ impl Rescue {
     fn series(&mut self, plan: &Plan, definition: &Definition, commit: &mut Commit) -> Result<(), Error> {
         let id = definition.series;
         let state = self.tables.sealed.get(&id);
-        let tombstones: Vec<_> = self.tables.tombstones.iter().filter(|t| t.series == id).copied().collect();
+        let all = self.tables.tombstones.iter().chain(&self.log.tombstones);
+        let mut tombstones: Vec<_> = all.filter(|t| t.series == id).copied().collect();
+        tombstones.sort_by_key(|t| (t.sequence, t.start, t.stop));
+        tombstones.dedup();
         let series = Series {
             pages: &self.pages,
             carved: &self.carved,

@@ -124,6 +124,7 @@ impl std::fmt::Debug for Scan {
 type Run = Vec<Source>;
 
 /// A part of a series with its own readings.
+#[expect(clippy::large_enum_variant, reason = "most are chunks: a box for each would take more memory")]
 pub(crate) enum Source {
     Chunk(ChunkMeta),
     Memory { times: Vec<i64>, values: Values, sequence: u64 },
@@ -435,6 +436,22 @@ impl Shared {
             }
         }
         Ok(true)
+    }
+
+    /// The newest reading of a series before a time.
+    pub(crate) fn newest_before(
+        &self,
+        series: &SeriesInfo,
+        until: i64,
+    ) -> Result<Option<(i64, Value)>, Error> {
+        match self.newest(series)? {
+            Some((time, _)) if time >= until => {
+                let range = TimeRange { start: i64::MIN, stop: until };
+                let before = self.fold(series, range, &Windows::whole())?;
+                Ok(before.last().map(|w| (w.summary.last.0.as_nanos(), w.summary.last.1.clone())))
+            }
+            newest => Ok(newest),
+        }
     }
 
     /// The newest reading of a series.

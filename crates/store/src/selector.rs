@@ -33,6 +33,13 @@ impl Selector {
         Self { bucket: name.into(), measurement: None, field: None, tags: Vec::new() }
     }
 
+    /// The quarantined readings of the bucket instead of its own.
+    #[must_use]
+    pub fn quarantined(mut self) -> Self {
+        self.bucket = crate::quarantine::quarantine_of(&self.bucket);
+        self
+    }
+
     /// Only series of the measurement with this name.
     #[must_use]
     pub fn measurement(self, name: impl Into<String>) -> Self {

@@ -4,6 +4,7 @@ use crate::catalog::{Bucket, Catalog, SeriesInfo};
 use crate::core::{Clock, Core, Shared, Trouble, lock};
 use crate::error::{Error, Kind};
 use crate::open::{begin, probe};
+use crate::quarantine::{Quarantine, Released, check_not_reserved, present_ends, quarantine_of, quarantined};
 use crate::rollup::HOUR;
 use crate::salvage::Salvaged;
 use crate::scan::Scan;
@@ -207,6 +208,8 @@ pub struct Stats {
     pub memory_bytes: usize,
     /// Values written since the store was opened.
     pub written_total: u64,
+    /// Lines that went into quarantine since the store was opened.
+    pub quarantined_total: u64,
     /// Lines refused since the store was opened.
     pub rejected_total: u64,
     /// Chunks found damaged by questions since the store was opened.
@@ -215,6 +218,15 @@ pub struct Stats {
     pub flash_written: u64,
     /// Whether writes go all the way.
     pub state: State,
+}
+
+impl Stats {
+    /// Bytes of all files of the store for each stored value; 0 when there is none. What the page, `status`, `demo`,
+    /// `compact` and `bench` show.
+    #[must_use]
+    pub fn bytes_per_value(&self) -> f64 {
+        if self.values == 0 { 0.0 } else { self.bytes_on_disk as f64 / self.values as f64 }
+    }
 }
 
 /// A time-series store in a folder.
@@ -316,23 +328,7 @@ impl Store {
     /// control characters, or a failure of the disk.
     pub fn create_bucket(&self, name: &str) -> Result<BucketInfo, Error> {
         check_bucket_name(name)?;
-        let shared = self.writable()?;
-        let _one = lock(&shared.buckets);
-        let id = {
-            let core = shared.open_core()?;
-            if core.catalog.bucket_place(name).is_ok() {
-                return Err(Error::new(
-                    Kind::Exists,
-                    format!("create bucket {name:?}: there is one with this name"),
-                ));
-            }
-            core.catalog.next_bucket_id()
-        };
-        // Writes to other buckets do not wait for the disk.
-        shared.file.insert_bucket(id, name, 0)?;
-        let mut core = shared.open_core()?;
-        core.catalog.add_bucket(Bucket::new(id, name, 0));
-        shared.mark_log(&mut core, true);
+        let id = self.writable()?.create_bucket(name)?;
         Ok(BucketInfo { id, name: name.to_owned(), retention: None, series: 0 })
     }
 
@@ -363,13 +359,18 @@ impl Store {
     /// [`Error::is_not_found`], [`Error::is_exists`], [`Error::is_invalid`], or a failure of the disk.
     pub fn rename_bucket(&self, bucket: &str, name: &str) -> Result<BucketInfo, Error> {
         check_bucket_name(name)?;
+        check_not_reserved(bucket)?;
         if bucket != name && self.buckets().iter().any(|b| b.name == name) {
             return Err(Error::new(
                 Kind::Exists,
                 format!("rename bucket {bucket:?}: there is one with the name {name:?}"),
             ));
         }
-        self.change_bucket(bucket, |b| b.name = name.into())
+        let renamed = self.change_bucket(bucket, |b| b.name = name.into())?;
+        match self.change_bucket(&quarantine_of(bucket), |b| b.name = quarantine_of(name)) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(renamed),
+        }
     }
 
     fn change_bucket(
@@ -398,8 +399,7 @@ impl Store {
         shared.mark_log(&mut core, true);
         drop(core);
         // Somebody may have removed it since.
-        let found = self.buckets().into_iter().find(|b| b.id == stored.id);
-        found.ok_or_else(|| {
+        self.bucket_info(|b| b.id == stored.id).pop().ok_or_else(|| {
             Error::new(Kind::NotFound, format!("bucket {name:?} was removed while it was changed"))
         })
     }
@@ -409,7 +409,47 @@ impl Store {
     /// # Errors
     /// [`Error::is_not_found`], or a failure of the disk; then the bucket is still there.
     pub fn remove_bucket(&self, name: &str) -> Result<(), Error> {
-        self.writable()?.remove_bucket(name)
+        check_not_reserved(name)?;
+        self.writable()?.remove_bucket(name)?;
+        match self.writable()?.remove_bucket(&quarantine_of(name)) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What is in quarantine, bucket by bucket: readings whose timestamps are before 2000 or were more than an hour ahead
+    /// of the store's clock when they were written, which is what devices with a wrong clock send. They are stored, but
+    /// no query of their bucket shows them; [`Selector::quarantined`] does.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn quarantine(&self) -> Result<Vec<Quarantine>, Error> {
+        self.shared().quarantines()
+    }
+
+    /// Moves the quarantined readings of a bucket into the bucket, with the timestamps they have. Readings that are older
+    /// than the bucket's retention, and series whose field has another type there, stay in quarantine.
+    ///
+    /// # Errors
+    /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk: then some may be in both, and the call may
+    /// be repeated.
+    pub fn release_quarantined(&self, bucket: &str) -> Result<Released, Error> {
+        let shared = self.writable()?;
+        let _there = shared.open_core()?.catalog.bucket_place(bucket)?;
+        shared.release(bucket)
+    }
+
+    /// Deletes the quarantined readings of a bucket, and says how many there were.
+    ///
+    /// # Errors
+    /// A failure of the disk.
+    pub fn drop_quarantined(&self, bucket: &str) -> Result<u64, Error> {
+        let found = self.quarantine()?.into_iter().find(|q| q.bucket == bucket);
+        let Some(found) = found else { return Ok(0) };
+        match self.writable()?.delete(&Selector::bucket(bucket).quarantined(), TimeRange::all()) {
+            Err(error) if error.is_not_found() => Ok(0),
+            deleted => deleted.map(|_series| found.values),
+        }
     }
 
     /// Deletes the readings with `start <= time < stop` of every series a selector means, and says how many series.
@@ -482,9 +522,13 @@ impl Store {
         }
     }
 
-    /// All buckets in the order of their numbers.
+    /// All buckets in the order of their numbers, without those that hold quarantined readings.
     #[must_use]
     pub fn buckets(&self) -> Vec<BucketInfo> {
+        self.bucket_info(|b| quarantined(&b.name).is_none())
+    }
+
+    fn bucket_info(&self, wanted: impl Fn(&Bucket) -> bool) -> Vec<BucketInfo> {
         let core = self.shared().core();
         let of = |b: &Bucket| {
             let with_readings =
@@ -494,7 +538,7 @@ impl Store {
             let retention = (b.retention > 0).then(|| Duration::from_nanos(b.retention as u64));
             BucketInfo { id: b.id, name: b.name.to_string(), retention, series }
         };
-        core.catalog.buckets.iter().map(of).collect()
+        core.catalog.buckets.iter().filter(|b| wanted(b)).map(of).collect()
     }
 
     /// Stores line protocol and says what became of each line that was not stored.
@@ -572,14 +616,21 @@ impl Store {
         Ok(series.into_iter().zip(folded).map(of).filter(|s| !s.windows.is_empty()).collect())
     }
 
-    /// The newest reading of each series.
+    /// The newest reading of each series, without what lies more than an hour ahead of the store's clock: a forecast, or
+    /// what a wrong clock made. Series that have nothing else are left out.
     ///
     /// # Errors
     /// [`Error::is_not_found`] for an unknown bucket, or a failure of the disk.
     pub fn latest(&self, selector: &Selector) -> Result<Vec<Latest>, Error> {
         let mut found = Vec::new();
+        let shared = self.shared();
+        // Of what is in quarantine all is shown.
+        let until = match quarantined(&selector.bucket) {
+            None => present_ends((shared.clock.0)()),
+            Some(_) => i64::MAX,
+        };
         for series in self.series(selector)? {
-            if let Some((time, value)) = self.shared().newest(&series)? {
+            if let Some((time, value)) = shared.newest_before(&series, until)? {
                 found.push(Latest { series, time: Timestamp::from_nanos(time), value });
             }
         }
@@ -604,6 +655,12 @@ impl Store {
     /// A failure of the disk while counting.
     pub fn stats(&self) -> Result<Stats, Error> {
         self.shared().stats()
+    }
+
+    /// Damaged places that questions have met and left out of their answers since the store was opened.
+    #[must_use]
+    pub fn damaged_total(&self) -> u64 {
+        self.shared().core().damaged_total
     }
 
     /// Syncs the hot log, ends the threads, frees the folder. Later calls fail with [`Error::is_closed`]; closing again is fine.
@@ -719,7 +776,7 @@ impl Shared {
         Ok(Stats {
             values: totals.readings + core.tail_readings + core.sealing_readings,
             series: core.catalog.series.iter().flatten().filter(|s| s.has_readings()).count(),
-            buckets: core.catalog.buckets.len(),
+            buckets: core.catalog.buckets.iter().filter(|b| quarantined(&b.name).is_none()).count(),
             chunks: totals.chunks,
             bytes_on_disk: log_bytes + bytes_of("") + bytes_of("-wal"),
             chunk_bytes: totals.bytes,
@@ -728,6 +785,7 @@ impl Shared {
             tail_values: core.tail_readings + core.sealing_readings,
             memory_bytes: core.tail_bytes + core.sealing_bytes,
             written_total: core.written_total,
+            quarantined_total: core.quarantined_total,
             rejected_total: core.rejected_total,
             damaged_total: core.damaged_total,
             flash_written: self.written(),
@@ -744,5 +802,5 @@ fn check_bucket_name(name: &str) -> Result<(), Error> {
         let message = format!("create bucket {name:?}: a name has 1 to 256 bytes and no control characters");
         return Err(Error::invalid(message));
     }
-    Ok(())
+    check_not_reserved(name)
 }

@@ -4,11 +4,12 @@
 use crate::catalog::{Catalog, Newest};
 use crate::chunk::{self, CHUNK_READINGS_MAX};
 use crate::column::Effort;
-use crate::compact::SERIES_PER_COMMIT;
+use crate::compact::{PAGES_GIVEN_BACK, SERIES_PER_COMMIT};
 use crate::core::{Core, Job, Shared, Source, Trouble, lock};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::file::{Commit, NewChunk, SealedState};
 use crate::window::Summary;
+use graylogic_durable::caught;
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
@@ -35,11 +36,25 @@ impl Workers {
     pub(crate) fn start(shared: &Arc<Shared>) -> Result<Self, Error> {
         let mut workers = Self { threads: Vec::new() };
         type Role = fn(&Shared);
-        let roles: [(&str, Role); 3] =
-            [("store-seal", seal_loop), ("store-sync", sync_loop), ("store-compact", compact_loop)];
-        for (name, role) in roles {
+        let roles: [(&str, Role, Source); 3] = [
+            ("store-seal", seal_loop, Source::Seal),
+            ("store-sync", sync_loop, Source::Sync),
+            ("store-compact", compact_loop, Source::Compact),
+        ];
+        for (name, role, source) in roles {
             let theirs = shared.clone();
-            let started = std::thread::Builder::new().name(name.into()).spawn(move || role(&theirs));
+            let work = move || {
+                while let Err(panic) = caught(|| role(&theirs)) {
+                    let message = format!("a thread of the store panicked and was restarted: {panic}");
+                    // Logging may be what panicked.
+                    let _panics_again =
+                        caught(|| theirs.note_trouble(source, Some(Error::new(Kind::Io, message))));
+                    if theirs.rest() {
+                        return;
+                    }
+                }
+            };
+            let started = std::thread::Builder::new().name(name.into()).spawn(work);
             match started {
                 Ok(thread) => workers.threads.push(thread),
                 Err(error) => {
@@ -87,6 +102,7 @@ fn sync_loop(shared: &Shared) {
 /// Looks for complete days, deletions and expired chunks, and works on them at a fraction of a core.
 fn compact_loop(shared: &Shared) {
     let mut pause = COMPACTION_TICK;
+    let mut wal_bytes = 0;
     loop {
         {
             let core = shared.core();
@@ -106,6 +122,10 @@ fn compact_loop(shared: &Shared) {
             outcome = shared.compact_series(some, false);
         }
         let more = due.len() > some.len();
+        if outcome.is_ok() && !more {
+            outcome = shared.tidy(&mut wal_bytes).map(|()| 0);
+        }
+        shared.note_trouble(Source::Compact, None);
         if let Err(error) = &outcome {
             tracing::warn!(%error, "compaction waits; nothing is lost by that");
         }
@@ -151,25 +171,42 @@ fn seal_loop(shared: &Shared) {
 }
 
 impl Shared {
+    /// Gives pages that compaction freed back to the file system, and empties SQLite's own log when nothing was written to
+    /// it since the last look, of which `wal_bytes` tells.
+    fn tidy(&self, wal_bytes: &mut u64) -> Result<(), Error> {
+        self.file.give_back(PAGES_GIVEN_BACK)?;
+        let now = self.file.wal_bytes();
+        let idle = now > 0 && now == *wal_bytes;
+        *wal_bytes = now;
+        if idle { self.file.checkpoint() } else { Ok(()) }
+    }
+
     /// Remembers why readings do not go all the way, or that they do again.
     fn note_trouble(&self, source: Source, error: Option<Error>) {
         let mut core = self.core();
-        match error {
-            Some(error) => {
-                if core.trouble.as_ref().is_none_or(|t| t.0 != source) {
-                    tracing::error!(%error, ?source, "readings do not go all the way; trying again each second");
-                }
-                core.trouble = Some((source, Trouble::of(&error)));
-            }
-            None => {
-                if core.trouble.as_ref().is_some_and(|t| t.0 == source) {
-                    tracing::info!(?source, "readings go all the way again");
-                    core.trouble = None;
-                }
-            }
+        let before = core.trouble.as_ref().is_some_and(|t| t.0 == source);
+        match &error {
+            Some(error) => core.trouble = Some((source, Trouble::of(error))),
+            None if before => core.trouble = None,
+            None => {}
         }
         drop(core);
         self.room.notify_all();
+        // Last: a program's logging may panic.
+        match error {
+            Some(error) if !before => {
+                tracing::error!(%error, ?source, "readings do not go all the way; trying again each second");
+            }
+            None if before => tracing::info!(?source, "readings go all the way again"),
+            _ => {}
+        }
+    }
+
+    /// A pause after a failure; tells whether the store is closed.
+    fn rest(&self) -> bool {
+        let core = self.core();
+        let waited = self.room.wait_timeout_while(core, TICK, |c| !c.closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
     }
 
     /// Seals some of the tails that wait for it, with the definitions that the file does not have yet.
@@ -214,7 +251,7 @@ impl Shared {
         (commit.written, commit.sequence) = (self.written(), self.log.next_sequence());
         // Neighbours in the file are written together.
         commit.chunks.sort_by_key(|c| (c.series, c.t1));
-        self.file.commit(&commit)?;
+        self.commit(&commit)?;
         self.sealed(&jobs, &commit);
         self.room.notify_all();
         Ok(())

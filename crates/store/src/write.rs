@@ -5,8 +5,10 @@ use crate::catalog::Catalog;
 use crate::core::{Core, Shared};
 use crate::error::{Error, Kind};
 use crate::limits::{Limits, Refusal, check_fields, check_limits, short_enough, type_of};
+use crate::quarantine::{plausible, quarantine_of};
 use crate::record::Row;
 use crate::repeats::{Overwritten, overwritten};
+use crate::window::TimeRange;
 use graylogic_line::{Field, FieldRef, FieldType, Line, ParseOptions, Parser, Precision, Timestamp};
 use std::borrow::Cow;
 use std::fmt;
@@ -37,6 +39,20 @@ pub struct WriteOptions {
     pub on_bad_line: BadLine,
     /// At most so many refused lines are listed in the report; all are counted.
     pub rejected_listed_max: usize,
+    /// What becomes of readings whose timestamps are implausible.
+    pub times: Times,
+}
+
+/// What becomes of readings whose timestamps are before 2000 or more than an hour ahead of the store's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Times {
+    /// They go into quarantine, see [`Store::quarantine`](crate::Store::quarantine): what devices with a wrong clock send
+    /// hides nothing else. While the clock of this machine itself stands before 2024, nothing counts as ahead of it.
+    #[default]
+    Plausible,
+    /// They are stored like all others: for history and for forecasts.
+    Any,
 }
 
 impl WriteOptions {
@@ -48,7 +64,14 @@ impl WriteOptions {
             default_time: None,
             on_bad_line: BadLine::SkipLine,
             rejected_listed_max: REJECTED_LISTED_MAX,
+            times: Times::Plausible,
         }
+    }
+
+    /// The same, with any timestamp stored like all others: for history and for forecasts.
+    #[must_use]
+    pub fn any_time(self) -> Self {
+        Self { times: Times::Any, ..self }
     }
 }
 
@@ -58,7 +81,7 @@ impl WriteOptions {
 pub enum BadLine {
     /// Nothing of the batch is stored, as in InfluxDB 2.
     RefuseBatch,
-    /// The other lines are stored, as in InfluxDB 1.
+    /// The other lines are stored, as in InfluxDB 1; a quote that is not closed costs no other line either.
     SkipLine,
 }
 
@@ -73,6 +96,9 @@ pub struct WriteReport {
     /// Lines of which no value is left, because later lines of the same batch have the same series and timestamp. They are
     /// not among `points`.
     pub overwritten: u64,
+    /// Lines that went into quarantine, because their timestamps are before 2000 or more than an hour ahead of the store's
+    /// clock. They are not among `points`, nor are their values among `values`.
+    pub quarantined: u64,
     /// True when a line could not be parsed and [`BadLine::RefuseBatch`] refused all of them.
     pub refused: bool,
     /// Lines that were not stored for their own fault.
@@ -152,6 +178,7 @@ struct Unresolved<'a> {
     text: &'a [u8],
     fields: Range<usize>,
     has_time: bool,
+    quarantined: bool,
     time_fields_dropped: u64,
 }
 
@@ -170,6 +197,9 @@ impl<'a> Batch<'a> {
         let mut batch =
             Self { lines: Vec::with_capacity(guess), fields: Vec::with_capacity(guess), options: parse };
         let mut parser = Parser::new(body, parse);
+        if options.on_bad_line == BadLine::SkipLine {
+            parser = parser.resuming();
+        }
         while let Some(next) = parser.next_line_known(|_| true) {
             match next {
                 Ok(line) => batch.push(&line),
@@ -196,6 +226,22 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The lines that are in quarantine, or those that are not, with their fields.
+    fn lines_of(&self, quarantined: bool) -> impl Iterator<Item = (&Unresolved<'a>, &[Field<'a>])> {
+        let lines = self.lines.iter().filter(move |line| line.quarantined == quarantined);
+        lines.map(|line| (line, &self.fields[line.fields.clone()]))
+    }
+
+    /// Marks the lines whose timestamps lie outside of a range, and says whether there are any.
+    fn judge(&mut self, plausible: TimeRange) -> bool {
+        let mut any = false;
+        for line in &mut self.lines {
+            line.quarantined = line.time < plausible.start || line.time >= plausible.stop;
+            any |= line.quarantined;
+        }
+        any
+    }
+
     #[inline]
     fn push(&mut self, line: &Line<'_, 'a>) {
         let from = self.fields.len();
@@ -204,6 +250,7 @@ impl<'a> Batch<'a> {
             number: line.number(),
             time: line.timestamp().as_nanos(),
             has_time: line.has_timestamp(),
+            quarantined: false,
             key: line.raw_key(),
             text: line.text(),
             fields: from..self.fields.len(),
@@ -246,7 +293,7 @@ impl Rows {
             return Vec::new();
         }
         if catalog.undefined.is_empty() && rows * ROW_BYTES + texts <= RECORD_BYTES {
-            return vec![0..rows];
+            return std::iter::once(0..rows).collect();
         }
         let definition_bytes = |row: &Row| match catalog.get(row.series) {
             Some(series) if !series.in_file => {
@@ -290,6 +337,10 @@ impl Shared {
         let mut report = WriteReport { listed_max: options.rejected_listed_max, ..WriteReport::default() };
         let mut batch = Batch::read(body, options, &mut report);
         batch.stamp(&self.arrivals, || options.default_time.unwrap_or_else(|| (self.clock.0)()));
+        let odd = options.times == Times::Plausible && batch.judge(plausible((self.clock.0)()));
+        if odd {
+            self.ensure_quarantine(bucket)?;
+        }
         let mut core = self.room()?;
         let place = core.catalog.bucket_place(bucket)?;
         if options.on_bad_line == BadLine::RefuseBatch {
@@ -303,38 +354,55 @@ impl Shared {
             }
         }
         let limits = Limits {
+            options: batch.options,
             series_max: self.series_max,
             oldest: match core.catalog.buckets[place].retention {
                 0 => i64::MIN,
                 n => (self.clock.0)().as_nanos().saturating_sub(n),
             },
         };
-        let rows = resolve(&mut core.catalog, place, &batch, limits, &mut report);
+        let rows = resolve(&mut core.catalog, place, batch.lines_of(false), limits, &mut report);
+        let mut odd_rows = Rows::default();
+        if odd {
+            let place = core.catalog.bucket_place(&quarantine_of(bucket))?;
+            let limits = Limits { oldest: i64::MIN, ..limits };
+            odd_rows = resolve(&mut core.catalog, place, batch.lines_of(true), limits, &mut report);
+        }
         report.rejected.sort_by_key(|r| r.line);
         core.rejected_total += report.rejected_count;
-        let records = rows.records(&core.catalog);
-        // Rows of one record that are each later than the one before overwrite nothing.
-        let mut ascending = records.len() <= 1;
-        for record in records {
-            ascending &= self.store(&mut core, &rows.rows[record], &rows.texts, bucket)?;
-        }
-        let overwritten = match ascending {
-            true => Overwritten::default(),
-            false => overwritten(&rows.rows, &rows.ends),
-        };
-        report.points -= overwritten.lines;
-        report.values -= overwritten.values;
-        report.overwritten = overwritten.lines;
-        core.written_total += report.values;
+        (report.points, report.values, report.overwritten) = self.store_all(&mut core, &rows, bucket)?;
+        let (quarantined, values, overwritten) = self.store_all(&mut core, &odd_rows, bucket)?;
+        (report.quarantined, report.overwritten) = (quarantined, report.overwritten + overwritten);
+        core.written_total += report.values + values;
+        core.quarantined_total += quarantined;
+        let quarantined_total = core.quarantined_total;
         drop(core);
-        if self.sync_each && !rows.rows.is_empty() {
+        self.note_quarantined(bucket, quarantined, quarantined_total);
+        if self.sync_each && report.values + values > 0 {
             self.sync(format_args!("write to bucket {bucket:?}"))?;
         }
         Ok(report)
     }
 
+    /// Stores rows in as many records as they need; returns how many lines and values are there, and how many lines the
+    /// later ones overwrite.
+    fn store_all(&self, core: &mut Core, rows: &Rows, bucket: &str) -> Result<(u64, u64, u64), Error> {
+        let records = rows.records(&core.catalog);
+        // Rows of one record that are each later than the one before overwrite nothing.
+        let mut ascending = records.len() <= 1;
+        for record in records {
+            ascending &= self.store(core, &rows.rows[record], &rows.texts, bucket)?;
+        }
+        let gone = match ascending {
+            true => Overwritten::default(),
+            false => overwritten(&rows.rows, &rows.ends),
+        };
+        let (lines, values) = (rows.ends.len() as u64, rows.rows.len() as u64);
+        Ok((lines - gone.lines, values - gone.values, gone.lines))
+    }
+
     /// The core, once there is room in memory for more readings.
-    fn room(&self) -> Result<std::sync::MutexGuard<'_, Core>, Error> {
+    pub(crate) fn room(&self) -> Result<std::sync::MutexGuard<'_, Core>, Error> {
         let mut core = self.open_core()?;
         while core.sealing_bytes > core.tail_bytes_max(self.memory_bytes) / 3 {
             if let Some((_, trouble)) = &core.trouble {
@@ -353,7 +421,13 @@ impl Shared {
     }
 
     /// Rows go to the log first, then to the tails. Returns whether each is later than all of its series in the tail.
-    fn store(&self, core: &mut Core, rows: &[Row], texts: &[Arc<str>], bucket: &str) -> Result<bool, Error> {
+    pub(crate) fn store(
+        &self,
+        core: &mut Core,
+        rows: &[Row],
+        texts: &[Arc<str>],
+        bucket: &str,
+    ) -> Result<bool, Error> {
         let sequence = self
             .append_record(core, rows, texts)
             .map_err(|e| Error::log(format_args!("write to bucket {bucket:?}"), e))?;
@@ -385,16 +459,15 @@ impl Shared {
     }
 }
 
-fn resolve(
+fn resolve<'a, 'b: 'a>(
     catalog: &mut Catalog,
     bucket: usize,
-    batch: &Batch<'_>,
+    lines: impl Iterator<Item = (&'a Unresolved<'b>, &'a [Field<'b>])>,
     limits: Limits,
     report: &mut WriteReport,
 ) -> Rows {
-    let mut rows = Rows { rows: Vec::with_capacity(batch.fields.len()), ..Rows::default() };
-    for line in &batch.lines {
-        let fields = &batch.fields[line.fields.clone()];
+    let mut rows = Rows::default();
+    for (line, fields) in lines {
         if line.time < limits.oldest {
             let (at, bound) = (Timestamp::from_nanos(line.time), Timestamp::from_nanos(limits.oldest));
             let point = String::from_utf8_lossy(line.key);
@@ -405,15 +478,12 @@ fn resolve(
             continue;
         }
         if !resolve_known(catalog, bucket, line, fields, &mut rows)
-            && let Err((kind, reason)) =
-                resolve_new(catalog, bucket, line, fields, batch.options, limits, &mut rows)
+            && let Err((kind, reason)) = resolve_new(catalog, bucket, line, fields, limits, &mut rows)
         {
             report.reject(kind, line.number, line.text, reason);
             continue;
         }
         rows.ends.push(rows.rows.len());
-        report.points += 1;
-        report.values += fields.len() as u64;
         report.time_fields_dropped += line.time_fields_dropped;
     }
     rows
@@ -465,11 +535,11 @@ fn resolve_new(
     bucket: usize,
     line: &Unresolved<'_>,
     fields: &[Field<'_>],
-    options: ParseOptions,
     limits: Limits,
     rows: &mut Rows,
 ) -> Result<(), Refusal> {
-    let mut parser = Parser::new(line.text, options);
+    // Of the line only its names are still to be read.
+    let mut parser = Parser::new(line.text, limits.options);
     let full = match parser.next_line() {
         Some(Ok(full)) => full,
         Some(Err(error)) => return Err((RejectKind::Unparsable, error.reason().to_string())),

@@ -19,7 +19,7 @@ fn open(folder: &Path) -> Store {
 fn in_every_layer(body: &str, check: impl Fn(&Store, &str)) {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
     assert_eq!(report.rejected, []);
     check(&store, "in the tail");
     store.seal().unwrap();
@@ -122,13 +122,13 @@ fn lines_without_a_timestamp_are_all_stored() {
     let store = Store::open(folder.path(), options).unwrap();
     store.create_bucket("b").unwrap();
     let body = b"m,t=a f=1\nm,t=a f=2\nm,t=a f=3\nm,t=b f=4\nm,t=a f=5 77";
-    let seconds = WriteOptions { precision: Precision::Seconds, ..WriteOptions::now() };
-    for options in [WriteOptions::now(), WriteOptions::now(), seconds] {
+    let seconds = WriteOptions { precision: Precision::Seconds, ..WriteOptions::now().any_time() };
+    for options in [WriteOptions::now().any_time(), WriteOptions::now().any_time(), seconds] {
         let report = store.write_lines("b", body, &options).unwrap();
         assert_eq!((report.rejected_count, report.overwritten), (0, 0));
         assert_eq!((report.points, report.values), (5, 5));
     }
-    let later = WriteOptions { default_time: Some(at(START + SECOND)), ..WriteOptions::now() };
+    let later = WriteOptions { default_time: Some(at(START + SECOND)), ..WriteOptions::now().any_time() };
     store.write_lines("b", b"m,t=a f=6\nm,t=a f=7", &later).unwrap();
     let selector = Selector::bucket("b").tag("t", Matcher::equal("a"));
     let range = TimeRange::new(at(START), at(i64::MAX));
@@ -151,7 +151,7 @@ fn a_report_counts_what_is_stored() {
     ];
     let mut values = 0;
     for (body, points, stored, overwritten) in cases {
-        let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+        let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
         let counts = (report.points, report.values, report.overwritten);
         assert_eq!(counts, (points, stored, overwritten), "{body}");
         values += stored;
@@ -175,7 +175,7 @@ fn a_line_that_is_too_wide_is_rejected_with_the_limit_and_leaves_nothing_behind(
         (format!("both,t={long} {} 1", list("f", 400)), "the limit is 16777216 bytes"),
     ];
     for (line, reason) in &cases {
-        let report = store.write_lines("b", line.as_bytes(), &WriteOptions::now()).unwrap();
+        let report = store.write_lines("b", line.as_bytes(), &WriteOptions::now().any_time()).unwrap();
         assert_eq!((report.points, report.rejected_count), (0, 1));
         assert!(report.rejected[0].reason.contains(reason), "{}", report.rejected[0].reason);
     }
@@ -183,8 +183,57 @@ fn a_line_that_is_too_wide_is_rejected_with_the_limit_and_leaves_nothing_behind(
     // What is just below the limits is stored, in several records of the log if it must be, and is there afterwards.
     let wide: String = (0..9).map(|i| format!("both,t={i}{long} {} 1\n", list("f", 300))).collect();
     let body = format!("tags,{} f=1 1\n{wide}", list("t", 512));
-    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
     assert_eq!((report.points, report.rejected_count, report.overwritten), (10, 0, 0));
     drop(store);
     assert_eq!(open(folder.path()).series(&Selector::bucket("b")).unwrap().len(), 2701);
+}
+
+#[test]
+fn compaction_makes_no_store_larger() {
+    let minute = 60 * SECOND;
+    let wave = |i: i64| ((i * 7919) % 211 - 100) as f64 / 10.0;
+    type Of<'a> = &'a dyn Fn(i64) -> String;
+    let sets: [(&str, i64, i64, Of<'_>); 7] = [
+        ("each ten seconds", 20_000, 10 * SECOND, &|i| format!("f={}", wave(i))),
+        ("each minute", 20_000, minute, &|i| format!("f={},i={i}i", wave(i))),
+        ("each quarter of an hour", 6000, 15 * minute, &|i| format!("f={},b={}", wave(i), i % 3 == 0)),
+        ("hourly, then without a pattern", 5000, 60 * minute, &|i| {
+            if i < 2500 { format!("f={}", i % 7) } else { format!("f={}", (i as f64).sqrt()) }
+        }),
+        ("daily", 3000, 1440 * minute, &|i| format!("f={},s=\"state {}\"", wave(i), i % 4)),
+        ("irregular", 5000, 1, &|i| format!("f={} {}", wave(i), START + i * i % 90_001 * minute)),
+        ("three readings", 3, minute, &|i| format!("f={i},s=\"one\",u={i}u")),
+    ];
+    for (name, n, step, of) in sets {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let lines: Vec<String> = (0..n)
+            .map(|i| {
+                let fields = of(i);
+                let time = if fields.contains(' ') && !fields.contains('"') {
+                    String::new()
+                } else {
+                    format!(" {}", START + i * step)
+                };
+                (0..3).map(|t| format!("m,t={t} {fields}{time}\n")).collect()
+            })
+            .collect();
+        for batch in lines.chunks(500) {
+            store.write_lines("b", batch.concat().as_bytes(), &WriteOptions::now().any_time()).unwrap();
+        }
+        store.seal().unwrap();
+        let before = store.stats().unwrap();
+        store.compact().unwrap();
+        let after = store.stats().unwrap();
+        let (from, to) = (before.bytes_on_disk, after.bytes_on_disk);
+        // The file has whole pages: the last of them may be a new one. And the log gets a mark of the commits.
+        let page_and_mark = 16_384 + 4096;
+        assert!(to <= from + page_and_mark, "{name}: {from} bytes became {to}");
+        // Nothing is left to do: a second time adds no more than a record of the log.
+        store.compact().unwrap();
+        let again = store.stats().unwrap().bytes_on_disk;
+        assert!(again <= to + page_and_mark, "{name}: {to} bytes became {again}");
+        assert_eq!(store.verify().unwrap().damage, [""; 0], "{name}");
+    }
 }

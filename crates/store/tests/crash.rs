@@ -93,7 +93,7 @@ fn run(seed: u64, steps: usize, cuts_per_step: u64) -> u64 {
                     (0..1 + dice.below(20)).map(|_| (dice.below(4), dice.below(60) as i64)).collect();
                 let body: String =
                     readings.iter().map(|(s, t)| format!("m,s={s} v={number} {t}\n")).collect();
-                store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+                store.write_lines("b", body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
                 history.batches.push(readings);
             }
             6..=7 => {
@@ -142,7 +142,7 @@ fn run(seed: u64, steps: usize, cuts_per_step: u64) -> u64 {
             // It goes on: what is written after the crash is there after the next start too.
             let late = (9, 1000 + (step as u64 * cuts_per_step + cut) as i64);
             survivor
-                .write_lines("b", format!("m,s=9 v=1 {}", late.1).as_bytes(), &WriteOptions::now())
+                .write_lines("b", format!("m,s=9 v=1 {}", late.1).as_bytes(), &WriteOptions::now().any_time())
                 .unwrap();
             drop(survivor);
             survivor = open(&copy, &moved.after_kill());
@@ -171,7 +171,7 @@ fn run(seed: u64, steps: usize, cuts_per_step: u64) -> u64 {
 /// Gives every surviving reading the number of the only batch left, so that history begins anew.
 fn rewrite(store: &Store, readings: &[(u64, i64)], safe: &mut usize) {
     let body: String = readings.iter().map(|(s, t)| format!("m,s={s} v=0 {t}\n")).collect();
-    store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+    store.write_lines("b", body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
     store.sync().unwrap();
     *safe = 1;
 }
@@ -201,7 +201,7 @@ fn a_refused_write_leaves_nothing_and_the_store_goes_on() {
     let disk = SimDisk::new();
     let store = open(folder.path(), &disk);
     store.create_bucket("b").unwrap();
-    let write = |body: &str| store.write_lines("b", body.as_bytes(), &WriteOptions::now());
+    let write = |body: &str| store.write_lines("b", body.as_bytes(), &WriteOptions::now().any_time());
     write("m,s=0 v=0 1").unwrap();
     for (errno, no_space) in [(NO_SPACE, true), (IO_ERROR, false)] {
         disk.fail(Fault { call: Some(Call::Write), after: 0, times: 1, errno });

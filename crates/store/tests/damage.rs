@@ -47,7 +47,7 @@ fn fill(folder: &Path) -> Content {
                     body += &format!("m,s={} i={k}i,u={k}u,b={},s=\"w{}\" {t}\n", i % 2, k > 500, k % 9);
                 }
             }
-            store.write_lines(bucket, body.as_bytes(), &WriteOptions::now()).unwrap();
+            store.write_lines(bucket, body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
             if layer == 0 {
                 store.compact().unwrap();
             } else if layer == 1 {
@@ -207,7 +207,7 @@ fn what_is_good_in_a_broken_file_is_saved() {
         least = least.min(found.len());
         // And it is a store like any other.
         let bucket = store.buckets()[0].name.clone();
-        store.write_lines(&bucket, b"m,s=0 f=1 1", &WriteOptions::now()).unwrap();
+        store.write_lines(&bucket, b"m,s=0 f=1 1", &WriteOptions::now().any_time()).unwrap();
         store.compact().unwrap();
         assert!(
             Store::salvage(&broken, &to).unwrap_err().is_exists(),

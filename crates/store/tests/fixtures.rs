@@ -1,14 +1,21 @@
-//! Stores that earlier versions wrote open and say the same. `fixtures/store/v1` was made by version 0.1.0; what it
-//! holds was read by `tools/read_store.py`, which shares no code with the store.
+//! Stores that earlier versions wrote open and say the same. `fixtures/store/v1` and `v2` hold the same readings in the two
+//! format versions; what they hold was read by `tools/read_store.py`, which shares no code with the store.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use graylogic_durable::{Call, Disk, Fault, READ_ONLY, SimDisk};
 use graylogic_store::{Selector, Store, StoreOptions, TimeRange, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 #[test]
 fn stores_of_earlier_versions_open() {
-    let from = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/store/v1"));
+    for version in ["v1", "v2"] {
+        check(&Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/store")).join(version));
+    }
+}
+
+fn check(from: &Path) {
     let place = tempfile::tempdir().unwrap();
     std::fs::create_dir(place.path().join("log")).unwrap();
     std::fs::copy(from.join("store.sqlite"), place.path().join("store.sqlite")).unwrap();
@@ -63,4 +70,40 @@ fn stores_of_earlier_versions_open() {
             _ => assert_eq!(found, value, "{key:?}"),
         }
     }
+}
+
+/// The upgrade needs a disk that takes bytes; questions do not.
+#[test]
+fn a_store_of_version_1_answers_on_a_disk_that_takes_no_byte() {
+    let from = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/store/v1"));
+    let place = tempfile::tempdir().unwrap();
+    std::fs::copy(from.join("store.sqlite"), place.path().join("store.sqlite")).unwrap();
+    let before = std::fs::read(place.path().join("store.sqlite")).unwrap();
+    let disk = SimDisk::new();
+    disk.create_dir_all(&place.path().join("log")).unwrap();
+    for entry in std::fs::read_dir(from.join("log")).unwrap() {
+        let path = entry.unwrap().path();
+        let to = place.path().join("log").join(path.file_name().unwrap());
+        disk.set_bytes(&to, std::fs::read(&path).unwrap());
+    }
+    disk.fail(Fault { call: Some(Call::Lock), after: 0, times: u64::MAX, errno: READ_ONLY });
+    let options = || StoreOptions::default().disk(Arc::new(disk.clone())).without_workers();
+    let store = Store::open(place.path(), options()).unwrap();
+    assert!(store.recovery().damage.is_empty(), "{:?}", store.recovery().damage);
+    let count = |store: &Store| -> usize {
+        let scan = store.scan(&Selector::bucket("telemetry"), TimeRange::all()).unwrap();
+        scan.map(|block| block.unwrap().times.len()).sum()
+    };
+    let lines = std::fs::read_to_string(from.join("expected.jsonl")).unwrap().lines().count();
+    assert_eq!(count(&store), lines);
+    assert_eq!(store.verify().unwrap().damage, Vec::<String>::new());
+    store.close().unwrap();
+    assert_eq!(std::fs::read(place.path().join("store.sqlite")).unwrap(), before);
+    // And when the disk takes bytes again, it is upgraded.
+    disk.heal();
+    let store = Store::open(place.path(), options()).unwrap();
+    assert_eq!(count(&store), lines);
+    assert_eq!(store.verify().unwrap().damage, Vec::<String>::new());
+    store.close().unwrap();
+    assert_ne!(std::fs::read(place.path().join("store.sqlite")).unwrap(), before);
 }

@@ -132,7 +132,7 @@ impl Case {
             }
             self.model.entry((bucket.clone(), series, field)).or_default().insert(time, value);
         }
-        let report = store.write_lines(&bucket, body.as_bytes(), &WriteOptions::now()).unwrap();
+        let report = store.write_lines(&bucket, body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
         assert_eq!(report.rejected_count, refused + expired, "{}", self.seed);
         for rejected in &report.rejected {
             assert!(matches!(rejected.kind, RejectKind::TypeConflict | RejectKind::Expired), "{rejected:?}");

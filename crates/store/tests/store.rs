@@ -20,7 +20,7 @@ fn open(folder: &Path) -> Store {
 }
 
 fn write(store: &Store, body: &str) {
-    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
     assert_eq!(report.rejected, [], "{body}");
 }
 
@@ -201,7 +201,7 @@ fn a_conflicting_type_is_named_and_the_rest_of_the_batch_is_stored() {
     let store = open(folder.path());
     write(&store, "m,t=a v=1.5 1");
     let body = b"m,t=b v=2.5 2\nm,t=b w=1,v=7i 3\nm,t=c v=\"x\" 4\nn v=7i 5";
-    let report = store.write_lines("b", body, &WriteOptions::now()).unwrap();
+    let report = store.write_lines("b", body, &WriteOptions::now().any_time()).unwrap();
     assert_eq!((report.points, report.rejected_count, report.refused), (2, 2, false));
     let reasons: Vec<(usize, &str)> = report.rejected.iter().map(|r| (r.line, r.reason.as_str())).collect();
     assert_eq!(
@@ -227,7 +227,7 @@ fn a_bad_line_refuses_the_batch_or_only_itself() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let body = b"m f=1 1\nm,t f=2 2\nm f= 3\n# note\n\nm f=1i 4\nm f=4 5";
-    let refuse = WriteOptions { on_bad_line: BadLine::RefuseBatch, ..WriteOptions::now() };
+    let refuse = WriteOptions { on_bad_line: BadLine::RefuseBatch, ..WriteOptions::now().any_time() };
     let report = store.write_lines("b", body, &refuse).unwrap();
     assert!(report.refused);
     let reasons: Vec<(usize, &str, RejectKind)> =
@@ -237,7 +237,7 @@ fn a_bad_line_refuses_the_batch_or_only_itself() {
     assert_eq!(dump(&store, &all(), TimeRange::all()), [""; 0]);
     // Nothing of the refused batch is remembered, not even the type of its fields.
     write(&store, "m f=\"text\" 1");
-    let report = store.write_lines("b", body, &WriteOptions::now()).unwrap();
+    let report = store.write_lines("b", body, &WriteOptions::now().any_time()).unwrap();
     assert_eq!((report.points, report.rejected_count), (0, 5));
     assert_eq!(report.rejected.iter().map(|r| r.line).collect::<Vec<_>>(), [1, 2, 3, 6, 7]);
 }
@@ -249,7 +249,7 @@ fn times_are_scaled_and_missing_ones_are_given() {
     let options = WriteOptions {
         precision: Precision::Seconds,
         default_time: Some(time(7_500_000_000)),
-        ..WriteOptions::now()
+        ..WriteOptions::now().any_time()
     };
     store.write_lines("b", b"m f=1 3\nm f=2\nm f=3,time=5i 9\nm time=5i 9", &options).unwrap();
     assert_eq!(
@@ -292,13 +292,13 @@ fn ends_of_series_are_found_in_every_layer() {
 fn unknown_buckets_bad_names_and_double_buckets_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    assert!(store.write_lines("nein", b"m f=1", &WriteOptions::now()).unwrap_err().is_not_found());
+    assert!(store.write_lines("nein", b"m f=1", &WriteOptions::now().any_time()).unwrap_err().is_not_found());
     assert!(store.latest(&Selector::bucket("nein")).unwrap_err().is_not_found());
     assert!(store.create_bucket("b").unwrap_err().is_exists());
     assert!(store.create_bucket("").unwrap_err().is_invalid());
     assert!(store.create_bucket("a\nb").unwrap_err().is_invalid());
     let large = vec![b' '; (32 << 20) + 1];
-    assert!(store.write_lines("b", &large, &WriteOptions::now()).unwrap_err().is_too_large());
+    assert!(store.write_lines("b", &large, &WriteOptions::now().any_time()).unwrap_err().is_too_large());
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn a_closed_store_says_so_and_a_second_open_names_the_remedy() {
     write(&store, "m f=1 1");
     store.close().unwrap();
     store.close().unwrap();
-    assert!(store.write_lines("b", b"m f=1", &WriteOptions::now()).unwrap_err().is_closed());
+    assert!(store.write_lines("b", b"m f=1", &WriteOptions::now().any_time()).unwrap_err().is_closed());
     assert!(store.stats().unwrap_err().is_closed());
     assert_eq!(dump(&open(folder.path()), &all(), TimeRange::all()), ["m f=1.0 1"]);
 }
@@ -481,7 +481,7 @@ fn a_measurement_with_too_many_series_names_the_offender() {
     let store = Store::open(folder.path(), StoreOptions::default().series_max(50)).unwrap();
     store.create_bucket("b").unwrap();
     let body: String = (0..60).map(|i| format!("m,room=r{},request=q{i} f=1 {i}\n", i % 3)).collect();
-    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now()).unwrap();
+    let report = store.write_lines("b", body.as_bytes(), &WriteOptions::now().any_time()).unwrap();
     assert_eq!((report.points, report.rejected_count), (50, 10));
     let reason = &report.rejected[0].reason;
     assert!(
@@ -489,8 +489,9 @@ fn a_measurement_with_too_many_series_names_the_offender() {
         "{reason}"
     );
     // Known series and other measurements are taken.
-    let more =
-        store.write_lines("b", b"m,room=r0,request=q0 f=2 99\nn,a=1 f=1 1", &WriteOptions::now()).unwrap();
+    let more = store
+        .write_lines("b", b"m,room=r0,request=q0 f=2 99\nn,a=1 f=1 1", &WriteOptions::now().any_time())
+        .unwrap();
     assert_eq!((more.points, more.rejected_count), (2, 0));
 }
 
@@ -640,7 +641,8 @@ fn a_store_on_a_disk_that_takes_no_byte_answers_and_takes_readings_again_when_th
         let is_for_questions = call == Call::Lock;
         assert!(!is_for_questions || matches!(store.stats().unwrap().state, State::Degraded(_)));
         for _ in 0..2 {
-            let error = store.write_lines("b", b"m f=4 4000000000", &WriteOptions::now()).unwrap_err();
+            let error =
+                store.write_lines("b", b"m f=4 4000000000", &WriteOptions::now().any_time()).unwrap_err();
             assert!(error.is_no_space() || error.is_read_only(), "{error:?}");
             if is_for_questions {
                 assert!(error.to_string().contains("takes no readings until"), "{error}");

@@ -2,27 +2,36 @@
 
 use crate::app;
 use crate::cli::{Bucket, BucketCommand};
-use crate::command::{open_store, remark_damage, server};
+use crate::command::{consent, open_store, remark_damage, server};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
 use graylogic_influxdb::{BucketUpdate, Manage, NewBucket, Target};
-use graylogic_store::{BucketInfo, Store};
+use graylogic_store::{BucketInfo, Store, StoreOptions};
 use serde_json::json;
 use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) fn run(options: &Bucket, json: bool) -> Result<ExitCode, Failure> {
-    let config = app::config(&options.place)?;
-    if !matches!(config.target(), Target::Embedded(_)) {
+    let config = match &options.command {
+        BucketCommand::List => app::config(&options.place)?,
+        _ => app::acting_config(&options.place, "bucket")?,
+    };
+    let Target::Embedded(folder) = config.target() else {
         return of_server(&Manage::connect(&config)?, &options.command, json);
-    }
-    let (store, _) = open_store(&options.place, "bucket")?;
+    };
+    let store = match &options.command {
+        // The first bucket of a store makes the store.
+        BucketCommand::Create { .. } => Store::open(folder, StoreOptions::default())?,
+        _ => open_store(&options.place, "bucket")?.0,
+    };
     remark_damage(&store);
-    let done = change(&store, &options.command);
+    let done = change(&store, &options.command, json);
     let buckets = store.buckets();
     store.close()?;
-    done?;
+    if !done? {
+        return Ok(ExitCode::SUCCESS);
+    }
     if json {
         let of = |b: &BucketInfo| json!({ "name": b.name, "series": b.series, "retention_s": b.retention.map(|r| r.as_secs()) });
         answer_json(&json!({ "buckets": buckets.iter().map(of).collect::<Vec<_>>() }));
@@ -43,7 +52,7 @@ pub(crate) fn run(options: &Bucket, json: bool) -> Result<ExitCode, Failure> {
 }
 
 fn of_server(manage: &Manage, command: &BucketCommand, json: bool) -> Result<ExitCode, Failure> {
-    let changed = change_server(manage, command)?;
+    let Some(changed) = change_server(manage, command, json)? else { return Ok(ExitCode::SUCCESS) };
     let buckets = manage.buckets().map_err(|error| match changed {
         true => Failure::because("the change is made, and the list of buckets is not there", error),
         false => error.into(),
@@ -66,10 +75,10 @@ pub(super) fn as_json(bucket: &graylogic_influxdb::Bucket) -> serde_json::Value 
     json!({ "id": bucket.id, "name": bucket.name, "series": null, "retention_s": retention })
 }
 
-/// Whether something was changed.
-fn change_server(manage: &Manage, command: &BucketCommand) -> Result<bool, Failure> {
+/// Whether something was changed; `None` when it was only said what would be.
+fn change_server(manage: &Manage, command: &BucketCommand, json: bool) -> Result<Option<bool>, Failure> {
     match command {
-        BucketCommand::List => return Ok(false),
+        BucketCommand::List => return Ok(Some(false)),
         BucketCommand::Create { name, keep } => {
             let keep = keep.as_deref().map(text::duration).transpose()?;
             manage.create_bucket(&NewBucket::new(name).retention(keep))?;
@@ -81,18 +90,31 @@ fn change_server(manage: &Manage, command: &BucketCommand) -> Result<bool, Failu
         BucketCommand::Rename { name, to } => {
             manage.update_bucket(&server::bucket_id(manage, name)?, &BucketUpdate::new().name(to))?;
         }
-        BucketCommand::Remove { name } => manage.delete_bucket(&server::bucket_id(manage, name)?)?,
+        BucketCommand::Remove { name, consent } => {
+            let id = server::bucket_id(manage, name)?;
+            let what = format!("bucket {name:?} of the server with everything in it");
+            if !consent::is_given(*consent, &what, json)? {
+                return Ok(None);
+            }
+            manage.delete_bucket(&id)?;
+        }
     }
-    Ok(true)
+    Ok(Some(true))
 }
 
-fn change(store: &Store, command: &BucketCommand) -> Result<(), Failure> {
+/// Whether it was done, and not only said what would be.
+fn change(store: &Store, command: &BucketCommand, json: bool) -> Result<bool, Failure> {
     match command {
         BucketCommand::List => {}
         BucketCommand::Create { name, keep } => {
+            let keep = keep.as_deref().map(text::duration).transpose()?;
             store.create_bucket(name)?;
-            if let Some(keep) = keep {
-                store.set_retention(name, Some(text::duration(keep)?))?;
+            if keep.is_some()
+                && let Err(error) = store.set_retention(name, keep)
+            {
+                // What was asked for as a whole is not done in part.
+                store.remove_bucket(name)?;
+                return Err(error.into());
             }
         }
         BucketCommand::Keep { name, length } => {
@@ -101,9 +123,20 @@ fn change(store: &Store, command: &BucketCommand) -> Result<(), Failure> {
         BucketCommand::Rename { name, to } => {
             store.rename_bucket(name, to)?;
         }
-        BucketCommand::Remove { name } => store.remove_bucket(name)?,
+        BucketCommand::Remove { name, consent } => {
+            let series =
+                store.buckets().iter().find(|bucket| bucket.name == *name).map(|bucket| bucket.series);
+            // A bucket that is not there is the store's to name.
+            if let Some(series) = series {
+                let what = format!("bucket {name:?} with {} series", text::count(series as u64));
+                if !consent::is_given(*consent, &what, json)? {
+                    return Ok(false);
+                }
+            }
+            store.remove_bucket(name)?;
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn length_of(text: &str) -> Result<Option<Duration>, Failure> {

@@ -1,5 +1,6 @@
 //! `graylogic compact`: compacts everything at once, which the background does day by day.
 
+use crate::app;
 use crate::cli::Place;
 use crate::command::{open_store, remark_damage};
 use crate::failure::Failure;
@@ -9,6 +10,7 @@ use serde_json::json;
 use std::process::ExitCode;
 
 pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
+    app::acting_config(place, "compact")?;
     let (store, _) = open_store(place, "compact")?;
     remark_damage(&store);
     let before = store.stats()?;
@@ -29,7 +31,7 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
             text::bytes(after.bytes_on_disk),
             text::count(after.values),
             text::count(after.chunks),
-            after.bytes_on_disk as f64 / after.values.max(1) as f64
+            after.bytes_per_value()
         ));
     }
     Ok(ExitCode::SUCCESS)

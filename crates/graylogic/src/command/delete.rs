@@ -18,7 +18,7 @@ pub(crate) fn run(options: &Delete, json: bool) -> Result<ExitCode, Failure> {
         ));
     }
     let range = query::range(what.start.as_deref(), what.stop.as_deref())?;
-    let config = app::config(&what.place)?;
+    let config = app::acting_config(&what.place, "delete")?;
     if !matches!(config.target(), Target::Embedded(_)) {
         let predicate = predicate(what)?;
         let bucket = config.bucket();

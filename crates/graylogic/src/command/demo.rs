@@ -36,8 +36,9 @@ struct Day {
 }
 
 pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
-    let config =
-        Config::from_yaml("")?.with_target(Target::Embedded(options.data.clone())).with_bucket("telemetry");
+    let config = Config::from_yaml("")?
+        .with_target(Target::Embedded(options.data.clone()))
+        .with_bucket(Config::default().bucket());
     let client = Client::connect(&config)?;
     let imported = import(&client, config.bucket(), json)?;
     let store = embedded(&client)?;
@@ -57,7 +58,7 @@ pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
             "values": stats.values,
             "series": stats.series,
             "bytes_on_disk": stats.bytes_on_disk,
-            "bytes_per_value": stats.bytes_on_disk as f64 / stats.values.max(1) as f64,
+            "bytes_per_value": stats.bytes_per_value(),
             "household_kwh_per_day": days.iter().map(|d| json!({ "day": d.name, "kwh": d.kwh, "minutes": d.minutes })).collect::<Vec<_>>(),
             "zone": HOUSE_ZONE,
             "latest": latest.iter().map(|l| json!({
@@ -87,7 +88,7 @@ pub(crate) fn run(options: &Demo, json: bool) -> Result<ExitCode, Failure> {
             stats.series,
             options.data.display(),
             text::bytes(stats.bytes_on_disk),
-            stats.bytes_on_disk as f64 / stats.values.max(1) as f64
+            stats.bytes_per_value()
         ));
         answer(format_args!("\nEnergy used by the house in Sceaux, local days ({HOUSE_ZONE})"));
         let rows: Vec<Vec<String>> = days
@@ -212,11 +213,11 @@ fn last_days(store: &Store, bucket: &str) -> Result<Vec<Day>, Failure> {
     let found = store.windows(&house, range, &days)?;
     let of = |w: &graylogic_store::Window| -> Result<Day, Failure> {
         let name = midnights.iter().find(|m| instant(m) == w.start).map(|m| m.date().to_string());
-        // Each reading is the mean over its minute; consumption is stored as negative watts.
+        // Each reading is the mean over its minute, and what the house uses is positive.
         let watts = w.summary.sum()?.and_then(|sum| sum.as_f64()).unwrap_or(0.0);
         Ok(Day {
             name: name.unwrap_or_default(),
-            kwh: -watts * HOUSE_STEP_SECONDS / 3.6e6,
+            kwh: watts * HOUSE_STEP_SECONDS / 3.6e6,
             minutes: w.summary.count,
         })
     };

@@ -10,6 +10,9 @@ use std::process::ExitCode;
 
 pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     let config = app::config(place)?;
+    if !config.is_enabled() {
+        return Ok(disabled(&config, json));
+    }
     let preflight = Client::preflight(&config)?;
     let further = config.further_targets();
     let at_fault = preflight.fault().and_then(|check| further.iter().find(|(name, _)| *name == check.target));
@@ -25,6 +28,20 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
         });
     }
     Ok(if preflight.fault().is_some() { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// A configuration that is switched off takes no readings, however well its target is.
+fn disabled(config: &Config, json: bool) -> ExitCode {
+    if json {
+        let target = shown(config);
+        answer_json(&json!({ "target": target, "takes_readings": false, "enabled": false, "checks": [] }));
+    } else {
+        answer(format_args!(
+            "disabled: influxdb.enabled is false, so nothing is stored in {}",
+            shown(config)
+        ));
+    }
+    ExitCode::from(FAILED)
 }
 
 /// The target of a configuration as people know it.

@@ -6,12 +6,12 @@ use crate::cli::{Flux, Place, Query};
 use crate::command::open_store;
 use crate::failure::Failure;
 use crate::output::remark;
-use crate::text;
+use crate::text::{self, plain, printable, printable_json};
 use graylogic_influxdb::{
     Client, FluxItem, FluxQuery, FluxRaw, FluxReader, FluxRecord, FluxTable, FluxType, FluxValue, Target,
 };
 use serde_json::{Map, Value, json};
-use std::io::{self, BufWriter, Read as _, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Read as _, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub(super) fn run(options: &Query, question: FluxQuery, json: bool) -> Result<Ex
     let shown = client.query_raw(question).map_err(Failure::from).and_then(|answer| {
         let form = match (json, options.csv) {
             (true, _) => Form::Json,
-            (false, true) => Form::Csv,
+            (false, true) => Form::Csv { is_for_people: io::stdout().is_terminal() },
             (false, false) => Form::Tables(Tables::default()),
         };
         show(answer, form, &mut BufWriter::new(io::stdout().lock()))
@@ -88,7 +88,10 @@ fn client(place: &Place) -> Result<Client, Failure> {
 
 /// How rows are printed.
 enum Form {
-    Csv,
+    /// The answer as it is, but for what would control a terminal.
+    Csv {
+        is_for_people: bool,
+    },
     Json,
     Tables(Tables),
 }
@@ -127,23 +130,30 @@ fn print(answer: FluxRaw, mut form: Form, out: &mut impl Write) -> Result<(), St
     let mut failed = None;
     for piece in answer {
         let taken = piece.and_then(|piece| {
-            if matches!(form, Form::Csv) {
+            if matches!(form, Form::Csv { .. }) {
                 return Ok(Some(piece));
             }
             reader.feed(&piece).map(|()| None)
         });
         match taken {
             Ok(Some(raw)) => {
-                out.write_all(&raw)?;
+                match form {
+                    Form::Csv { is_for_people: true } => {
+                        let text = String::from_utf8_lossy(&raw).replace('\r', "");
+                        out.write_all(printable(&text).as_bytes())?;
+                    }
+                    _ => out.write_all(&raw)?,
+                }
                 // Only read for what the server says of itself in it.
                 let judged = reader.feed(&raw).map_err(Stop::from);
                 failed = failed.or(judged.and_then(|()| take(&mut reader, &mut form, out)).err());
             }
             Ok(None) => failed = take(&mut reader, &mut form, out).err(),
-            Err(error) => failed = Some(error.into()),
+            // What the server said of itself before explains more than how the answer ended.
+            Err(error) => failed = failed.or(Some(error.into())),
         }
         out.flush()?;
-        if failed.is_some() && !matches!(form, Form::Csv) {
+        if failed.is_some() && !matches!(form, Form::Csv { .. }) {
             break;
         }
     }
@@ -165,7 +175,9 @@ fn print(answer: FluxRaw, mut form: Form, out: &mut impl Write) -> Result<(), St
 fn take(reader: &mut FluxReader, form: &mut Form, out: &mut impl Write) -> Result<(), Stop> {
     while let Some(item) = reader.next_item()? {
         match (&mut *form, item) {
-            (Form::Json, FluxItem::Record(row)) => writeln!(out, "{}", as_json(&row))?,
+            (Form::Json, FluxItem::Record(row)) => {
+                writeln!(out, "{}", printable_json(&as_json(&row).to_string()))?;
+            }
             (Form::Tables(tables), FluxItem::Table(table)) => tables.begin(&table, out)?,
             (Form::Tables(tables), FluxItem::Record(row)) => tables.row(&row, out)?,
             _ => {}
@@ -215,7 +227,7 @@ impl Tables {
             let column = |(at, c): (usize, &graylogic_influxdb::FluxColumn)| {
                 let is_number =
                     matches!(c.datatype(), FluxType::Double | FluxType::Long | FluxType::UnsignedLong);
-                Column { at, name: cut(plain(c.name())), is_number }
+                Column { at, name: cut(plain(c.name()).into_owned()), is_number }
             };
             columns.map(column).collect::<Vec<_>>()
         };
@@ -291,7 +303,7 @@ fn key<'a>(columns: impl Iterator<Item = (&'a str, bool, &'a FluxValue)>) -> Str
 /// A value in a table.
 fn cell(value: &FluxValue) -> String {
     cut(match value {
-        FluxValue::String(text) => plain(text),
+        FluxValue::String(text) => plain(text).into_owned(),
         FluxValue::Double(v) if v.is_finite() => text::number(*v),
         FluxValue::Time(time) => text::local(*time),
         other => match json_value(other) {
@@ -307,15 +319,6 @@ fn cut(text: String) -> String {
         return text;
     }
     text.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect()
-}
-
-/// A text that leaves a terminal and a table as they are.
-fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    out
 }
 
 fn as_json(row: &FluxRecord) -> Value {

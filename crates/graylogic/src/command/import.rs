@@ -3,18 +3,19 @@
 
 use crate::app;
 use crate::cli::{Format, Import};
-use crate::command::batches::batches;
+use crate::command::batches::{Cutter, Records, Sink, hand_on};
+use crate::command::rejections::{Rejections, Units, last_line, skipped};
+use crate::command::rows::Rows;
 use crate::failure::{Failure, SOME_REFUSED};
-use crate::output::{answer, answer_json, remark};
+use crate::input::Input;
+use crate::output::{answer, answer_json};
 use crate::text;
-use flate2::read::MultiGzDecoder;
 use graylogic_influxdb::Target;
-use graylogic_line::{Dialect, Encoder, FieldValue, Point, Precision, Timestamp};
+use graylogic_line::Precision;
 use graylogic_store::{Store, StoreOptions, WriteOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -23,20 +24,19 @@ use std::time::{Duration, Instant};
 const BATCH_LINES: usize = 5000;
 /// How far an import came is noted this often, after a sync.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
-/// So many refused lines are named for each file.
-const NAMED_MAX: u64 = 20;
 
 /// What became of a file.
 #[derive(Default)]
 struct Done {
     points: u64,
     overwritten: u64,
+    quarantined: u64,
     refused: u64,
     skipped: usize,
 }
 
 pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
-    let config = app::config(&options.place)?;
+    let config = app::acting_config(&options.place, "import")?;
     let Target::Embedded(folder) = config.target() else {
         return Err(Failure::new("import stores into the embedded store only; name its folder with --data"));
     };
@@ -51,18 +51,20 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
     let store = Store::open(folder, StoreOptions::default())?;
     super::remark_damage(&store);
     store.ensure_bucket(config.bucket())?;
+    let any_time = options.any_time || config.takes_any_time();
     let began = Instant::now();
     let mut files = Vec::new();
     let mut refused = 0;
     let mut points = 0;
     for file in &options.files {
-        let done = one(options, &store, folder, config.bucket(), file, json)?;
+        let done = one(options, &store, folder, config.bucket(), any_time, file, json)?;
         points += done.points;
         refused += done.refused;
         files.push(json!({
             "file": file.display().to_string(),
             "points": done.points,
             "overwritten": done.overwritten,
+            "quarantined": done.quarantined,
             "refused": done.refused,
             "lines_done_before": done.skipped,
         }));
@@ -74,9 +76,10 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
             };
             let name = file.display();
             answer(format_args!(
-                "{name}: {} points stored{}, {} lines refused{before}",
+                "{name}: {} points stored{}{}, {} lines rejected{before}",
                 text::count(done.points),
                 text::overwritten(done.overwritten),
+                text::quarantined(done.quarantined),
                 done.refused
             ));
         }
@@ -112,6 +115,7 @@ fn one(
     store: &Store,
     folder: &Path,
     bucket: &str,
+    any_time: bool,
     path: &Path,
     json: bool,
 ) -> Result<Done, Failure> {
@@ -123,71 +127,117 @@ fn one(
     let style = ProgressStyle::with_template("{msg} {bar:32} {bytes}/{total_bytes} {eta}");
     bar.set_style(style.map_err(|e| Failure::because("draw the progress bar", e))?);
     bar.set_message(path.display().to_string());
-    let mut raw = BufReader::with_capacity(1 << 20, bar.wrap_read(file));
-    let zipped = raw.fill_buf().map_err(opening)?.starts_with(&[0x1f, 0x8b]);
-    let plain: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(raw)) } else { Box::new(raw) };
-    let input = BufReader::with_capacity(1 << 20, plain);
-    let mut sink = Sink {
+    let input = Input::read(bar.wrap_read(file))?;
+    let is_csv = format_of(options, path) == Format::Csv;
+    // Times in CSV are converted when read.
+    let given = options.precision.precision();
+    let precision = if is_csv { Precision::Nanoseconds } else { given };
+    let mut sink = Imported {
         store,
         bucket,
-        options: WriteOptions { precision: options.precision.precision(), ..WriteOptions::now() },
+        options: WriteOptions { precision, ..app::write_options(any_time) },
+        rows: is_csv.then(|| Rows::new(options, path)).transpose()?,
         skip: note.lines(),
         note: &note,
         noted: Instant::now(),
         lines: 0,
-        done: Done::default(),
-        json,
+        points: 0,
+        overwritten: 0,
+        quarantined: 0,
+        skipped: 0,
+        rejections: Rejections::new(json),
+        units: Units::new(given),
     };
-    match format_of(options, path) {
-        Format::Lp => batches(input, BATCH_LINES, |batch, lines| sink.take(batch, lines))?,
-        Format::Csv => {
-            // Times in CSV are converted when read.
-            sink.options.precision = Precision::Nanoseconds;
-            from_csv(options, path, input, &mut sink)?;
-        }
+    let records = if is_csv { Records::csv() } else { Records::lines() };
+    hand_on(&input, Cutter::new(records, BATCH_LINES), None, &mut sink)
+        .map_err(|e| Failure::because(format_args!("import {}", path.display()), e))?;
+    if let Some(rows) = &sink.rows {
+        rows.finish()?;
     }
     store.sync()?;
     note.remove();
     bar.finish_and_clear();
-    Ok(sink.done)
+    sink.rejections.finish();
+    Ok(Done {
+        points: sink.points,
+        overwritten: sink.overwritten,
+        quarantined: sink.quarantined,
+        refused: sink.rejections.count,
+        skipped: sink.skipped,
+    })
 }
 
 /// Takes batches of lines into the store, but for those that were done before.
-struct Sink<'a> {
+struct Imported<'a> {
     store: &'a Store,
     bucket: &'a str,
     options: WriteOptions,
+    /// Reads CSV.
+    rows: Option<Rows<'a>>,
     skip: usize,
     note: &'a Note,
     noted: Instant,
     lines: usize,
-    done: Done,
-    json: bool,
+    points: u64,
+    overwritten: u64,
+    quarantined: u64,
+    skipped: usize,
+    rejections: Rejections,
+    units: Units,
 }
 
-impl Sink<'_> {
+impl Sink for Imported<'_> {
     fn take(&mut self, batch: &[u8], lines: usize) -> Result<(), Failure> {
         let before = self.lines;
         self.lines += lines;
-        if self.lines <= self.skip {
-            self.done.skipped = self.lines;
+        let was_done = self.lines <= self.skip;
+        // The first batch has the names of the columns, whether it was done before or not.
+        let read = match &mut self.rows {
+            Some(rows) => Some(rows.read(batch, before, was_done, &mut self.rejections)?),
+            None => None,
+        };
+        if was_done {
+            self.skipped = self.lines;
             return Ok(());
         }
-        let report = self.store.write_lines(self.bucket, batch, &self.options)?;
-        self.done.points += report.points;
-        self.done.overwritten += report.overwritten;
-        for refused in &report.rejected {
-            if self.done.refused < NAMED_MAX && !self.json {
-                remark(format_args!("line {}: {refused}", before + refused.line));
+        match read {
+            Some(read) => self.store(&read.lines, |line| read.rows.get(line - 1).copied().unwrap_or(line))?,
+            None => {
+                let points = self.points;
+                self.store(batch, |line| before + line)?;
+                if self.points > points {
+                    self.units.look(last_line(batch));
+                }
             }
-            self.done.refused += 1;
         }
-        self.done.refused += report.rejected_count - report.rejected.len() as u64;
         if self.noted.elapsed() >= NOTE_EVERY {
             self.store.sync()?;
             self.note.write(self.lines);
             self.noted = Instant::now();
         }
+        Ok(())
+    }
+
+    fn skip(&mut self, beginning: &[u8], bytes: u64) -> Result<(), Failure> {
+        self.lines += 1;
+        if let Some(rows) = &self.rows {
+            rows.skip(bytes)?;
+        }
+        if self.lines > self.skip {
+            skipped(&mut self.rejections, self.lines, beginning, bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Imported<'_> {
+    /// Stores lines; `line_of` says which line of the file each of them is.
+    fn store(&mut self, body: &[u8], line_of: impl Fn(usize) -> usize) -> Result<(), Failure> {
+        let report = self.store.write_lines(self.bucket, body, &self.options)?;
+        self.points += report.points;
+        self.overwritten += report.overwritten;
+        self.quarantined += report.quarantined;
+        self.rejections.add_stored(&report, &self.units, line_of);
         Ok(())
     }
 }
@@ -221,87 +271,4 @@ impl Note {
     fn remove(&self) {
         let _repeated_at_worst = fs::remove_file(&self.path);
     }
-}
-
-/// Rows of CSV become lines of line protocol.
-fn from_csv(options: &Import, path: &Path, input: impl Read, sink: &mut Sink<'_>) -> Result<(), Failure> {
-    let failed = |why: String| Failure::because(format_args!("import {}", path.display()), why);
-    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(input);
-    let head = reader.headers().map_err(|e| failed(e.to_string()))?.clone();
-    let place = |name: &str| {
-        let known: Vec<&str> = head.iter().collect();
-        head.iter()
-            .position(|h| h == name)
-            .ok_or_else(|| failed(format!("there is no column {name:?}; there are {}", known.join(", "))))
-    };
-    let time = place(&options.time)?;
-    let tag_columns: Vec<usize> = options.tags.iter().map(|t| place(t)).collect::<Result<_, _>>()?;
-    let mut fixed = Vec::new();
-    for tag in &options.tag {
-        let (key, value) =
-            tag.split_once('=').ok_or_else(|| Failure::new(format!("--tag {tag:?}: write KEY=VALUE")))?;
-        fixed.push((key, value));
-    }
-    let encoder = Encoder::new(Dialect::V2);
-    let unit = options.precision.precision().nanos();
-    let (mut body, mut lines) = (Vec::new(), 0);
-    let mut row = csv::StringRecord::new();
-    let mut number = 1u64;
-    while reader.read_record(&mut row).map_err(|e| failed(e.to_string()))? {
-        number += 1;
-        let mut point = Point::new(options.measurement.as_deref().unwrap_or_default());
-        for (key, value) in &fixed {
-            point = point.tag(*key, *value);
-        }
-        let mut fields = 0;
-        for (i, cell) in row.iter().enumerate() {
-            let Some(name) = head.get(i).filter(|_| i != time && !cell.is_empty()) else { continue };
-            if tag_columns.contains(&i) {
-                point = point.tag(name, cell);
-            } else {
-                fields += 1;
-                point = point.field(name, field_value(cell));
-            }
-        }
-        let written = match csv_time(row.get(time).unwrap_or_default(), unit) {
-            _ if fields == 0 => continue,
-            Ok(at) => encoder.encode(&point.timestamp(at), &mut body).map_err(|e| e.to_string()),
-            Err(why) => Err(why),
-        };
-        lines += 1;
-        if let Err(why) = written {
-            // Counted as a line, so that an interrupted import finds its place again.
-            body.push(b'\n');
-            if sink.done.refused < NAMED_MAX && !sink.json && sink.lines + lines > sink.skip {
-                remark(format_args!("row {number}: {why}"));
-            }
-            sink.done.refused += 1;
-        }
-        if lines == BATCH_LINES {
-            sink.take(&body, lines)?;
-            body.clear();
-            lines = 0;
-        }
-    }
-    if lines > 0 { sink.take(&body, lines) } else { Ok(()) }
-}
-
-fn field_value(cell: &str) -> FieldValue {
-    match cell {
-        "true" | "True" | "TRUE" => FieldValue::Boolean(true),
-        "false" | "False" | "FALSE" => FieldValue::Boolean(false),
-        text => match text.parse::<f64>() {
-            Ok(v) if v.is_finite() => FieldValue::Float(v),
-            _ => FieldValue::String(text.to_owned()),
-        },
-    }
-}
-
-fn csv_time(text: &str, unit: i64) -> Result<Timestamp, String> {
-    let wrong = || format!("time {text:?} is neither RFC 3339 nor a number in --precision");
-    if let Ok(n) = text.parse::<i64>() {
-        return n.checked_mul(unit).map(Timestamp::from_nanos).ok_or_else(wrong);
-    }
-    let at: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
-    i64::try_from(at.as_nanosecond()).map(Timestamp::from_nanos).map_err(|_| wrong())
 }

@@ -1,6 +1,7 @@
 //! `graylogic org`: the organisations of an InfluxDB 2.
 
 use crate::cli::{Org, OrgCommand};
+use crate::command::consent;
 use crate::command::server::{self, Named};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
@@ -28,8 +29,12 @@ pub(crate) fn run(options: &Org, json: bool) -> Result<ExitCode, Failure> {
         OrgCommand::Create { name, description } => {
             print(&[manage.create_organization(name, description)?], json);
         }
-        OrgCommand::Remove { org } => {
+        OrgCommand::Remove { org, consent } => {
             let id = server::id(&manage.organizations()?, org)?;
+            let what = format!("organization {org:?} with all of its buckets, tasks and tokens");
+            if !consent::is_given(*consent, &what, json)? {
+                return Ok(ExitCode::SUCCESS);
+            }
             manage.delete_organization(&id)?;
             if json {
                 answer_json(&json!({ "removed": id }));

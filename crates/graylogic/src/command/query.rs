@@ -3,7 +3,7 @@
 
 use crate::app::{self, CLOSE_DEADLINE};
 use crate::cli::{Aggregate, Query, Which};
-use crate::command::{flux, open_store};
+use crate::command::{flux, open_store, other_buckets, remark_damage};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json, json_value, remark};
 use crate::text;
@@ -11,6 +11,7 @@ use graylogic_influxdb::{Client, Config, QuerySeries, Target};
 use graylogic_line::Timestamp;
 use graylogic_store::{Matcher, Selector, SeriesInfo, Store, Summary, TimeRange, Value, Windows};
 use serde_json::json;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -53,9 +54,30 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
         Target::Embedded(_) => {
             let (store, config) = open_store(&options.what.place, "query")?;
             let selector = selector(&options.what, config.bucket())?;
+            let elsewhere = other_buckets(&store, &options.what.place, config.bucket());
+            let is_there = store.buckets().iter().any(|bucket| bucket.name == config.bucket());
+            if let (Some(elsewhere), false) = (&elsewhere, is_there) {
+                return Err(Failure::new(elsewhere));
+            }
+            let selector = if options.quarantine { selector.quarantined() } else { selector };
             let rows = rows(&store, &selector, range, options)?;
+            remark_damage(&store);
+            let left_out = store.damaged_total();
             store.close()?;
+            if left_out > 0 {
+                remark(format_args!(
+                    "damage: {left_out} damaged places were left out of this answer; graylogic verify names them"
+                ));
+            }
+            if let Some(elsewhere) = elsewhere.filter(|_| rows.is_empty()) {
+                remark(format_args!("{elsewhere}"));
+            }
             rows
+        }
+        _ if options.quarantine => {
+            return Err(Failure::new(
+                "query --quarantine: only the embedded store has a quarantine; name its folder with --data",
+            ));
         }
         _ => rows_of_server(config, range, options)?,
     };
@@ -254,6 +276,8 @@ fn tags_as_json(tags: &[(String, String)]) -> serde_json::Value {
 fn print_csv(rows: &[Row]) -> Result<(), Failure> {
     let write = || -> csv::Result<()> {
         let mut out = csv::Writer::from_writer(std::io::stdout());
+        // A program gets the data as they are, a terminal what it can show.
+        let is_for_people = std::io::stdout().is_terminal();
         out.write_record(["time", "measurement", "tags", "field", "value"])?;
         for row in rows {
             let mut cells = cells(row);
@@ -262,7 +286,10 @@ fn print_csv(rows: &[Row]) -> Result<(), Failure> {
                 Value::Float(v) => v.to_string(),
                 other => text::value(other),
             };
-            out.write_record(&cells)?;
+            match is_for_people {
+                true => out.write_record(cells.iter().map(|cell| text::printable(cell).into_owned()))?,
+                false => out.write_record(&cells)?,
+            }
         }
         Ok(out.flush()?)
     };

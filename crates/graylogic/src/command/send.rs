@@ -1,18 +1,22 @@
-//! `graylogic write` for a server: line protocol goes through the spool, and what the server does not take in time waits
-//! there for the next call.
+//! `graylogic write` for a server: line protocol goes through the spool, and what the server does not take in time is
+//! pending there for the next call.
 
-use super::batches::{NAMED_MAX, batches};
+use super::batches::{Sink, hand_on};
+use super::rejections::{Rejections, Units, last_line, shown, skipped};
+use super::write::{acknowledge, cutting, exit_code};
 use crate::app::CLOSE_DEADLINE;
 use crate::cli::Write;
-use crate::failure::{Failure, SOME_REFUSED};
+use crate::failure::{Failure, NOT_DELIVERED, SOME_REFUSED};
+use crate::input::{Input, is_stopped};
 use crate::output::{answer, answer_json, remark};
 use crate::text;
-use graylogic_influxdb::{Client, Config, Health, Level, WriteErrorKind};
-use graylogic_line::{ParseOptions, Parser, Timestamp};
-use serde_json::{Value, json};
-use std::io::{self, BufRead, Write as _};
+use graylogic_influxdb::{Client, CloseReport, Config, Health, Level, WriteErrorKind};
+use graylogic_line::{Line, ParseOptions, Parser, Precision, Timestamp};
+use serde_json::json;
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A spool that takes no line is asked again after this time.
@@ -20,132 +24,98 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A sync of the spool takes no longer.
 const SYNC_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Lines that were refused, by us or by the server.
-#[derive(Default)]
-struct Refusals {
-    count: u64,
-    named: Vec<Value>,
-}
-
-impl Refusals {
-    fn add(&mut self, json: bool, line: Option<usize>, text: &str, reason: &str) {
-        self.count += 1;
-        if self.named.len() >= NAMED_MAX {
-            return;
-        }
-        if !json {
-            let place = line.map_or_else(|| "the server".to_owned(), |n| format!("line {n}"));
-            remark(format_args!("{place}: '{text}': {reason}"));
-        }
-        self.named.push(json!({ "line": line, "reason": reason, "text": text }));
-    }
-}
-
-pub(crate) fn run(
-    options: &Write,
-    config: &Config,
-    input: impl BufRead,
-    json: bool,
-) -> Result<ExitCode, Failure> {
+pub(crate) fn run(options: &Write, config: &Config, input: &Input, json: bool) -> Result<ExitCode, Failure> {
+    let (cutter, every) = cutting(options, config);
     // What earlier calls left for other buckets goes at once as well, however little it is.
-    let config = &config.clone().with_batches(config.batch_size(), Duration::ZERO);
+    let config = &config.clone().with_batches(config.batch_size(), Duration::from_secs(1));
     let client = Client::connect(config)?;
     let recovered = client.stats().recovered;
     if recovered > 0 {
         remark(format_args!(
-            "{} lines of earlier calls wait for the server and go with these",
-            text::count(recovered)
+            "{} of earlier calls pending for the server: they go with these",
+            text::lines(recovered)
         ));
     }
-    let refusals: Arc<Mutex<Refusals>> = Arc::default();
-    let heard = refusals.clone();
-    client.set_on_error(move |news| {
-        if news.kind == WriteErrorKind::Rejected {
-            let mut refusals = heard.lock().unwrap_or_else(PoisonError::into_inner);
-            news.first.iter().for_each(|l| refusals.add(json, None, &l.text, &l.reason));
-            refusals.count += news.lines - news.first.len() as u64;
-        } else {
-            remark(news);
-        }
-    });
-    // A bucket that is given is where lines go, whatever rules say.
+    let rejections = Arc::new(Mutex::new(Rejections::new(json)));
+    listen(&client, &rejections);
+    // What rules say has no effect on a bucket that is given.
     let writer = match &options.place.bucket {
         Some(bucket) => client.bucket(bucket)?,
         None => client.clone(),
     };
-    let mut before = 0;
-    let mut last = Timestamp::from_nanos(0);
-    let done = batches(input, options.batch as usize, |batch, lines| {
-        take(&writer, options, batch, before, (&refusals, json), &mut last)?;
-        before += lines;
-        if options.ack {
-            client.flush(Level::Durable, SYNC_DEADLINE)?;
-            answer(format_args!("acknowledged {before} lines"));
-            io::stdout().flush().map_err(|e| Failure::because("say what is acknowledged", e))?;
+    let mut sink = Sent {
+        client: &writer,
+        precision: options.precision.precision(),
+        ack: options.ack,
+        lines_before: 0,
+        accepted: 0,
+        not_taken: 0,
+        last: Timestamp::from_nanos(0),
+        rejections: &rejections,
+        stopped: input.stopped(),
+        units: Units::new(options.precision.precision()),
+    };
+    let ended = hand_on(input, cutter, every, &mut sink);
+    let not_taken = sink.not_taken;
+    deliver(&client, config, &input.stopped());
+    let report = client.close(Duration::ZERO)?;
+    let rejections = lock(&rejections);
+    tell(config, &report, &rejections, not_taken, json);
+    let otherwise = if rejections.count + report.dropped + not_taken > 0 {
+        SOME_REFUSED
+    } else if report.spooled > 0 {
+        NOT_DELIVERED
+    } else {
+        0
+    };
+    Ok(exit_code(&ended?, otherwise))
+}
+
+fn lock(rejections: &Mutex<Rejections>) -> MutexGuard<'_, Rejections> {
+    rejections.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts what the server rejects, and reports all else that happens.
+fn listen(client: &Client, rejections: &Arc<Mutex<Rejections>>) {
+    let heard = rejections.clone();
+    client.set_on_error(move |news| {
+        if news.kind != WriteErrorKind::Rejected {
+            return remark(news);
         }
-        Ok(())
+        let mut rejections = lock(&heard);
+        for line in &news.first {
+            let says = format!("'{}': {}", line.text, line.reason);
+            rejections.add(None, &line.text, &line.reason, &says);
+        }
+        rejections.add_unnamed(news.lines - news.first.len() as u64);
     });
+}
+
+/// Waits for delivery as long as the server takes any lines, however many there are, and until a signal.
+fn deliver(client: &Client, config: &Config, stopped: &AtomicBool) {
     // A spool keeps what VictoriaMetrics may still lose for the next call; without one this call must wait until it cannot.
     let (level, deadline) = match config.spool_folder() {
         Some(_) => (Level::Acknowledged, CLOSE_DEADLINE),
         None => (Level::Delivered, CLOSE_DEADLINE + 2 * config.settle_time()),
     };
-    // As long as the server takes any, however many there are.
-    let waiting_now = || {
+    let pending_now = || {
         let stats = client.stats();
         stats.waiting.saturating_sub(stats.settling)
     };
-    let mut waiting = waiting_now();
+    let mut pending = pending_now();
     while client.flush(level, deadline).is_err() {
-        let left = waiting_now();
-        if left >= waiting {
+        let left = pending_now();
+        if left >= pending || is_stopped(stopped) {
             break;
         }
-        waiting = left;
+        pending = left;
     }
-    wait_for_earlier(&client);
-    let report = client.close(Duration::ZERO)?;
-    let delivered = report.delivered + report.settling;
-    done?;
-    let refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
-    if json {
-        answer_json(&json!({
-            "delivered": delivered,
-            "settling": report.settling,
-            "waiting": report.spooled,
-            "dropped": report.dropped,
-            "refused": refusals.count,
-            "lines": refusals.named,
-        }));
-    } else {
-        answer(format_args!("{delivered} lines delivered, {} refused", refusals.count));
-        if report.settling > 0 {
-            answer(format_args!(
-                "{} of them stay in the spool until VictoriaMetrics has them on its disk: the next write looks whether it was \
-                 restarted, and sends them again if so",
-                report.settling
-            ));
-        }
-        if report.spooled > 0 {
-            let folder = config.spool_folder().unwrap_or(std::path::Path::new("."));
-            let others =
-                if config.further_targets().is_empty() { "" } else { " and those of further targets" };
-            answer(format_args!(
-                "{} lines wait in the spool {}{others}: the next write takes them to the server",
-                report.spooled,
-                folder.display()
-            ));
-        }
-        if report.dropped > 0 {
-            answer(format_args!("{} lines were dropped: there is no spool, or it was full", report.dropped));
-        }
-    }
-    Ok(if refusals.count + report.dropped > 0 { ExitCode::from(SOME_REFUSED) } else { ExitCode::SUCCESS })
+    wait_for_earlier(client, stopped);
 }
 
 /// Waits for what earlier calls left, which no flush is about, where the server takes it and as long as it takes any.
-fn wait_for_earlier(client: &Client) {
-    let waiting = || -> u64 {
+fn wait_for_earlier(client: &Client, stopped: &AtomicBool) {
+    let pending = || -> u64 {
         let lanes = client.buckets();
         lanes
             .iter()
@@ -153,59 +123,137 @@ fn wait_for_earlier(client: &Client) {
             .map(|(_, lane)| lane.waiting.saturating_sub(lane.settling))
             .sum()
     };
-    let (mut left, mut since) = (waiting(), Instant::now());
-    while left > 0 && since.elapsed() < CLOSE_DEADLINE {
+    let (mut left, mut since) = (pending(), Instant::now());
+    while left > 0 && since.elapsed() < CLOSE_DEADLINE && !is_stopped(stopped) {
         std::thread::sleep(PAUSE);
-        let now = waiting();
+        let now = pending();
         if now != left {
             (left, since) = (now, Instant::now());
         }
     }
 }
 
-/// Gives the lines of a batch to the client, which may have to wait for room in the spool.
-fn take(
-    client: &Client,
-    options: &Write,
-    batch: &[u8],
-    before: usize,
-    (refusals, json): (&Mutex<Refusals>, bool),
-    last: &mut Timestamp,
-) -> Result<(), Failure> {
-    let now = Timestamp::now();
-    let mut parser = Parser::new(batch, ParseOptions::new(options.precision.precision(), now));
-    let refuse = |line: usize, text: &[u8], reason: &str| {
-        let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        refusals.add(json, Some(before + line), &String::from_utf8_lossy(text), reason);
-    };
-    while let Some(next) = parser.next_line() {
-        let line = match next {
-            Ok(line) => line,
-            Err(error) => {
-                refuse(error.line(), error.text(), &error.reason().to_string());
-                continue;
+/// The summary.
+fn tell(config: &Config, report: &CloseReport, rejections: &Rejections, not_taken: u64, json: bool) {
+    let delivered = report.delivered + report.settling;
+    if json {
+        return answer_json(&json!({
+            "delivered": delivered,
+            "settling": report.settling,
+            "waiting": report.spooled,
+            "dropped": report.dropped + not_taken,
+            "refused": rejections.count,
+            "lines": rejections.named,
+        }));
+    }
+    rejections.finish();
+    answer(format_args!("{} delivered, {} rejected", text::lines(delivered), rejections.count));
+    if report.settling > 0 {
+        answer(format_args!(
+            "{} of them stay in the spool until VictoriaMetrics has them on its disk: the next write looks whether it was \
+             restarted, and sends them again if so",
+            report.settling
+        ));
+    }
+    if report.spooled > 0 {
+        let folder = config.spool_folder().unwrap_or(Path::new("."));
+        let others = if config.further_targets().is_empty() { "" } else { " and those of further targets" };
+        answer(format_args!(
+            "{} not delivered yet: pending in the spool {}{others}, and sent by the next write",
+            text::lines(report.spooled),
+            folder.display()
+        ));
+    }
+    if report.dropped > 0 {
+        answer(format_args!("{} dropped: there is no spool, or it was full", text::lines(report.dropped)));
+    }
+    if not_taken > 0 {
+        answer(format_args!(
+            "{} dropped: the spool had no room for them before the signal",
+            text::lines(not_taken)
+        ));
+    }
+}
+
+/// Gives lines to the client, which may have to wait for room in the spool.
+struct Sent<'a> {
+    client: &'a Client,
+    precision: Precision,
+    ack: bool,
+    lines_before: usize,
+    accepted: u64,
+    /// Lines for which there was no room when a signal came.
+    not_taken: u64,
+    last: Timestamp,
+    rejections: &'a Mutex<Rejections>,
+    stopped: Arc<AtomicBool>,
+    units: Units,
+}
+
+impl Sink for Sent<'_> {
+    fn take(&mut self, batch: &[u8], lines: usize) -> Result<(), Failure> {
+        let now = Timestamp::now();
+        let mut parser = Parser::new(batch, ParseOptions::new(self.precision, now)).resuming();
+        let accepted_before = self.accepted;
+        while let Some(next) = parser.next_line() {
+            match next {
+                Ok(line) => self.give(&line, now)?,
+                Err(error) => self.reject(error.line(), error.text(), &error.reason().to_string()),
             }
-        };
-        let point = line.to_point();
-        let time = match line.has_timestamp() {
-            true => line.timestamp(),
-            // Each its own: two readings of a series never fall together.
-            false => {
-                *last = Timestamp::from_nanos(now.as_nanos().max(last.as_nanos().saturating_add(1)));
-                *last
-            }
-        };
+        }
+        if self.accepted > accepted_before {
+            self.units.look(last_line(batch));
+        }
+        self.lines_before += lines;
+        if self.ack {
+            self.client.flush(Level::Durable, SYNC_DEADLINE)?;
+            acknowledge(self.accepted, lock(self.rejections).count)?;
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, beginning: &[u8], bytes: u64) -> Result<(), Failure> {
+        self.lines_before += 1;
+        skipped(&mut lock(self.rejections), self.lines_before, beginning, bytes);
+        Ok(())
+    }
+}
+
+impl Sent<'_> {
+    fn give(&mut self, line: &Line<'_, '_>, now: Timestamp) -> Result<(), Failure> {
+        let time = self.time_of(line, now);
         loop {
-            match client.write_point_at(&point, time) {
-                Ok(()) => break,
+            match self.client.write_line(line, time) {
+                Ok(()) => {
+                    self.accepted += 1;
+                    return Ok(());
+                }
+                Err(error) if error.is_retryable() && is_stopped(&self.stopped) => {
+                    self.not_taken += 1;
+                    return Ok(());
+                }
                 Err(error) if error.is_retryable() => std::thread::sleep(PAUSE),
                 Err(error) if error.is_invalid_point() => {
-                    refuse(line.number(), line.text(), &error.to_string());
-                    break;
+                    self.reject(line.number(), line.text(), &error.to_string());
+                    return Ok(());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
-    Ok(())
+
+    /// The time of a line. Lines without one get one each: two readings of a series never fall together.
+    fn time_of(&mut self, line: &Line<'_, '_>, now: Timestamp) -> Timestamp {
+        if line.has_timestamp() {
+            return line.timestamp();
+        }
+        self.last = Timestamp::from_nanos(now.as_nanos().max(self.last.as_nanos().saturating_add(1)));
+        self.last
+    }
+
+    fn reject(&self, line: usize, text: &[u8], reason: &str) {
+        let (reason, text) = (self.units.explain(text, reason), shown(text));
+        let says = format!("'{text}': {reason}");
+        lock(self.rejections).add(Some(self.lines_before + line), &text, &reason, &says);
+    }
 }

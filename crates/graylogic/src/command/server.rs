@@ -12,7 +12,7 @@ const TOLD_MAX: usize = 20;
 /// What manages the server of the configuration; `lacks` is what the embedded store has not, as in "has no tasks".
 pub(super) fn manage(place: &ServerPlace, command: &str, lacks: &str) -> Result<Manage, Failure> {
     let place = Place { data: None, config: place.config.clone(), bucket: None };
-    let config = app::config(&place)?;
+    let config = app::acting_config(&place, command)?;
     match config.target() {
         // It is neither opened nor made, only to say so.
         Target::Embedded(_) => Err(Failure::new(format!(

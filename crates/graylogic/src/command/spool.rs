@@ -13,7 +13,7 @@ use graylogic_influxdb::Config;
 use graylogic_line::Timestamp;
 use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {
     match &options.command {
         SpoolCommand::Ls => ls(&spool, json),
         SpoolCommand::Stat { lane } => stat(&spool, lane.as_deref(), json),
-        SpoolCommand::Verify { lane } => verify(&spool, lane.as_deref(), json),
+        SpoolCommand::Verify { lane, settle } => verify(&spool, lane.as_deref(), *settle, json),
         SpoolCommand::Cat { lane, from, limit, all } => {
             cat(&spool.look(lane)?, *from, limit.unwrap_or(u64::MAX), *all, json)
         }
@@ -219,6 +219,8 @@ fn stat_json(name: &str, lane: &Inspection, checked: &Checked) -> Result<Value, 
         "damaged": damaged,
         "waiting": waiting,
         "waiting_damaged": checked.lost_waiting,
+        "lost": checked.lost + checked.noted_lost,
+        "unsettled": lane.unsettled().iter().map(|n| n.text.as_str()).collect::<Vec<_>>(),
         "first_waiting": first,
         "next": next,
         "bytes": bytes,
@@ -252,6 +254,11 @@ fn stat_text(name: &str, lane: &Inspection, checked: &Checked) -> Result<String,
     if checked.lost_waiting > 0 {
         lines.push(format!("  of the waiting lines {} are lost to damage", count(checked.lost_waiting)));
     }
+    let lost = checked.lost + checked.noted_lost;
+    if lost > 0 || checked.noted > 0 {
+        lines.push(format!("  {} lines and letters are lost to damage that is not settled", count(lost)));
+        lines.extend(lane.unsettled().iter().map(|note| format!("    {note}")));
+    }
     let kept = lane.kept()?;
     if !kept.is_empty() {
         let bytes = text::bytes(kept.iter().map(|k| k.bytes).sum());
@@ -277,7 +284,7 @@ fn stat_text(name: &str, lane: &Inspection, checked: &Checked) -> Result<String,
     Ok(lines.join("\n"))
 }
 
-fn verify(spool: &Place, lane: Option<&str>, json: bool) -> Result<ExitCode, Failure> {
+fn verify(spool: &Place, lane: Option<&str>, settle: bool, json: bool) -> Result<ExitCode, Failure> {
     let mut whole = true;
     let mut answers = Vec::new();
     for name in spool.chosen(lane)? {
@@ -290,7 +297,10 @@ fn verify(spool: &Place, lane: Option<&str>, json: bool) -> Result<ExitCode, Fai
                 answer(format_args!("lane {}: {}", shown(name), damage_text(damage)));
             }
         })?;
-        whole &= checked.places == 0 && seen.cursor().is_none();
+        let notes = seen.unsettled();
+        let settled = if settle { seen.settle()? } else { 0 };
+        whole &= checked.places == 0 && seen.cursor().is_none() && (settle || notes.is_empty());
+        let lost = checked.lost + checked.noted_lost;
         if json {
             answers.push(json!({
                 "lane": name,
@@ -300,8 +310,10 @@ fn verify(spool: &Place, lane: Option<&str>, json: bool) -> Result<ExitCode, Fai
                 "lines": checked.lines,
                 "dead_letters": checked.letters,
                 "cursor": seen.cursor(),
-                "lost": checked.lost,
+                "lost": lost,
                 "damage": places,
+                "unsettled": notes.iter().map(|n| n.text.as_str()).collect::<Vec<_>>(),
+                "settled": settled,
             }));
             continue;
         }
@@ -316,12 +328,22 @@ fn verify(spool: &Place, lane: Option<&str>, json: bool) -> Result<ExitCode, Fai
             text::count(checked.letters),
             text::bytes(checked.bytes),
             match checked.places {
+                0 if lost > 0 => format!("{} lost", text::count(lost)),
                 0 if seen.cursor().is_none() => "all as they were written".to_owned(),
                 0 => "the cursor is not as it was left".to_owned(),
-                1 => format!("1 place is damaged, {} lost", text::count(checked.lost)),
-                n => format!("{} places are damaged, {} lost", text::count(n), text::count(checked.lost)),
+                1 => format!("1 place is damaged, {} lost", text::count(lost)),
+                n => format!("{} places are damaged, {} lost", text::count(n), text::count(lost)),
             }
         ));
+        for note in notes.iter().filter(|_| !settle) {
+            answer(format_args!("lane {}: found earlier: {note}", shown(name)));
+        }
+        if !notes.is_empty() {
+            answer(match settled {
+                0 => format!("lane {}: verify --settle ends the report of damage found earlier", shown(name)),
+                n => format!("lane {}: {} damage notes are settled", shown(name), text::count(n)),
+            });
+        }
     }
     if json {
         answer_json(&json!({ "whole": whole, "lanes": answers }));
@@ -396,11 +418,15 @@ fn carry(
 fn cat(lane: &Inspection, from: u64, limit: u64, all: bool, json: bool) -> Result<ExitCode, Failure> {
     let first = if all { lane.oldest() } else { lane.stats().first };
     let mut out = BufWriter::new(io::stdout().lock());
+    let is_for_people = io::stdout().is_terminal();
     let mut closed = false;
     let mut put = |number: u64, line: &[u8]| {
         let put = if json {
             let line = String::from_utf8_lossy(line);
-            writeln!(out, "{}", json!({ "number": number, "line": line.strip_suffix('\n').unwrap_or(&line) }))
+            let line = json!({ "number": number, "line": line.strip_suffix('\n').unwrap_or(&line) });
+            writeln!(out, "{}", text::printable_json(&line.to_string()))
+        } else if is_for_people {
+            out.write_all(text::printable(&String::from_utf8_lossy(line)).as_bytes())
         } else {
             out.write_all(line)
         };

@@ -13,8 +13,9 @@ use std::process::ExitCode;
 
 pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     let config = app::config(place)?;
+    let is_enabled = config.is_enabled();
     if let Target::Remote(url) = config.target() {
-        return of_server(url, &Manage::connect(&config)?, json);
+        return of_server(url, &Manage::connect(&config)?, is_enabled, json);
     }
     let (store, config) = open_store(place, "status")?;
     let Target::Embedded(folder) = config.target() else {
@@ -31,16 +32,19 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
         }
         buckets.push(bucket);
     }
+    let quarantined: u64 = store.quarantine()?.iter().map(|q| q.values).sum();
     let recovery = store.recovery();
     let degraded = match &stats.state {
         State::Degraded(why) => Some(why.as_str()),
         _ => None,
     };
-    let per_value = if stats.values == 0 { 0.0 } else { stats.bytes_on_disk as f64 / stats.values as f64 };
+    let per_value = stats.bytes_per_value();
     if json {
         answer_json(&json!({
             "folder": folder.display().to_string(),
+            "enabled": is_enabled,
             "values": stats.values,
+            "quarantined_values": quarantined,
             "series": stats.series,
             "buckets": buckets.iter().map(|b| json!({ "name": b.name, "series": b.series, "retention_s": b.retention.map(|r| r.as_secs()) })).collect::<Vec<_>>(),
             "oldest": oldest.map(|t| t.to_string()),
@@ -88,6 +92,11 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
             ],
             vec!["state".into(), degraded.map_or_else(|| "ok".to_owned(), |why| format!("degraded: {why}"))],
         ];
+        if quarantined > 0 {
+            let shown = format!("{} values: see graylogic quarantine", text::count(quarantined));
+            rows.push(vec!["in quarantine".into(), shown]);
+        }
+        rows.extend(disabled_row(is_enabled));
         rows.extend(recovery.damage.iter().map(|d| vec!["damage".to_owned(), d.clone()]));
         answer(text::table(&["", ""], &rows).trim_start_matches('\n').trim_end());
     }
@@ -95,7 +104,13 @@ pub(crate) fn run(place: &Place, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure> {
+/// What is to be said of a configuration that is switched off.
+fn disabled_row(is_enabled: bool) -> Option<Vec<String>> {
+    (!is_enabled)
+        .then(|| vec!["disabled".to_owned(), "influxdb.enabled is false: nothing is stored".to_owned()])
+}
+
+fn of_server(url: &str, manage: &Manage, is_enabled: bool, json: bool) -> Result<ExitCode, Failure> {
     let health = manage.health()?;
     let passes = health.status == HealthStatus::Pass;
     // What a server does not tell this token takes nothing from what it told.
@@ -111,6 +126,7 @@ fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure
     if json {
         answer_json(&json!({
             "server": url,
+            "enabled": is_enabled,
             "kind": kind,
             "version": health.version,
             "healthy": passes,
@@ -126,7 +142,7 @@ fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure
         let names: Vec<String> = all.into_iter().map(|bucket| bucket.name).collect();
         names.join(", ")
     };
-    let rows = vec![
+    let mut rows = vec![
         vec!["server".to_owned(), url.to_owned()],
         vec!["kind".into(), kind.unwrap_or_else(|| "it does not tell".into())],
         vec!["version".into(), health.version.unwrap_or_else(|| "it does not tell".into())],
@@ -137,6 +153,7 @@ fn of_server(url: &str, manage: &Manage, json: bool) -> Result<ExitCode, Failure
         ],
         vec!["buckets".into(), buckets.map_or_else(|hidden| hidden, names)],
     ];
+    rows.extend(disabled_row(is_enabled));
     answer(text::table(&["", ""], &rows).trim_start_matches('\n').trim_end());
     Ok(ExitCode::SUCCESS)
 }

@@ -33,6 +33,7 @@ pub(crate) fn run(options: &Task, json: bool) -> Result<ExitCode, Failure> {
         }
         TaskCommand::Downsample(what) => {
             let task = downsampling(what)?.task()?;
+            check_downsampling(&manage, what)?;
             add(&manage, task, what.description.as_deref(), what.inactive, json)?;
         }
         TaskCommand::Enable { task } => set_active(&manage, task, true, json)?,
@@ -84,6 +85,23 @@ fn downsampling(what: &Downsample) -> Result<Downsampling, Failure> {
         task = task.offset(text::duration(offset)?);
     }
     Ok(task)
+}
+
+/// The server takes a task whose buckets do not exist, which fails each time, and a second one of the same name.
+fn check_downsampling(manage: &Manage, what: &Downsample) -> Result<(), Failure> {
+    if let Some(same) = manage.find_tasks(&what.name)?.first() {
+        return Err(Failure::new(format!(
+            "there is a task {:?} already, with the id {}; choose another name, or remove it first",
+            what.name, same.id
+        )));
+    }
+    for bucket in [&what.from, &what.to] {
+        if manage.find_bucket(bucket)?.is_none() {
+            let create = format!("; create it with `graylogic bucket create {bucket}`, or check its name");
+            return Err(Failure::new(format!("{}{create}", server::missing("bucket", bucket))));
+        }
+    }
+    Ok(())
 }
 
 fn set_active(manage: &Manage, key: &str, is_active: bool, json: bool) -> Result<(), Failure> {
@@ -169,6 +187,8 @@ fn print_runs(runs: &[TaskRun], json: bool) {
                 "for": told(run.scheduled_for),
                 "began": told(run.started_at),
                 "ended": told(run.finished_at),
+                "error": run.error(),
+                "log": run.log,
             })
         };
         answer_json(&json!({ "runs": runs.iter().map(of).collect::<Vec<_>>() }));
@@ -183,4 +203,7 @@ fn print_runs(runs: &[TaskRun], json: bool) {
     };
     let rows: Vec<Vec<String>> = runs.iter().map(row).collect();
     answer(text::table(&["id", "status", "for", "began", "ended"], &rows).trim_end());
+    for (run, why) in runs.iter().filter_map(|run| Some((run, run.error()?))) {
+        answer(format_args!("run {} failed: {}", run.id, text::plain(&why)));
+    }
 }

@@ -1,111 +1,159 @@
 //! `graylogic write`: line protocol from a file or standard input into the store, batch by batch. A server's is `send.rs`, and that of rules
 //! which lines go where.
 
-use super::batches::{NAMED_MAX, batches};
+use super::batches::{Cutter, Ended, Records, Sink, hand_on};
+use super::rejections::{Rejections, Units, last_line, skipped};
 use super::remark_damage;
 use crate::app;
 use crate::cli::Write;
 use crate::failure::{Failure, SOME_REFUSED};
+use crate::input::Input;
 use crate::output::{answer, answer_json, remark};
 use crate::text;
-use graylogic_influxdb::Target;
+use graylogic_influxdb::{Config, Target};
 use graylogic_store::{BadLine, Store, StoreOptions, WriteOptions};
 use serde_json::json;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// Lines for the store wait for others no longer than this, nor than `flush_interval`.
+const HAND_ON_MAX: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(options: &Write, json: bool) -> Result<ExitCode, Failure> {
-    let config = app::config(&options.place)?;
-    let input: Box<dyn BufRead> = match options.file.as_deref() {
-        Some(path) if path.as_os_str() != "-" => {
-            let file =
-                File::open(path).map_err(|e| Failure::because(format_args!("read {}", path.display()), e))?;
-            Box::new(BufReader::with_capacity(1 << 20, file))
-        }
-        _ => Box::new(BufReader::with_capacity(1 << 20, io::stdin())),
-    };
-    let folder = match config.target() {
+    let config = app::acting_config(&options.place, "write")?;
+    let input = Input::open(options.file.as_deref())?;
+    input.stop_on_signals()?;
+    match config.target() {
         // Rules may send lines elsewhere, unless the bucket is given.
-        Target::Embedded(folder) if config.routes().is_empty() || options.place.bucket.is_some() => folder,
-        _ => return super::send::run(options, &config, input, json),
+        Target::Embedded(_) if config.routes().is_empty() || options.place.bucket.is_some() => {
+            store(options, &config, &input, json)
+        }
+        _ => super::send::run(options, &config, &input, json),
+    }
+}
+
+/// How lines of a write are cut, and how long they wait for others at most.
+pub(super) fn cutting(options: &Write, config: &Config) -> (Cutter, Option<Duration>) {
+    let every = config.flush_interval().min(HAND_ON_MAX);
+    (Cutter::new(Records::lines(), options.batch as usize), Some(every))
+}
+
+fn store(options: &Write, config: &Config, input: &Input, json: bool) -> Result<ExitCode, Failure> {
+    let Target::Embedded(folder) = config.target() else {
+        return Err(Failure::new("write: the target is not the embedded store"));
     };
     let store = Store::open(folder, StoreOptions::default())?;
     remark_damage(&store);
     store.ensure_bucket(config.bucket())?;
-    let mut sink = Sink {
+    let mut sink = Stored {
         store: &store,
         bucket: config.bucket(),
         options: WriteOptions {
             precision: options.precision.precision(),
             on_bad_line: BadLine::SkipLine,
-            ..WriteOptions::now()
+            ..app::write_options(options.any_time || config.takes_any_time())
         },
         ack: options.ack,
-        json,
         lines_before: 0,
         points: 0,
         overwritten: 0,
-        refused: 0,
-        named: Vec::new(),
+        quarantined: 0,
+        rejections: Rejections::new(json),
+        units: Units::new(options.precision.precision()),
     };
-    let outcome = batches(input, options.batch as usize, |batch, lines| sink.take(batch, lines));
-    let done = outcome.and_then(|()| store.sync().map_err(Failure::from));
-    let (points, overwritten, refused) = (sink.points, sink.overwritten, sink.refused);
-    let named = std::mem::take(&mut sink.named);
+    let (cutter, every) = cutting(options, config);
+    let outcome = hand_on(input, cutter, every, &mut sink);
+    let (points, overwritten, quarantined) = (sink.points, sink.overwritten, sink.quarantined);
+    let rejections = sink.rejections;
+    // What was stored before a failure stays stored.
+    let synced = store.sync();
     let closed = store.close();
-    done?;
-    closed?;
+    let ended = outcome.and_then(|ended| {
+        synced?;
+        closed?;
+        Ok(ended)
+    });
+    let ended = ended.inspect_err(|_| {
+        remark(format_args!(
+            "{points} points stored, {} rejected before this failed",
+            text::lines(rejections.count)
+        ));
+    })?;
     if json {
-        answer_json(
-            &json!({ "points": points, "overwritten": overwritten, "refused": refused, "lines": named }),
-        );
+        answer_json(&json!({
+            "points": points,
+            "overwritten": overwritten,
+            "quarantined": quarantined,
+            "refused": rejections.count,
+            "lines": rejections.named,
+        }));
     } else {
-        if refused > NAMED_MAX as u64 {
-            remark(format_args!("... and {} more", refused - NAMED_MAX as u64));
-        }
-        let overwritten = text::overwritten(overwritten);
-        answer(format_args!("{points} points stored{overwritten}, {refused} lines refused"));
+        rejections.finish();
+        let (overwritten, quarantined) = (text::overwritten(overwritten), text::quarantined(quarantined));
+        answer(format_args!(
+            "{points} points stored{overwritten}{quarantined}, {} lines rejected",
+            rejections.count
+        ));
     }
-    Ok(if refused > 0 { ExitCode::from(SOME_REFUSED) } else { ExitCode::SUCCESS })
+    Ok(exit_code(&ended, if rejections.count > 0 { SOME_REFUSED } else { 0 }))
+}
+
+/// The exit code of a write: a signal that ended the input comes first.
+pub(super) fn exit_code(ended: &Ended, otherwise: u8) -> ExitCode {
+    let Ended::Stopped(signal, incomplete) = ended else { return ExitCode::from(otherwise) };
+    let left_out = match incomplete {
+        0 => String::new(),
+        bytes => format!(" The last line was incomplete ({bytes} bytes) and was left out."),
+    };
+    remark(format_args!("stopped by signal {signal}: all lines read until then were handed on.{left_out}"));
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
 
 /// Takes batches into the store and keeps count.
-struct Sink<'a> {
+struct Stored<'a> {
     store: &'a Store,
     bucket: &'a str,
     options: WriteOptions,
     ack: bool,
-    json: bool,
     lines_before: usize,
     points: u64,
     overwritten: u64,
-    refused: u64,
-    named: Vec<serde_json::Value>,
+    quarantined: u64,
+    rejections: Rejections,
+    units: Units,
 }
 
-impl Sink<'_> {
+impl Sink for Stored<'_> {
     fn take(&mut self, batch: &[u8], lines: usize) -> Result<(), Failure> {
         let report = self.store.write_lines(self.bucket, batch, &self.options)?;
+        if report.points > 0 {
+            self.units.look(last_line(batch));
+        }
         self.points += report.points;
         self.overwritten += report.overwritten;
-        self.refused += report.rejected_count;
-        for refused in &report.rejected {
-            if self.named.len() == NAMED_MAX {
-                break;
-            }
-            let line = self.lines_before + refused.line;
-            if !self.json {
-                remark(format_args!("line {line}: {refused}"));
-            }
-            self.named.push(json!({ "line": line, "reason": refused.reason, "text": refused.text }));
-        }
+        self.quarantined += report.quarantined;
+        self.rejections.add_stored(&report, &self.units, |line| self.lines_before + line);
         self.lines_before += lines;
         if self.ack {
             self.store.sync()?;
-            answer(format_args!("acknowledged {} lines", self.lines_before));
-            io::stdout().flush().map_err(|e| Failure::because("say what is acknowledged", e))?;
+            acknowledge(self.points, self.rejections.count)?;
         }
         Ok(())
     }
+
+    fn skip(&mut self, beginning: &[u8], bytes: u64) -> Result<(), Failure> {
+        self.lines_before += 1;
+        skipped(&mut self.rejections, self.lines_before, beginning, bytes);
+        Ok(())
+    }
+}
+
+/// Says how many lines are safe, so that it can be counted on at once.
+pub(super) fn acknowledge(lines: u64, rejected: u64) -> Result<(), Failure> {
+    match rejected {
+        0 => answer(format_args!("acknowledged {lines} lines")),
+        rejected => answer(format_args!("acknowledged {lines} lines, {rejected} rejected")),
+    }
+    io::stdout().flush().map_err(|e| Failure::because("say what is acknowledged", e))
 }

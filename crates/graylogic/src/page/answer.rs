@@ -133,7 +133,7 @@ fn status(asked: &Asked) -> Result<serde_json::Value, Refusal> {
         "bytes_on_disk": stats.bytes_on_disk,
         "log_bytes": stats.log_bytes,
         "memory_bytes": resident_bytes(),
-        "bytes_per_point": if stats.values == 0 { 0.0 } else { stats.bytes_on_disk as f64 / stats.values as f64 },
+        "bytes_per_point": stats.bytes_per_value(),
         "written_total": stats.written_total,
         "rejected_total": stats.rejected_total,
         "oldest": oldest.map(|t| t.to_string()),

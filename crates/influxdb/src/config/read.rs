@@ -1,10 +1,9 @@
 //! The configuration from YAML, with the environment over it: keys, variables, and a sentence with the remedy for each
 //! mistake.
 
+use super::values::{self, shown, switch};
 use super::yaml::{Step, line_of, mistake};
-use super::{
-    BATCH_SIZE_MAX, Config, FLUSH_INTERVAL_MAX, Further, SETTLE_TIME_MAX, Source, Target, TlsVersion,
-};
+use super::{Config, Further, Origin, Source, Target, TlsVersion};
 use crate::error::{Error, Kind};
 use crate::route::{Class, DESTINATIONS_MAX, MAIN, ROUTES_MAX, Route};
 use crate::secret::Secret;
@@ -14,7 +13,8 @@ use graylogic_durable::{SyncPolicy, WhenFull};
 use reqwest::header::HeaderMap;
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,10 +22,13 @@ use std::time::Duration;
 const SECTION: &str = "influxdb";
 /// Keys that mean us wherever they stand.
 const KEYS_TELLING: [&str; 6] = ["url", "token", "org", "bucket", "batch_size", "flush_interval"];
-/// Longest time between syncs of the spool.
-const SPOOL_SYNC_MAX: Duration = Duration::from_secs(60);
+/// Keys that mean us wherever they stand in a file with our section, and what others of these begin with.
+const KEYS_OURS_ALONE: [&str; 7] =
+    ["query_url", "batch_size", "flush_interval", "connect_strict", "create_buckets", "spool", "tls_"];
+/// A configuration has at most this many bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The keys of the section: the seed's, then those of TLS, of connections and of the spool.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "enabled",
     "url",
     "query_url",
@@ -39,6 +42,7 @@ const KEYS: [&str; 26] = [
     "flush_interval",
     "connect_strict",
     "create_buckets",
+    "any_time",
     "ca_file",
     "certificate_file",
     "key_file",
@@ -62,6 +66,24 @@ const ENVIRONMENT: &str = "GRAYLOGIC_INFLUXDB_";
 const TARGETS_MAX: usize = 16;
 const NAME_BYTES_MAX: usize = 32;
 
+/// What is in a file, and whether it may be read again when it has changed: a pipe or a device has been used up.
+fn read_text(path: &Path) -> io::Result<(String, bool)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let mut bytes = Vec::new();
+    // The length that a file tells may be wrong, and a device has none.
+    if file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)? as u64 > FILE_BYTES_MAX {
+        let message = "it has more than 1 MiB, which no configuration has";
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    let text =
+        String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()))?;
+    Ok((text, metadata.is_file()))
+}
+
 impl Config {
     /// The configuration in a file, with `GRAYLOGIC_INFLUXDB_*` of the environment over it.
     ///
@@ -73,34 +95,55 @@ impl Config {
             let remedy = match e.kind() {
                 io::ErrorKind::InvalidData => "save it as text in UTF-8",
                 io::ErrorKind::IsADirectory => "name the file in it",
+                io::ErrorKind::FileTooLarge => "name the YAML file of this program",
                 io::ErrorKind::PermissionDenied => "let this program's user read it",
                 _ => "check its name",
             };
             let message = format!("read the configuration {}: {e}; {remedy}", path.display());
             Error::new(Kind::InvalidConfig, message)
         };
-        let text = std::fs::read_to_string(path).map_err(reading)?;
+        let (text, may_change) = read_text(path).map_err(reading)?;
         let mut config = Self::from_yaml_named(&text, &path.display().to_string(), environment)?;
+        if !may_change {
+            return Ok(config);
+        }
         for config in
             std::iter::once(&mut config.source).chain(config.further.iter_mut().map(|f| &mut f.config.source))
         {
-            config.file = Some(path.to_owned());
+            config.origin = Origin::File(path.to_owned());
         }
         Ok(config)
     }
 
-    /// The token as file and environment have it now; `None` when they have none, or cannot be read at present.
+    /// The token as file and environment have it now; `None` when they have none, when they cannot be read at present, and when
+    /// they have another address now: a token is sent only where its own configuration points. A token that a program gave is
+    /// never replaced.
     pub(crate) fn token_now(&self) -> Option<Secret> {
-        let Source { file, target } = &self.source;
-        let token = match (file, target) {
-            (Some(path), None) => Self::from_file(path).ok()?.token,
-            (Some(path), Some(name)) => {
-                Self::from_file(path).ok()?.further.into_iter().find(|f| f.name == *name)?.config.token
+        let Source { origin, target: name } = &self.source;
+        let token = match origin {
+            Origin::Program => return None,
+            Origin::Environment => {
+                let value = |key| environment(&self.variable_for(key));
+                let elsewhere =
+                    value("url").is_some_and(|url| target(&url).ok().as_ref() != Some(&self.target));
+                Secret(value("token").filter(|_| !elsewhere)?)
             }
-            (None, None) => Secret(environment(&variable("token"))?),
-            (None, Some(name)) => Secret(environment(&variable_of(name, "token"))?),
+            Origin::File(path) => {
+                let now = Self::from_file(path).ok()?;
+                let now = match name {
+                    None => now,
+                    Some(name) => now.further.into_iter().find(|f| f.name == *name)?.config,
+                };
+                let same_place = now.target == self.target && now.query_url == self.query_url;
+                same_place.then_some(now.token)?
+            }
         };
         (!token.0.is_empty()).then_some(token)
+    }
+
+    /// The variable of the environment for a key of this target.
+    fn variable_for(&self, key: &str) -> String {
+        self.source.target.as_ref().map_or_else(|| variable(key), |name| variable_of(name, key))
     }
 
     /// Variables of the environment that look as if they were ours and are not, each with the one that may be meant.
@@ -126,25 +169,29 @@ impl Config {
 
     /// How another token gets here while the client runs, in words.
     pub(crate) fn token_way(&self) -> String {
-        let Source { file, target } = &self.source;
-        let variable = target.as_ref().map_or_else(|| variable("token"), |name| variable_of(name, "token"));
-        match file {
+        let variable = self.variable_for("token");
+        match &self.source.origin {
+            Origin::Program => "give another, and connect again".to_owned(),
             _ if environment(&variable).is_some() => {
                 format!("set another in {variable} of the environment, and start again")
             }
-            Some(path) => format!("another one in {} is taken without a restart", path.display()),
-            None => "give another, and connect again".to_owned(),
+            Origin::File(path) => format!("another one in {} is taken without a restart", path.display()),
+            Origin::Environment => "give another, and connect again".to_owned(),
         }
     }
 
     /// The configuration in a text, with `GRAYLOGIC_INFLUXDB_*` of the environment over it.
     ///
-    /// Only the section `influxdb` is looked at; the other sections of a building core's file are not ours.
+    /// Only the section `influxdb` is looked at; the other sections of a building core's file are not ours. A key of ours that
+    /// stands behind the section without indentation is an error.
     ///
     /// # Errors
     /// [`Error::is_invalid_config`]; the message names the key and the remedy.
     pub fn from_yaml(text: &str) -> Result<Self, Error> {
-        Self::from_yaml_named(text, "configuration", environment)
+        let mut config = Self::from_yaml_named(text, "configuration", environment)?;
+        config.source.origin = Origin::Environment;
+        config.further.iter_mut().for_each(|f| f.config.source.origin = Origin::Environment);
+        Ok(config)
     }
 
     /// Like [`Config::from_yaml`], with an environment of the caller's.
@@ -174,11 +221,17 @@ impl Config {
         let mut section = match document {
             Value::Null => Map::new(),
             Value::Object(mut sections) => match sections.remove(SECTION) {
-                Some(Value::Object(section)) => section,
-                none @ (None | Some(Value::Null)) => match page.astray(&sections, none.is_some()) {
+                Some(Value::Object(section)) => match page.astray(&sections, Found::Filled) {
                     Some(error) => return Err(error),
-                    None => Map::new(),
+                    None => section,
                 },
+                none @ (None | Some(Value::Null)) => {
+                    let found = if none.is_some() { Found::Empty } else { Found::Nothing };
+                    match page.astray(&sections, found) {
+                        Some(error) => return Err(error),
+                        None => Map::new(),
+                    }
+                }
                 Some(other) => {
                     return Err(invalid(format!(
                         "{name}: influxdb is {}, not a section with keys",
@@ -235,7 +288,7 @@ impl Config {
         for key in KEYS {
             let variable = target.map_or_else(|| variable(key), |name| variable_of(name, key));
             if let Some(text) = (page.environment)(&variable) {
-                let value = from_text(key, &text);
+                let value = in_environment(key, text);
                 self.set(key, &value).map_err(|why| {
                     Error::new(Kind::InvalidConfig, format!("environment variable {variable} {why}"))
                 })?;
@@ -263,7 +316,7 @@ impl Config {
         let mut config = Self {
             batch_size: self.batch_size,
             flush_interval: self.flush_interval,
-            source: Source { file: None, target: Some(name.to_owned()) },
+            source: Source { origin: Origin::Program, target: Some(name.to_owned()) },
             ..Self::default()
         };
         config.fill(page, Some(name), section)?;
@@ -430,15 +483,9 @@ impl Config {
             Value::Null => Ok(String::new()),
             other => Err(format!("is {}; give a text", shown(other))),
         };
-        let number = |most: u64, unit: &str| {
-            let wrong = || format!("is {}; give a whole number of {unit} from 1 to {most}", shown(value));
-            value.as_u64().filter(|n| (1..=most).contains(n)).ok_or_else(wrong)
-        };
+        let on_or_off = || switch(value).ok_or_else(|| format!("is {}; give true or false", shown(value)));
         match key {
-            "enabled" => {
-                self.enabled =
-                    value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
-            }
+            "enabled" => self.enabled = on_or_off()?,
             "url" => self.target = target(&text()?)?,
             "query_url" => {
                 self.query_url = match text()? {
@@ -478,24 +525,19 @@ impl Config {
                 }
                 self.bucket = name;
             }
-            "batch_size" => self.batch_size = number(BATCH_SIZE_MAX, "lines")? as usize,
+            "batch_size" => self.batch_size = values::BATCH_SIZE.read(value)? as usize,
             "flush_interval" => {
-                self.flush_interval = Duration::from_secs(number(FLUSH_INTERVAL_MAX, "seconds")?);
+                self.flush_interval = Duration::from_secs(values::FLUSH_INTERVAL.read(value)?);
             }
-            "connect_strict" => {
-                self.connect_strict =
-                    value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
-            }
-            "create_buckets" => {
-                self.create_buckets =
-                    value.as_bool().ok_or_else(|| format!("is {}; give true or false", shown(value)))?;
-            }
+            "connect_strict" => self.connect_strict = on_or_off()?,
+            "create_buckets" => self.create_buckets = on_or_off()?,
+            "any_time" => self.any_time = on_or_off()?,
             "ca_file" => self.tls.ca = file(&text()?),
             "certificate_file" => self.tls.certificate = file(&text()?),
             "key_file" => self.tls.key = file(&text()?),
             "tls_min_version" => {
                 // 1.2 is a number for YAML.
-                let word = value.as_f64().map_or_else(text, |number| Ok(number.to_string()))?;
+                let word = values::number(value).map_or_else(text, |number| Ok(number.to_string()))?;
                 self.connection.min_version = match word.as_str() {
                     "" | "1.2" => TlsVersion::Tls12,
                     "1.3" => TlsVersion::Tls13,
@@ -503,7 +545,10 @@ impl Config {
                 };
             }
             "tls_server_name" => self.connection.server_name = server_name(&text()?)?,
-            "proxy" if *value == Value::Bool(false) => self.connection.proxy = ProxyChoice::Off,
+            "proxy" if switch(value) == Some(false) => self.connection.proxy = ProxyChoice::Off,
+            "proxy" if switch(value).is_some() => {
+                return Err(format!("is {}; write http://HOST:PORT, or off", shown(value)));
+            }
             // It may hold a password, so it is never shown.
             "proxy" => {
                 let text = text().map_err(|_| "is not a text; write http://HOST:PORT, or off")?;
@@ -525,11 +570,13 @@ impl Config {
                     self.add_header(name, value)?;
                 }
             }
-            // `off` is a boolean for YAML.
-            "spool" if *value == Value::Bool(false) => self.spool.folder = None,
+            // `off` is a switch for YAML.
+            "spool" if switch(value) == Some(false) => self.spool.folder = None,
+            "spool" if switch(value).is_some() => {
+                return Err(format!("is {}; name a folder, or write off", shown(value)));
+            }
             "spool" => {
                 self.spool.folder = match text()?.as_str() {
-                    "off" => None,
                     "" => return Err("is empty; name a folder, or write off".into()),
                     folder => Some(folder.into()),
                 };
@@ -540,10 +587,10 @@ impl Config {
                     .map_err(|why| format!("is {word}; {why}"))?;
             }
             "spool_megabytes_max" => {
-                self.spool.bytes_max = Some(number(1 << 20, "megabytes")? * 1_000_000);
+                self.spool.bytes_max = Some(values::SPOOL_MEGABYTES.read(value)? * 1_000_000);
             }
             "spool_hours_max" => {
-                self.spool.age_max = Some(Duration::from_secs(number(87_600, "hours")? * 3600));
+                self.spool.age_max = Some(Duration::from_secs(values::SPOOL_HOURS.read(value)? * 3600));
             }
             "spool_when_full" => {
                 self.spool.when_full = match text()?.as_str() {
@@ -554,10 +601,10 @@ impl Config {
                 };
             }
             // `off` is a boolean for YAML.
-            "settle_time" if *value == Value::Bool(false) || value.as_str() == Some("off") => {
+            "settle_time" if switch(value) == Some(false) => {
                 self.settle_time = Duration::ZERO;
             }
-            "settle_time" => self.settle_time = Duration::from_secs(number(SETTLE_TIME_MAX, "seconds")?),
+            "settle_time" => self.settle_time = Duration::from_secs(values::SETTLE_TIME.read(value)?),
             _ => unreachable!("only known keys are set"),
         }
         Ok(())
@@ -567,6 +614,14 @@ impl Config {
 /// What a further target's name stands before.
 type Section = (String, Map<String, Value>);
 
+/// How the section is in a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Empty,
+    Filled,
+}
+
 /// A text that is read, and the environment over it.
 struct Page<'a> {
     text: &'a str,
@@ -575,18 +630,25 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Keys that were meant for the section, in a text where there is nothing in it: without a word the store would be used
-    /// in place of the server that they name.
-    fn astray(&self, sections: &Map<String, Value>, is_there: bool) -> Option<Error> {
+    /// Keys beside the section that were meant for it, which would be ignored without a word: without its `url` the store
+    /// would be used in place of the server, and without its `bucket` another bucket.
+    fn astray(&self, sections: &Map<String, Value>, section: Found) -> Option<Error> {
         let means_us = |key: &str| {
             let letters: String = key.chars().filter(char::is_ascii_alphabetic).collect();
             letters.to_lowercase().starts_with("influx")
         };
         // In other programs' files other keys of ours may be somebody else's.
-        let ours = |key: &str| if is_there { KEYS.contains(&key) } else { KEYS_TELLING.contains(&key) };
+        let ours = |key: &str| match section {
+            Found::Nothing => KEYS_TELLING.contains(&key),
+            Found::Empty => KEYS.contains(&key),
+            Found::Filled => {
+                let is_ours_alone = KEYS_OURS_ALONE.iter().any(|ours| key.starts_with(ours));
+                KEYS.contains(&key) && (is_ours_alone || self.is_behind_section(key, sections))
+            }
+        };
         let found = sections.iter().filter_map(|(key, value)| {
             let why = match value {
-                Value::Object(_) if !is_there && means_us(key) => {
+                Value::Object(_) if section == Found::Nothing && means_us(key) => {
                     format!("{key} is no section of this program; did you mean {SECTION}?")
                 }
                 Value::Object(_) => return None,
@@ -601,6 +663,16 @@ impl Page<'_> {
         let (line, why) = found.min_by_key(|(line, _)| *line)?;
         let line = line.map_or_else(String::new, |line| format!(", line {line}"));
         Some(Error::new(Kind::InvalidConfig, format!("{}{line}: {why}", self.name)))
+    }
+
+    /// Whether a key of the top level stands between our section and the next one: it was probably meant for ours, and is
+    /// not indented.
+    fn is_behind_section(&self, key: &str, sections: &Map<String, Value>) -> bool {
+        let line_of = |key: &str| line_of(self.text, &[Step::Key(key)]);
+        let (Some(section), Some(line)) = (line_of(SECTION), line_of(key)) else { return false };
+        let others = sections.iter().filter(|(_, value)| value.is_object());
+        let next = others.filter_map(|(name, _)| line_of(name)).filter(|&at| at > section).min();
+        line > section && next.is_none_or(|next| line < next)
     }
 
     /// Something in the section is wrong.
@@ -802,32 +874,19 @@ fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// A variable's text as the value the key takes.
-fn from_text(key: &str, text: &str) -> Value {
-    match key {
-        "enabled" | "connect_strict" | "create_buckets" => match text.trim() {
-            "true" | "1" => Value::Bool(true),
-            "false" | "0" => Value::Bool(false),
-            _ => Value::String(text.to_owned()),
-        },
-        "batch_size" | "flush_interval" | "spool_megabytes_max" | "spool_hours_max" | "settle_time" => {
-            match text.trim().parse::<u64>() {
-                Ok(n) => n.into(),
-                Err(_) => Value::String(text.to_owned()),
-            }
-        }
-        "headers" => {
-            let pair = |line: &str| {
-                let (name, value) = line.split_once(':')?;
-                Some((name.trim().to_owned(), Value::String(value.trim().to_owned())))
-            };
-            let lines = || text.lines().filter(|line| !line.trim().is_empty());
-            match lines().map(pair).collect::<Option<Map<_, _>>>() {
-                Some(headers) if headers.len() == lines().count() => Value::Object(headers),
-                _ => Value::String(text.to_owned()),
-            }
-        }
-        _ => Value::String(text.to_owned()),
+/// A variable's text as the value that the key takes: a text, but for headers, which are one to a line.
+fn in_environment(key: &str, text: String) -> Value {
+    if key != "headers" {
+        return Value::String(text);
+    }
+    let pair = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.trim().to_owned(), Value::String(value.trim().to_owned())))
+    };
+    let lines = || text.lines().filter(|line| !line.trim().is_empty());
+    match lines().map(pair).collect::<Option<Map<_, _>>>() {
+        Some(headers) if headers.len() == lines().count() => Value::Object(headers),
+        _ => Value::String(text),
     }
 }
 
@@ -839,7 +898,7 @@ fn sync_policy(text: &str) -> Result<SyncPolicy, &'static str> {
     let number = |unit: &str| text.strip_suffix(unit)?.trim().parse::<u64>().ok();
     let time = number("ms").map(Duration::from_millis).or_else(|| number("s").map(Duration::from_secs));
     match time {
-        Some(time) if !time.is_zero() && time <= SPOOL_SYNC_MAX => Ok(SyncPolicy::Every(time)),
+        Some(time) if values::sync_time(time) == time => Ok(SyncPolicy::Every(time)),
         _ => Err("write each, or a time from 1ms to 60s"),
     }
 }
@@ -887,20 +946,6 @@ pub(super) fn target(url: &str) -> Result<Target, String> {
         Some(authority) if authority.contains('@') => Err(hidden.into()),
         Some(_) => Ok(Target::Remote(url.to_owned())),
         None => Err(format!("is {url:?}; write embedded:FOLDER, http://HOST:PORT or https://HOST:PORT")),
-    }
-}
-
-/// A value as a message shows it, short.
-fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::Null => return "empty".into(),
-        Value::Array(_) => return "a list".into(),
-        Value::Object(_) => return "a section".into(),
-        other => other.to_string(),
-    };
-    match text.char_indices().nth(40) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
     }
 }
 

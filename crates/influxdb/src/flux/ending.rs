@@ -10,7 +10,7 @@ const ERROR: &[u8] = b",error,reference";
 pub(crate) struct Ending {
     /// The beginning of the line that has not ended: enough to know it by.
     line: Vec<u8>,
-    /// Whether the last line was empty, and whether the block after the last empty line is an error's.
+    /// Whether the last line was empty, and whether a block is an error's.
     is_blank: bool,
     is_error: bool,
 }
@@ -32,7 +32,8 @@ impl Ending {
     fn end_line(&mut self) {
         let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
         self.is_blank = line.is_empty();
-        self.is_error = !self.is_blank && (self.is_error || line == ERROR);
+        // Nothing of interest comes after it.
+        self.is_error |= line == ERROR;
         self.line.clear();
     }
 
@@ -101,7 +102,14 @@ mod tests {
         ] {
             assert!(!is_whole(&[cut.as_bytes()]), "{cut:?}");
         }
-        for whole in ["\r\n", "\n", "a\n\n", "a\r\n\r\n", "a\r\n\r\n,error,reference\r\n,no,\r\n"] {
+        for whole in [
+            "\r\n",
+            "\n",
+            "a\n\n",
+            "a\r\n\r\n",
+            "a\r\n\r\n,error,reference\r\n,no,\r\n",
+            "a\r\n\r\n,error,reference\r\n,no,\r\n\r\nmore\r\n",
+        ] {
             assert!(is_whole(&[whole.as_bytes()]), "{whole:?}");
         }
     }

@@ -9,6 +9,8 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 const LACKS: &str = "has no tasks";
+/// Of this many failed runs the log is asked for, when the list of runs does not have it.
+const LOGS_ASKED_MAX: usize = 10;
 
 /// A task of InfluxDB 2.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +60,19 @@ pub struct TaskRun {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
+    /// What the server logged of it, in order. Of a run that failed it says why.
+    pub log: Vec<String>,
+}
+
+impl TaskRun {
+    /// Why it failed, in the server's words; `None` unless it failed and the server says why.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        // The server frames what happened with these.
+        let is_frame = |line: &&String| line.starts_with("Started task") || line.starts_with("Completed(");
+        let said: Vec<&str> = self.log.iter().filter(|line| !is_frame(line)).map(String::as_str).collect();
+        (self.status == "failed" && !said.is_empty()).then(|| said.join("; "))
+    }
 }
 
 /// A task that is to be installed.
@@ -234,7 +249,8 @@ impl Downsampling {
         if self.from == self.to {
             return refuse("it would read what it wrote; write to another bucket");
         }
-        let every = flux_duration(seconds(&doing, "the length of a window", self.every)?);
+        let seconds_each = seconds(&doing, "the length of a window", self.every)?;
+        let every = flux_duration(seconds_each);
         let mut option = format!("name: {}, every: {every}", flux_string(&self.name));
         if !self.offset.is_zero() {
             option += &format!(", offset: {}", flux_duration(seconds(&doing, "the offset", self.offset)?));
@@ -242,16 +258,21 @@ impl Downsampling {
         let measurement = self.measurement.as_ref().map_or_else(String::new, |measurement| {
             format!("\n    |> filter(fn: (r) => r._measurement == {})", flux_string(measurement))
         });
-        // The time of a run is the end of a window: the clock gives multiples of the length since the epoch.
+        // The clock runs it at multiples of the length since the epoch, where windows end. Run by hand it has any time: then
+        // the last window that is over is the one, and no part of the next.
         let mut flux = format!(
             r#"import "types"
 
 option task = {{{option}}}
 
+every = {nanos}
+stop = int(v: now()) / every * every
+
 numbers = from(bucket: {from})
-    |> range(start: -task.every){measurement}
+    |> range(start: time(v: stop - every), stop: time(v: stop)){measurement}
     |> filter(fn: (r) => types.isType(v: r._value, type: "float") or types.isType(v: r._value, type: "int") or types.isType(v: r._value, type: "uint"))
 "#,
+            nanos = u128::from(seconds_each) * 1_000_000_000,
             from = flux_string(&self.from)
         );
         for aggregate in &self.aggregates {
@@ -341,14 +362,31 @@ pub(super) async fn runs(target: Managed, id: String) -> Result<Vec<TaskRun>, Er
     let doing = format!("list runs of task {id:?}");
     let server = target.influxdb2(&doing, LACKS).await?;
     let found = server.json(&doing, Request::get(path(&doing, "api/v2/tasks/", &id, "/runs")?)).await?;
-    match &found["runs"] {
+    let mut runs: Vec<TaskRun> = match &found["runs"] {
         // A task that was never run has none, in either way.
-        Value::Null if found["links"].is_object() => Ok(Vec::new()),
+        Value::Null if found["links"].is_object() => Vec::new(),
         Value::Array(all) => {
-            all.iter().map(TaskRun::read).collect::<Option<_>>().ok_or_else(|| server.garbled(&doing))
+            all.iter().map(TaskRun::read).collect::<Option<_>>().ok_or_else(|| server.garbled(&doing))?
         }
-        _ => Err(server.garbled(&doing)),
+        _ => return Err(server.garbled(&doing)),
+    };
+    let unexplained = runs.iter_mut().filter(|run| run.status == "failed" && run.log.is_empty());
+    for run in unexplained.take(LOGS_ASKED_MAX) {
+        let runs = path(&doing, "api/v2/tasks/", &id, "/runs/")?;
+        // Without it the list of runs is still an answer.
+        if let Ok(path) = path(&doing, &runs, &run.id, "/logs")
+            && let Ok(found) = server.json(&doing, Request::get(path)).await
+        {
+            run.log = messages(&found["events"]);
+        }
     }
+    Ok(runs)
+}
+
+/// The messages of a log.
+fn messages(log: &Value) -> Vec<String> {
+    let lines = log.as_array().into_iter().flatten();
+    lines.filter_map(|line| text(line, "message")).collect()
 }
 
 impl Task {
@@ -380,6 +418,7 @@ impl TaskRun {
             scheduled_for: time(object, "scheduledFor"),
             started_at: time(object, "startedAt"),
             finished_at: time(object, "finishedAt"),
+            log: messages(&object["log"]),
         })
     }
 }

@@ -199,7 +199,7 @@ fn in_type_of(query: &CheckedQuery, number: f64, like: &Value) -> Result<Value, 
     })
 }
 
-fn too_many(query: &CheckedQuery) -> Error {
+pub(super) fn too_many(query: &CheckedQuery) -> Error {
     query.failed(&format!(
         "the answer has more than {VALUES_MAX} values: ask for a shorter range, longer windows or fewer series"
     ))

@@ -23,7 +23,7 @@ const FED_BYTES_MAX: usize = 1 << 20;
 /// use graylogic_influxdb::{Dialogue, Query, Timestamp};
 ///
 /// let query = Query::measurement("energy").field("power_watts").range(Timestamp::from_nanos(0), Timestamp::MAX);
-/// let mut dialogue = Dialogue::influxql(query.check()?, "telemetry")?;
+/// let mut dialogue = Dialogue::influxql(query.check()?, "metrics")?;
 /// while let Some(ask) = dialogue.next_ask() {
 ///     // Sent with POST to `ask.target()`; here a server that answers both requests of InfluxQL.
 ///     let answer = match ask.body.starts_with(b"q=SHOW") {
@@ -33,7 +33,7 @@ const FED_BYTES_MAX: usize = 1 << 20;
 ///         ),
 ///         false => concat!(
 ///             r#"{"results":[{"statement_id":0,"series":[{"name":"energy","tags":{"device_id":"hvac"},"#,
-///             r#""columns":["time","power_watts"],"values":[[60000000000,-450]]}]}]}"#
+///             r#""columns":["time","power_watts"],"values":[[60000000000,450]]}]}]}"#
 ///         ),
 ///     };
 ///     dialogue.feed(answer.as_bytes())?;
@@ -41,7 +41,7 @@ const FED_BYTES_MAX: usize = 1 << 20;
 /// }
 /// let answer = dialogue.finish()?;
 /// assert_eq!(answer[0].tags, [("device_id".to_owned(), "hvac".to_owned())]);
-/// assert_eq!(answer[0].values[0].1.as_f64(), Some(-450.0));
+/// assert_eq!(answer[0].values[0].1.as_f64(), Some(450.0));
 /// # Ok::<(), graylogic_influxdb::Error>(())
 /// ```
 #[derive(Debug)]
@@ -64,7 +64,9 @@ enum Language {
 }
 
 impl Dialogue {
-    /// With InfluxDB 2, in Flux: one request.
+    /// With InfluxDB 2, in Flux: one request for the latest reading, and for means, sums, smallest and largest values of named
+    /// fields. For others, which may be of strings, a request for the types, one for what is no string, and two for strings,
+    /// empty ones and others: the server gives wrong times, or panics, where an empty string is among others.
     ///
     /// # Errors
     /// [`Error::is_unsupported`] when the language cannot say what is asked.
@@ -117,7 +119,7 @@ impl Dialogue {
     /// [`Dialogue::end`] called.
     pub fn next_ask(&mut self) -> Option<Ask> {
         match &mut self.language {
-            Language::Flux(flux) => flux.next_ask(),
+            Language::Flux(flux) => flux.next_ask(&self.query),
             Language::InfluxQl(influxql) => influxql.next_ask(&self.query),
             Language::Sql(sql) => sql.next_ask(&self.query),
             Language::MetricsQl(metricsql) => metricsql.next_ask(&self.query),

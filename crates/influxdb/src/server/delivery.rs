@@ -6,10 +6,12 @@ use crate::error::Error;
 use crate::manage;
 use crate::secret::Secret;
 use crate::server::dialect::{Place, has_older_way};
-use crate::server::exchange::{Answer, NoAnswer, Request};
+use crate::server::exchange::{Answer, NoAnswer};
 use crate::server::http::{Http, Rested};
 use crate::server::kind::{Recognised, ServerKind, speaks_against};
 use crate::server::outcome::{self, Outcome};
+use crate::server::parts::{Parts, Piece, SEARCH_AFTER, Step, Stopped};
+use crate::server::poison::Suspects;
 use crate::server::probe;
 use crate::server::recognise::{self, Shown};
 use crate::server::refusal::moved;
@@ -25,11 +27,8 @@ use graylogic_line::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The same lines, refused so often with a fault of the server that is healthy otherwise, are the fault.
-const POISON_AFTER: u32 = 5;
-/// And so often when another line was found to be the fault before and nothing was taken since: then it is rather the
-/// server, whatever it says of its health.
-const POISON_ALONE_AFTER: u32 = 60;
+/// After so many lines in a row that the server fails on, it is rather the server, whatever it took before.
+const FAILED_IN_A_ROW_MAX: u32 = 64;
 /// Lines that wait this long for a VictoriaMetrics are held against its limits again.
 const LIMITS_EVERY: Duration = Duration::from_secs(60);
 /// While a setting is wrong, a new token and new certificates are looked for this often.
@@ -38,12 +37,33 @@ const TOKEN_EVERY: Duration = Duration::from_secs(1);
 /// What happens on the way.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// The server does not take them at present.
-    Retrying { reason: String, after: Duration },
+    /// The server does not take them at present; the client was closing already when `in_close` they were tried last.
+    Retrying { reason: String, after: Duration, in_close: bool },
     /// The server will not take them until somebody changes a setting.
-    Held { reason: String, setting: &'static str },
+    Held { reason: String, setting: &'static str, after: Duration, in_close: bool },
     /// It takes them again.
     Ok,
+}
+
+/// Whether delivery goes on after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Onward {
+    GoOn,
+    /// The lines stay where they are.
+    GiveUp,
+}
+
+/// Who hears of events, and says whether delivery goes on.
+type Events<'a> = dyn FnMut(Event) -> Onward + 'a;
+
+/// How the delivery of a batch ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// Every line is in the server, or rejected.
+    Settled(Delivered),
+    /// Not every line is settled: they must be delivered again in their order, with others if there are any. So many of them
+    /// are sent alone.
+    Again { alone: usize },
 }
 
 /// Lines of a batch that were refused for good; all others are in the server.
@@ -65,10 +85,6 @@ impl Delivered {
         self
     }
 }
-
-/// Somebody stopped it: nobody knows of the lines that were on their way.
-#[derive(Debug)]
-pub(crate) struct Stopped;
 
 /// Delivers batches to one server, and remembers what it learnt of it.
 #[derive(Debug)]
@@ -96,9 +112,14 @@ pub(crate) struct Delivery {
     tried: Secret,
     /// The files of certificates that were tried because they were new.
     files_tried: Option<Stamps>,
-    /// Answers that were no trouble; and whether a line was found to be the fault and there was none since.
-    answers: u64,
-    suspected: bool,
+    /// Requests whose lines the server took.
+    taken: u64,
+    suspects: Suspects,
+    /// Pauses between tries of lines that are suspects.
+    rounds: Backoff,
+    search: Option<Search>,
+    /// Searches that found nothing that the server takes.
+    searched: u32,
     troubled: bool,
     /// The client was closing already when the last try began.
     tried_in_close: bool,
@@ -108,25 +129,21 @@ pub(crate) struct Delivery {
     settlement: Settlement,
 }
 
-/// Lines of a batch that go out together, by their places in ascending order.
-#[derive(Debug)]
-struct Piece {
-    places: Vec<usize>,
-    faults: u32,
-    /// Good answers to others when the first of the faults came.
-    since: u64,
+/// Parts of lines that the server fails on are tried, to find out which it takes.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    /// What the server had taken before.
+    taken_before: u64,
+    failed_in_a_row: u32,
 }
 
-/// How a piece goes on after an answer.
-enum Step {
-    Done,
-    Again(Piece),
-    /// After all the others of its batch.
-    Later(Piece),
-    Split(Piece),
-    /// These of its lines by themselves, then the others.
-    Apart(Piece, Vec<usize>),
-    Stopped,
+/// The lines of a request.
+struct Sent<'a> {
+    /// As they were accepted, and in the words of the server.
+    source: &'a Batch,
+    batch: &'a Batch,
+    /// Bytes of those that went out.
+    length: usize,
 }
 
 impl Delivery {
@@ -147,13 +164,23 @@ impl Delivery {
             location: None,
             tried: Secret::default(),
             files_tried: None,
-            answers: 0,
-            suspected: false,
+            taken: 0,
+            suspects: Suspects::new(config.hurry()),
+            rounds: Backoff::new(seed.rotate_left(32)).hurried(config.hurry()),
+            search: None,
+            searched: 0,
             troubled: false,
             tried_in_close: false,
             created: false,
             settlement: Settlement::new(watch, config.settle_time(), config.hurry()),
         }
+    }
+
+    /// The thread that delivers panicked somewhere on the way: what may be half done is done anew.
+    pub(crate) fn start_afresh(&mut self) {
+        self.forget();
+        self.http.renew();
+        self.suspects.forget();
     }
 
     /// How often the server should be looked at, when it is one that acknowledges what it may lose or ignore.
@@ -188,27 +215,24 @@ impl Delivery {
     }
 
     /// Delivers the lines of a batch, however long it takes.
-    pub(crate) fn deliver(
-        &mut self,
-        batch: &Batch,
-        events: &mut dyn FnMut(Event),
-    ) -> Result<Delivered, Stopped> {
+    pub(crate) fn deliver(&mut self, source: &Batch, events: &mut Events<'_>) -> Result<Ending, Stopped> {
         let mut delivered = Delivered::default();
         let mut translated: Option<(ServerKind, Option<Translated>)> = None;
         // What a VictoriaMetrics takes depends on the time of day, and may not be known yet.
         let mut good_until = None::<Instant>;
         // Lines that the server of now cannot hold: one that comes in its place may.
         let mut unheld: Vec<usize> = Vec::new();
-        let mut pieces = vec![Piece { places: (0..batch.len()).collect(), faults: 0, since: 0 }];
-        while let Some(mut piece) = pieces.pop() {
-            if piece.places.is_empty() {
+        let mut parts = Parts { pieces: self.first_pieces(source), ..Parts::default() };
+        self.search = None;
+        while let Some(mut piece) = parts.pieces.pop() {
+            if piece.places.is_empty() || self.is_condemned(&piece, source, &mut delivered) {
                 continue;
             }
             self.tried_in_close = self.http.is_closing();
             let kind = match self.recognised() {
                 Ok(kind) => kind,
                 Err(why) => {
-                    put_back(self.after_silence(why, piece, events), &mut pieces)?;
+                    parts.put_back(self.after_silence(why, piece, events))?;
                     continue;
                 }
             };
@@ -222,7 +246,7 @@ impl Delivery {
                 };
                 let good_for = if takes.is_known { LIMITS_EVERY } else { Duration::ZERO };
                 good_until = (kind == ServerKind::VictoriaMetrics).then(|| Instant::now() + good_for);
-                translated = Some((kind, translate(kind, batch, &takes)));
+                translated = Some((kind, translate(kind, source, &takes)));
                 piece.places.append(&mut unheld);
                 piece.places.sort_unstable();
             }
@@ -231,21 +255,23 @@ impl Delivery {
                 let is_refused = |p: &mut usize| words.refused.binary_search_by_key(p, |r| r.0).is_ok();
                 unheld.extend(piece.places.extract_if(.., is_refused));
             }
-            let batch = words.map_or(batch, |w| &w.batch);
+            let batch = words.map_or(source, |w| &w.batch);
             let length: usize = piece.places.iter().map(|&i| batch.line(i).len()).sum();
             if length == 0 {
                 continue;
             }
             if length > self.bytes_max && piece.places.len() > 1 {
-                split(piece, &mut pieces);
+                parts.split(piece);
                 continue;
             }
             let altered = words.map_or(&[][..], |w| &w.altered);
             let goes_out = |a: &&(usize, String)| piece.places.binary_search(&a.0).is_ok();
             let altered: Vec<_> = altered.iter().filter(goes_out).cloned().collect();
+            let was_suspect = piece.is_suspect;
             let step = match self.send(kind, batch, &piece) {
                 Ok(answer) => {
-                    let step = self.after_answer(&answer, batch, piece, length, &mut delivered, events);
+                    let sent = Sent { source, batch, length };
+                    let step = self.after_answer(&answer, &sent, piece, &mut delivered, events);
                     if let Some(found) = speaks_against(kind, &answer) {
                         self.is_another(found);
                     }
@@ -256,15 +282,25 @@ impl Delivery {
             if matches!(step, Step::Done) {
                 // What of them was refused is taken out at the end.
                 delivered.altered.extend(altered);
+                parts.out_of_order |= was_suspect && source.len() > 1;
             }
-            put_back(step, &mut pieces)?;
+            parts.put_back(step)?;
+        }
+        if !parts.aside.is_empty() {
+            self.pause_between_rounds(events)?;
+        }
+        if !parts.aside.is_empty() || parts.out_of_order {
+            return Ok(Ending::Again { alone: self.suspects.len() });
         }
         if let Some((_, Some(words))) = translated {
             unheld.sort_unstable();
             let left = words.refused.into_iter().filter(|r| unheld.binary_search(&r.0).is_ok());
             delivered.refused.extend(left);
         }
-        Ok(delivered.in_order())
+        self.suspects.forget();
+        self.rounds.reset();
+        self.searched = 0;
+        Ok(Ending::Settled(delivered.in_order()))
     }
 
     /// The kind of the server, which is asked when nobody knows. One that does not show it is taken for InfluxDB 2, whose
@@ -324,7 +360,7 @@ impl Delivery {
         self.http.send(request)
     }
 
-    fn after_silence(&mut self, why: NoAnswer, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
+    fn after_silence(&mut self, why: NoAnswer, piece: Piece, events: &mut Events<'_>) -> Step {
         self.settlement.broke();
         match why {
             NoAnswer::Stopped => Step::Stopped,
@@ -352,30 +388,23 @@ impl Delivery {
     fn after_answer(
         &mut self,
         answer: &Answer,
-        batch: &Batch,
+        sent: &Sent<'_>,
         mut piece: Piece,
-        length: usize,
         delivered: &mut Delivered,
-        events: &mut dyn FnMut(Event),
+        events: &mut Events<'_>,
     ) -> Step {
         let now = Timestamp::now().as_nanos() / 1_000_000_000;
-        let outcome = outcome::read(answer, batch, &piece.places, self.gzip, self.standing, now);
+        let outcome = outcome::read(answer, sent.batch, &piece.places, self.gzip, self.standing, now);
         if outcome.proves_the_place() {
             self.standing.is_proven = true;
         }
         if outcome.is_a_verdict() {
-            self.backoff.reset();
-            self.answers += 1;
-            self.suspected = false;
-            self.created = false;
-            if std::mem::take(&mut self.troubled) {
-                events(Event::Ok);
-            }
+            self.lets_through(&outcome, sent, &piece, events);
         }
         match outcome {
             Outcome::Delivered => {
                 // A limit may be gone again: it is tried now and then, one time in forty or so.
-                if length > self.bytes_max / 2 {
+                if sent.length > self.bytes_max / 2 {
                     self.bytes_max = self.bytes_max.saturating_add(self.bytes_max / 64 + 1);
                 }
                 Step::Done
@@ -402,6 +431,7 @@ impl Delivery {
                 Step::Again(piece)
             }
             Outcome::TooLarge(reason) => {
+                let length = sent.length;
                 self.bytes_max = self.bytes_max.min(length.saturating_sub(1)).min(length / 2 + 1).max(1);
                 refuse_or_split(piece, reason, delivered)
             }
@@ -420,46 +450,33 @@ impl Delivery {
                 self.retry(reason, after, piece, events)
             }
             Outcome::Retry { reason, after, server_fault: true } => {
-                self.after_fault(reason, after, piece, delivered, events)
+                self.after_fault(reason, after, piece, sent, events)
             }
         }
     }
 
-    /// The server broke on the lines. When it does so again and again, and says that it is well, they are the fault.
-    fn after_fault(
-        &mut self,
-        reason: String,
-        after: Option<Duration>,
-        mut piece: Piece,
-        delivered: &mut Delivered,
-        events: &mut dyn FnMut(Event),
-    ) -> Step {
-        if piece.faults == 0 {
-            piece.since = self.answers;
-        }
-        piece.faults += 1;
-        if piece.faults < POISON_AFTER || !self.is_healthy() {
-            return self.retry(reason, after, piece, events);
-        }
-        let alone = piece.places.len() == 1;
-        let proven = self.answers > piece.since || piece.faults >= POISON_ALONE_AFTER;
-        if alone && self.suspected && !proven {
-            return match self.retry(reason, after, piece, events) {
-                Step::Again(piece) => Step::Later(piece),
-                step => step,
-            };
-        }
-        self.suspected |= alone;
-        // The server is well: its parts need not wait as for one that is not.
+    /// The server read the lines of a request, whatever became of them.
+    fn lets_through(&mut self, outcome: &Outcome, sent: &Sent<'_>, piece: &Piece, events: &mut Events<'_>) {
         self.backoff.reset();
-        let reason = format!("{reason}, {} times, though the server says that it is well", piece.faults);
-        piece.faults = 0;
-        refuse_or_split(piece, reason, delivered)
+        self.created = false;
+        if let ([only], true) = (&piece.places[..], piece.is_suspect) {
+            self.suspects.clear_of(sent.source.line(*only));
+        }
+        if matches!(outcome, Outcome::Delivered | Outcome::Dropped(_) | Outcome::Partial { .. }) {
+            self.taken += 1;
+            self.suspects.others_taken();
+            if let Some(search) = &mut self.search {
+                search.failed_in_a_row = 0;
+            }
+        }
+        if self.suspects.is_empty() && std::mem::take(&mut self.troubled) {
+            events(Event::Ok);
+        }
     }
 
     /// Tells lines that a server rejects without naming them from an address at which nothing takes lines: a server that
     /// takes an empty write has judged the lines.
-    fn prove(&mut self, reason: String, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
+    fn prove(&mut self, reason: String, piece: Piece, events: &mut Events<'_>) -> Step {
         let kind = self.kind.unwrap_or(ServerKind::InfluxDb2);
         match probe::empty_write(&self.http, &self.place, kind, None) {
             Ok(answer) if self.standing.takes_writes(&answer) => {
@@ -477,18 +494,8 @@ impl Delivery {
         }
     }
 
-    /// Whether the server says that it is well.
-    fn is_healthy(&self) -> bool {
-        let path = match self.kind {
-            // Its older versions have no other.
-            Some(ServerKind::InfluxDb1) => "ping",
-            _ => "health",
-        };
-        self.http.send(Request::get(path)).is_ok_and(|a| matches!(a.status, 200 | 204))
-    }
-
     /// Follows once, to the same server only.
-    fn redirected(&mut self, location: &str, piece: Piece, events: &mut dyn FnMut(Event)) -> Step {
+    fn redirected(&mut self, location: &str, piece: Piece, events: &mut Events<'_>) -> Step {
         if self.location.is_none() && self.http.is_same_server(location) {
             self.location = Some(location.to_owned());
             return Step::Again(piece);
@@ -503,12 +510,15 @@ impl Delivery {
         reason: String,
         asked: Option<Duration>,
         piece: Piece,
-        events: &mut dyn FnMut(Event),
+        events: &mut Events<'_>,
     ) -> Step {
         self.forget();
         self.troubled = true;
+        self.suspects.interrupted();
         let after = self.backoff.next(asked);
-        events(Event::Retrying { reason, after });
+        if events(Event::Retrying { reason, after, in_close: self.tried_in_close }) == Onward::GiveUp {
+            return Step::Stopped;
+        }
         // What the server asked for is not ours to shorten.
         let hastens = asked.is_none().then(Instant::now);
         match self.http.rest(after, self.tried_in_close, hastens) {
@@ -524,9 +534,10 @@ impl Delivery {
         mut reason: String,
         setting: &'static str,
         piece: Piece,
-        events: &mut dyn FnMut(Event),
+        events: &mut Events<'_>,
     ) -> Step {
         self.troubled = true;
+        self.suspects.interrupted();
         // One that was made and is still not there: no sooner again than it is tried again.
         let just_created = std::mem::take(&mut self.created);
         if setting == "bucket" && self.config.creates_buckets() && !just_created {
@@ -542,7 +553,11 @@ impl Delivery {
         self.forget();
         let mut left = self.backoff.held();
         let reason = format!("{reason}{}", self.remedy(&reason, setting));
-        events(Event::Held { reason, setting });
+        if events(Event::Held { reason, setting, after: left, in_close: self.tried_in_close })
+            == Onward::GiveUp
+        {
+            return Step::Stopped;
+        }
         let since = Instant::now();
         while !left.is_zero() {
             let pause = left.min(TOKEN_EVERY);
@@ -592,26 +607,98 @@ fn refuse_or_split(piece: Piece, reason: String, delivered: &mut Delivered) -> S
     Step::Split(piece)
 }
 
-/// Where what is left of a piece goes among those that are still to be sent, the next one last.
-fn put_back(step: Step, pieces: &mut Vec<Piece>) -> Result<(), Stopped> {
-    match step {
-        Step::Done => {}
-        Step::Again(piece) => pieces.push(piece),
-        Step::Later(piece) => pieces.insert(0, piece),
-        Step::Split(piece) => split(piece, pieces),
-        Step::Apart(mut piece, apart) => {
-            piece.places.retain(|p| apart.binary_search(p).is_err());
-            pieces.push(Piece { faults: 0, ..piece });
-            pieces.push(Piece { places: apart, faults: 0, since: 0 });
-        }
-        Step::Stopped => return Err(Stopped),
+impl Delivery {
+    /// The lines that are no suspects together, in their order, before each of the suspects.
+    fn first_pieces(&self, source: &Batch) -> Vec<Piece> {
+        let is_suspect = |place: &usize| self.suspects.contains(source.line(*place));
+        let (suspects, others): (Vec<usize>, Vec<usize>) = match self.suspects.is_empty() {
+            true => (Vec::new(), (0..source.len()).collect()),
+            false => (0..source.len()).partition(is_suspect),
+        };
+        let alone = |place| Piece { is_suspect: true, ..Piece::of(vec![place]) };
+        suspects.into_iter().rev().map(alone).chain([Piece::of(others)]).collect()
     }
-    Ok(())
-}
 
-/// The first half goes out first.
-fn split(mut piece: Piece, pieces: &mut Vec<Piece>) {
-    let second = piece.places.split_off(piece.places.len() / 2);
-    pieces.push(Piece { places: second, faults: 0, since: 0 });
-    pieces.push(Piece { places: piece.places, faults: 0, since: 0 });
+    /// Whether it is a line that is proven to be why the server failed: then it is rejected, and not tried again.
+    fn is_condemned(&self, piece: &Piece, source: &Batch, delivered: &mut Delivered) -> bool {
+        let ([only], true) = (&piece.places[..], piece.is_suspect) else { return false };
+        let verdict = self.suspects.verdict(source.line(*only));
+        let is_condemned = verdict.is_some();
+        delivered.refused.extend(verdict.map(|reason| (*only, reason)));
+        is_condemned
+    }
+
+    /// The server failed on lines. After some tries parts of them are sent: if it takes any, those on which it fails alone are
+    /// suspects, which are tried beside others for minutes. If it takes none, it is the server that is broken.
+    fn after_fault(
+        &mut self,
+        reason: String,
+        after: Option<Duration>,
+        mut piece: Piece,
+        sent: &Sent<'_>,
+        events: &mut Events<'_>,
+    ) -> Step {
+        let alone = match piece.places[..] {
+            [only] => Some(sent.source.line(only)),
+            _ => None,
+        };
+        if let Some(line) = alone.filter(|_| piece.is_suspect) {
+            self.suspects.failed(line, &reason, Instant::now());
+            return Step::Aside(piece);
+        }
+        piece.faults += 1;
+        if piece.faults < SEARCH_AFTER {
+            self.suspects.others_failed();
+            return self.retry(reason, after, piece, events);
+        }
+        let Some(line) = alone else {
+            let search = Search { taken_before: self.taken, failed_in_a_row: 0 };
+            self.search.get_or_insert(search);
+            let from_behind = match self.searched {
+                0 => false,
+                1 => true,
+                _ => self.backoff.coin(),
+            };
+            return if from_behind { Step::SplitFromBehind(piece) } else { Step::Split(piece) };
+        };
+        // One line that is not known to be among others that the server takes.
+        if sent.source.len() == 1 {
+            self.suspects.others_failed();
+            self.suspects.failed(line, &reason, Instant::now());
+            return Step::Aside(piece);
+        }
+        let search = self.search.as_mut();
+        let is_taking = search.is_some_and(|search| {
+            search.failed_in_a_row += 1;
+            self.taken > search.taken_before && search.failed_in_a_row <= FAILED_IN_A_ROW_MAX
+        });
+        if is_taking {
+            self.suspects.failed(line, &reason, Instant::now());
+            piece.is_suspect = true;
+            return Step::Aside(piece);
+        }
+        self.suspects.others_failed();
+        (self.search, self.searched) = (None, self.searched.saturating_add(1));
+        // One more try of all of them before the next search.
+        piece.faults = SEARCH_AFTER - 1;
+        match self.retry(reason, after, piece, events) {
+            Step::Again(piece) => Step::Regroup(piece),
+            step => step,
+        }
+    }
+
+    /// Suspects are left: they are tried again later, beside others.
+    fn pause_between_rounds(&mut self, events: &mut Events<'_>) -> Result<(), Stopped> {
+        let reason = self.suspects.reason().unwrap_or("the server failed").to_owned();
+        let after = self.rounds.next(None);
+        self.troubled = true;
+        if events(Event::Retrying { reason, after, in_close: self.tried_in_close }) == Onward::GiveUp {
+            return Err(Stopped);
+        }
+        // The proof takes minutes, whoever waits: others are not sent more often for that.
+        match self.http.rest(after, self.tried_in_close, None) {
+            Rested::Stopped => Err(Stopped),
+            Rested::Whole | Rested::CutShort => Ok(()),
+        }
+    }
 }

@@ -668,6 +668,11 @@ impl Http {
         (current.client.clone(), current.version)
     }
 
+    /// Forgets the connections: a panic among them leaves them unusable. The next request makes others.
+    pub(crate) fn renew(&self) {
+        self.untrusted.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the disk has other certificates than requests were made with, which the next one tries; `tried` remembers
     /// those, so that each are tried once.
     pub(crate) fn has_new_files(&self, tried: &mut Option<Stamps>) -> bool {

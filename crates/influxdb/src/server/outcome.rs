@@ -237,10 +237,10 @@ fn named(said: &Said, batch: &Batch, places: &[usize]) -> Vec<(usize, String)> {
     let mut found: Vec<(usize, String)> = Vec::new();
     for (number, text, reason) in &said.numbered {
         let place = number.checked_sub(1).and_then(|i| places.get(i)).copied();
-        let line = place.map(|p| quoted_form(batch.line(p)));
-        // A long line may be cut in the answer.
+        // InfluxDB 3 counts lines, and quotes text lines, of which a string may hold several: what does not fit together names
+        // nothing.
         if let Some(place) = place
-            && line.is_some_and(|l| l.starts_with(text.trim_end_matches(['…', '.']).as_bytes()))
+            && is_quote_of(text, quoted_form(batch.line(place)))
         {
             found.push((place, shortened(reason)));
         }
@@ -266,6 +266,14 @@ const QUOTE_OPENS: &str = "unable to parse '";
 const QUOTE_ENDS: &str = "': ";
 /// The first bytes of a compressed body, quoted as a line: the second is no UTF-8.
 const QUOTES_GZIP: &str = "unable to parse '\u{1f}\u{fffd}";
+
+/// Whether a text in an answer is this line, or its first text line, or the beginning of it, marked as cut.
+fn is_quote_of(text: &str, line: &[u8]) -> bool {
+    let first = line.split(|b| *b == b'\n').next().unwrap_or_default();
+    let begin = text.trim_end_matches(['…', '.']);
+    let is_cut = begin.len() < text.len() && !begin.is_empty();
+    [line, first].contains(&text.as_bytes()) || (is_cut && line.starts_with(begin.as_bytes()))
+}
 
 /// A line as servers quote it: without the line end and the white space before it.
 fn quoted_form(line: &[u8]) -> &[u8] {
@@ -513,6 +521,30 @@ mod tests {
         ));
         let checksum = r#"{"message":"unable to read data: gzip: invalid checksum"}"#;
         assert!(matches!(check(400, checksum, &lines), Outcome::Retry { .. }));
+    }
+
+    #[test]
+    fn a_string_of_several_text_lines_moves_the_blame_to_no_healthy_line() {
+        let lines = ["m s=\"a\n\nb\" 1", "m f=1 2", "m f=2 3", "m f=x 4"];
+        // By its place among the lines, with the text line that has this number; by the number of the text line.
+        for (number, text) in [(4, "m f=1 2"), (6, "m f=x 4"), (2, ""), (3, "b\" 1")] {
+            let body = serde_json::json!({
+                "error": "partial write of line protocol occurred",
+                "data": [{ "original_line": text, "line_number": number, "error_message": "no" }],
+            });
+            let outcome = check(400, &body.to_string(), &lines);
+            assert!(places(&outcome).is_empty(), "{number} {text:?}: {outcome:?}");
+        }
+        for (number, text) in [(4, "m f=x 4"), (4, "m f=…"), (1, "m s=\"a"), (1, "m s=\"a\n\nb\" 1")] {
+            let body = serde_json::json!({
+                "error": "partial write of line protocol occurred",
+                "data": [{ "original_line": text, "line_number": number, "error_message": "no" }],
+            });
+            let outcome = check(400, &body.to_string(), &lines);
+            assert_eq!(places(&outcome), [number - 1], "{outcome:?}");
+        }
+        let quoted = "{\"message\":\"unable to parse 'm s=\\\"a\\n\\nb\\\" 1': no\"}";
+        assert_eq!(places(&check(400, quoted, &lines)), [0]);
     }
 
     #[test]

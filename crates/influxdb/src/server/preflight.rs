@@ -264,7 +264,7 @@ fn look_at_store(folder: &Path) -> Preflight {
             }
             _ => match folder::takes_files(folder) {
                 Ok(()) => {
-                    preflight.good("store", format!("there is none in {shown} yet: connecting makes it"))
+                    preflight.good("store", format!("there is none in {shown} yet: connecting makes it"));
                 }
                 Err(why) => {
                     let says = format!("{why}; name another folder in influxdb.url");
@@ -440,7 +440,6 @@ fn failed_check(setting: &'static str) -> &'static str {
     match setting {
         "token" => "token",
         "proxy" => "address",
-        "basic_user" => "token",
         _ => "TLS",
     }
 }

@@ -52,6 +52,11 @@ impl Backoff {
         Duration::from_secs(seconds) / self.hurry
     }
 
+    /// One of two, by chance.
+    pub(crate) fn coin(&mut self) -> bool {
+        self.roll() < 0.5
+    }
+
     /// From 0 to 1.
     fn roll(&mut self) -> f64 {
         self.dice ^= self.dice << 13;

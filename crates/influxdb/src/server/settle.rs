@@ -3,6 +3,7 @@
 
 use crate::server::exchange::NoAnswer;
 use crate::server::http::Http;
+use crate::server::vitals::Vitals;
 use crate::server::vm_line::Takes;
 use crate::server::watch::{Ignored, Page, Watch};
 use graylogic_line::Timestamp;
@@ -97,7 +98,7 @@ impl Settlement {
 
     /// As long as is set, and never shorter than the server keeps readings in memory only.
     fn settles_in(&self, page: &Page) -> Duration {
-        let flush = page.vitals.as_ref().and_then(|v| v.flushes_each()).unwrap_or_default();
+        let flush = page.vitals.as_ref().and_then(Vitals::flushes_each).unwrap_or_default();
         // It begins anew while it writes, and writes for some time.
         if flush > self.time / 3 { self.time.max(flush * 3) } else { self.time }
     }

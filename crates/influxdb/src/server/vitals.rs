@@ -64,7 +64,7 @@ impl Vitals {
                 "process_start_time_seconds" | "vm_app_start_timestamp" => vitals.started = count,
                 "vm_rpc_connection_errors_total" => vitals.breaks += count,
                 "vm_rows_inserted_total" if label("type").as_deref() == Some("influx") => {
-                    vitals.rows += count
+                    vitals.rows += count;
                 }
                 "vm_rows_ignored_total" => {
                     *vitals.ignored.entry(label("reason").unwrap_or_default()).or_default() += count;

@@ -18,7 +18,7 @@ pub fn config(server: &Hostile, spool: &Path) -> Config {
         .unwrap()
         .with_token("secret")
         .with_spool(Some(spool.to_owned()))
-        .with_batches(BATCH_LINES as usize, Duration::from_millis(20))
+        .with_quick_batches(BATCH_LINES as usize, Duration::from_millis(20))
         .with_hurry(100)
 }
 

@@ -90,6 +90,26 @@ fn spare_crc(kind: u8, id: u32, bytes: &[u8]) -> i64 {
     Crc(0).number(i64::from(kind)).number(i64::from(id)).add(bytes).end()
 }
 
+/// A copy of a row of the catalog.
+#[derive(Debug)]
+pub(crate) enum Spare {
+    Bucket(BucketDefinition),
+    Series(Definition),
+}
+
+/// What a row of `spare` is a copy of, when it is as it was written: for who reads rows without SQLite.
+pub(crate) fn spare(kind: i64, id: i64, bytes: &[u8], crc: i64) -> Option<Spare> {
+    let (kind, id) = (u8::try_from(kind).ok()?, u32::try_from(id).ok()?);
+    if spare_crc(kind, id, bytes) != crc {
+        return None;
+    }
+    match kind {
+        BUCKET => parse_bucket(id, bytes).ok().map(Spare::Bucket),
+        SERIES => parse_series(id, bytes).ok().map(Spare::Series),
+        _ => None,
+    }
+}
+
 fn put_spare(connection: &Connection, kind: u8, id: u32, bytes: &[u8]) -> Result<(), rusqlite::Error> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO spare (kind, id, bytes, crc) VALUES (?1, ?2, ?3, ?4)")?

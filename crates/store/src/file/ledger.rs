@@ -102,12 +102,28 @@ fn row_crc(week: i64, series: u32, bytes: &[u8]) -> i64 {
 }
 
 /// What a row of the ledger is known by in the sum over the table.
-pub(super) fn row_id(week: i64, series: u32) -> i64 {
+pub(crate) fn row_id(week: i64, series: u32) -> i64 {
     week.wrapping_mul(1 << 32) ^ i64::from(series)
 }
 
 fn good(week: i64, series: u32, bytes: &[u8], crc: i64) -> Option<Week> {
     (row_crc(week, series, bytes) == crc).then(|| Week::decode(bytes).ok()).flatten()
+}
+
+/// A chunk as a row of the ledger lists it, for who reads rows without SQLite.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListedChunk {
+    pub(crate) id: i64,
+    pub(crate) readings: u64,
+    /// About when its first and last reading were.
+    pub(crate) about: (Timestamp, Timestamp),
+}
+
+/// The chunks that a row of the ledger lists, when it is as it was written.
+pub(crate) fn listed(week: i64, series: u32, bytes: &[u8], crc: i64) -> Option<Vec<ListedChunk>> {
+    let row = good(week, series, bytes, crc)?;
+    let of = |c: &Listed| ListedChunk { id: c.id, readings: c.readings, about: c.about(week) };
+    Some(row.chunks.iter().map(of).collect())
 }
 
 pub(super) fn read(connection: &Connection, week: i64, series: u32) -> Result<Row, rusqlite::Error> {

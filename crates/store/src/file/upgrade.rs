@@ -3,7 +3,7 @@
 
 use super::damage::{both_ways, tolerate};
 use super::{APPLICATION_ID, FORMAT_VERSION, SCHEMA, SCHEMA_2, catalog, ledger};
-use crate::mark::{Mark, Table, new_identity};
+use crate::mark::{Mark, Table};
 use rusqlite::{Connection, params};
 
 pub(super) fn create(connection: &mut Connection, new: &Mark) -> Result<(), rusqlite::Error> {
@@ -15,12 +15,13 @@ pub(super) fn create(connection: &mut Connection, new: &Mark) -> Result<(), rusq
     transaction.commit()
 }
 
-/// Adds what version 2 has: the mark, the ledger, the copies of the catalog.
-pub(super) fn from_version_1(connection: &mut Connection) -> Result<(), rusqlite::Error> {
+/// Adds what version 2 has: the mark, the ledger, the copies of the catalog. The identity is that of the log, if it has one: an
+/// older file may have been put back.
+pub(super) fn from_version_1(connection: &mut Connection, new: &Mark) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA_2)?;
     let mut mark = Mark { shared_log_id: true, ..numbers(&transaction)? };
-    mark.identity = new_identity();
+    mark.identity = new.identity;
     mark.commit = 1;
     mark.written = written_by_version_1(&transaction)?;
     catalog::build(&transaction, &mut mark)?;

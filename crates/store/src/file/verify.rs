@@ -1,21 +1,12 @@
-//! Checking the tables of the store file against each other, and settling damage: making the file say what is shown.
+//! Checking the tables of the store file against each other.
 
 use super::damage::{is_damage, tolerate};
-use super::{SealedState, SeriesCopy, StoreFile, Tombstone, catalog, ledger, lock, upgrade};
+use super::mend::KEPT;
+use super::{SeriesCopy, StoreFile, catalog, ledger, upgrade};
 use crate::error::Error;
 use crate::mark::Table;
-use crate::record::{BucketDefinition, Definition};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 use std::collections::BTreeSet;
-
-/// What memory knows of the catalog when damage is settled.
-#[derive(Debug, Default)]
-pub(crate) struct Known {
-    pub(crate) buckets: Vec<BucketDefinition>,
-    pub(crate) definitions: Vec<Definition>,
-    pub(crate) sealed: Vec<SealedState>,
-    pub(crate) tombstones: Vec<Tombstone>,
-}
 
 impl StoreFile {
     /// What SQLite itself and the tables of the file find wrong with each other, a sentence each.
@@ -29,29 +20,26 @@ impl StoreFile {
         }
         Ok(damage)
     }
-
-    /// Makes the file say what is shown, so that what is damaged or lost is not reported again.
-    pub(crate) fn settle(&self, known: &Known) -> Result<(), Error> {
-        self.transact("settle the damage", |transaction, mark| {
-            settle_catalog(transaction, known)?;
-            for (week, series) in weeks(transaction)?.0 {
-                ledger::settle(transaction, mark, (week, series))?;
-            }
-            upgrade::recount(transaction, mark)
-        })?;
-        lock(&self.checked).clear();
-        *lock(&self.ledger) = None;
-        Ok(())
-    }
 }
 
 fn integrity(connection: &Connection) -> Vec<String> {
-    let check = || -> Result<Vec<String>, rusqlite::Error> {
-        let mut statement = connection.prepare("PRAGMA integrity_check(100)")?;
+    let check = |sql: &str| -> Result<Vec<String>, rusqlite::Error> {
+        let mut statement = connection.prepare(sql)?;
         let rows = statement.query_map([], |r| r.get::<_, String>(0))?;
         rows.collect()
     };
-    match check() {
+    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'";
+    let found = check(tables).and_then(|tables| {
+        if !tables.iter().any(|t| t.starts_with(KEPT)) {
+            return check("PRAGMA integrity_check(100)");
+        }
+        // What was found damaged before and is kept stays damaged.
+        let tables = tables.iter().filter(|t| !t.starts_with(KEPT));
+        let found: Result<Vec<Vec<String>>, _> =
+            tables.map(|t| check(&format!("PRAGMA integrity_check({t})"))).collect();
+        Ok(found?.into_iter().flatten().collect())
+    });
+    match found {
         Ok(found) => found.into_iter().filter(|f| f != "ok").map(|f| format!("store file: {f}")).collect(),
         Err(error) => vec![format!("store file: it cannot be checked: {error}")],
     }
@@ -106,7 +94,7 @@ fn check_tables(connection: &Connection, damage: &mut Vec<String>) -> Result<(),
 }
 
 /// The weeks of series that have chunks by their rows or by the ledger, and whether all rows were reached.
-fn weeks(connection: &Connection) -> Result<(BTreeSet<(i64, u32)>, bool), rusqlite::Error> {
+pub(super) fn weeks(connection: &Connection) -> Result<(BTreeSet<(i64, u32)>, bool), rusqlite::Error> {
     let mut found = BTreeSet::new();
     let mut reached = true;
     for sql in ["SELECT DISTINCT period, series FROM chunk", "SELECT period, series FROM ledger"] {
@@ -127,17 +115,4 @@ fn weeks(connection: &Connection) -> Result<(BTreeSet<(i64, u32)>, bool), rusqli
         reached &= tolerate(read())?.is_some();
     }
     Ok((found, reached))
-}
-
-/// Writes the catalog as memory knows it.
-fn settle_catalog(connection: &Connection, known: &Known) -> Result<(), rusqlite::Error> {
-    for table in ["bucket", "series", "sealed", "tombstone", "spare"] {
-        connection.execute(&format!("DELETE FROM {table}"), params![])?;
-    }
-    // The sums are counted anew afterwards.
-    let mut mark = crate::mark::Mark::default();
-    known.buckets.iter().try_for_each(|b| catalog::insert_bucket(connection, &mut mark, b))?;
-    known.definitions.iter().try_for_each(|d| catalog::insert_series(connection, &mut mark, d))?;
-    known.sealed.iter().try_for_each(|s| catalog::put_sealed(connection, &mut mark, s))?;
-    known.tombstones.iter().try_for_each(|t| catalog::insert_tombstone(connection, &mut mark, t))
 }

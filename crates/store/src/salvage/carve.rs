@@ -6,7 +6,6 @@ use super::pages::{Image, Pages};
 use super::payload::{self, Start, WAYS, Way};
 use super::tree::{Missing, walk};
 use crate::chunk_frame::{self, ChunkFrame, HEADER_BYTES_MAX, MAGIC};
-use rusqlite::types::ValueRef;
 use std::collections::{BTreeMap, HashMap};
 
 /// Where a whole frame lies.
@@ -215,7 +214,7 @@ fn frame_at(pages: &Pages, carved: &Carved, bytes: &[u8], start: Start) -> Optio
     None
 }
 
-/// What a table's page says, for the columns of rows that are no packs.
-pub(super) fn is_pack(columns: &[ValueRef<'_>]) -> bool {
-    columns.len() == 2 && matches!(columns[1], ValueRef::Blob(_))
+/// Whether the first part of a row is that of a pack.
+pub(super) fn is_pack_cell(local: &[u8]) -> bool {
+    blob(local).is_some()
 }

@@ -2,13 +2,15 @@
 //! wherever they lie. It knows nothing of readings.
 
 use super::btree::{self, PageKind};
-use super::carve::is_pack;
+use super::carve::is_pack_cell;
 use super::pages::Pages;
 use super::payload::{self, Way};
 use super::rows::{ChunkRow, Row, row};
 use super::tree::{Missing, roots, walk};
-use crate::file::{SealedState, StoredBucket, Tombstone};
+use crate::file::{ListedChunk, SealedState, Spare, StoredBucket, Tombstone, ledger_row_id};
+use crate::mark::{Mark, TABLE_NAMES, TABLES, Table, TableSum};
 use crate::record::Definition;
+use rusqlite::types::ValueRef;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A row, and whether SQLite would reach it.
@@ -38,44 +40,125 @@ pub(super) struct Tables {
     pub(super) missing_series: Missing,
     pub(super) missing_chunks: Missing,
     pub(super) missing_tombstones: Missing,
+    /// What the store file knows of itself.
+    pub(super) mark: Option<Mark>,
+    /// Every chunk there is, by its number: known when the ledger is what the mark says of it.
+    pub(super) ledger: Option<BTreeMap<i64, (u32, ListedChunk)>>,
+    /// Tables that are not what the mark says of them.
+    pub(super) differing: Vec<&'static str>,
     /// Why it is not known which rows are the newest; then copies count that SQLite would not reach.
     pub(super) doubt: Option<String>,
 }
 
-/// Reads all tables.
-pub(super) fn read(pages: &Pages) -> Tables {
+/// Reads all tables. `newest`: the number of the newest commit that the hot log knows of.
+pub(super) fn read(pages: &Pages, newest: u64) -> Tables {
     let mut tables = Tables::default();
     let (roots, damaged) = roots(pages);
     tables.doubt = pages.doubt.clone();
     if damaged && pages.last() > 0 {
         tables.doubt = Some("the list of its tables is damaged".into());
     }
-    let tree = |tables: &mut Tables, name: &str, by_number: bool| -> Missing {
+    let mut listed = BTreeMap::new();
+    let mut sums = [TableSum::default(); TABLES];
+    let mut tree = |tables: &mut Tables, name: &str, by_number: bool| -> Missing {
         let Some(&root) = roots.get(name) else { return Missing::everything() };
+        let sum = TABLE_NAMES.iter().position(|n| *n == name);
         walk(pages, root, by_number, false, |reached| {
-            if name == "removed" {
-                tables.removed.extend(u32::try_from(reached.cell.row).ok());
-                return reached.columns.len() == 1;
+            let number = reached.cell.row;
+            let is_row = if name == "removed" {
+                let is_row = reached.columns.len() == 1;
+                tables.removed.extend(u32::try_from(number).ok().filter(|_| is_row));
+                is_row
+            } else {
+                match row(number, &reached.columns).filter(|row| row.table() == name) {
+                    Some(Row::Ledger(series, chunks)) => {
+                        listed.extend(chunks.into_iter().map(|c| (c.id, (series, c))));
+                        true
+                    }
+                    Some(row) => {
+                        tables.take(row, true);
+                        true
+                    }
+                    None => false,
+                }
+            };
+            if let Some(sum) = sum.filter(|_| is_row) {
+                sums[sum].add(row_number(name, number, &reached.columns), crc_of(name, &reached.columns));
             }
-            let row = row(reached.cell.row, &reached.columns).filter(|row| row.table() == name);
-            row.is_some_and(|row| {
-                tables.take(row, true);
-                true
-            })
+            is_row
         })
     };
+    let _known_or_not = tree(&mut tables, "meta", true);
     tables.missing_buckets = tree(&mut tables, "bucket", true);
     tables.missing_series = tree(&mut tables, "series", true);
     tables.missing_chunks = tree(&mut tables, "chunk", false);
     tables.missing_tombstones = tree(&mut tables, "tombstone", true);
+    let missing_of_ledger = tree(&mut tables, "ledger", false);
     for name in ["sealed", "removed", "pack_use"] {
         let _nothing_depends_on_what_is_missing = tree(&mut tables, name, true);
     }
     tables.packs_root = roots.get("pack").copied();
+    tables.compare(&sums, newest, roots.contains_key("meta"));
+    if tables.doubt.is_none() && missing_of_ledger.is_empty() && !tables.differing.contains(&"ledger") {
+        tables.ledger = tables.mark.as_ref().map(|_| listed);
+    }
+    // Copies stand in for rows that cannot be reached.
+    let copies = tree_of_copies(pages, &roots);
+    for copy in copies {
+        tables.take(Row::Spare(copy), true);
+    }
     for image in pages.images() {
         rows_of_image(pages, &mut tables, image);
     }
     tables
+}
+
+/// The identity in the mark that SQLite would show.
+pub(super) fn identity(pages: &Pages) -> Option<u64> {
+    let mut identity = None;
+    let (roots, _) = roots(pages);
+    if let Some(&root) = roots.get("meta") {
+        let _missing = walk(pages, root, true, false, |reached| match row(0, &reached.columns) {
+            Some(Row::Meta(mark)) => {
+                identity = Some(mark.identity);
+                true
+            }
+            _ => false,
+        });
+    }
+    identity
+}
+
+/// What a row is known by in the sum over its table.
+fn row_number(table: &str, number: i64, columns: &[ValueRef<'_>]) -> i64 {
+    let integer = |i: usize| columns.get(i).and_then(|c| c.as_i64().ok()).unwrap_or(0);
+    match table {
+        "ledger" => ledger_row_id(integer(0), u32::try_from(integer(1)).unwrap_or(0)),
+        "tombstone" => integer(1),
+        _ => number,
+    }
+}
+
+fn crc_of(table: &str, columns: &[ValueRef<'_>]) -> i64 {
+    match table {
+        "removed" => 0,
+        _ => columns.last().and_then(|c| c.as_i64().ok()).unwrap_or(0),
+    }
+}
+
+fn tree_of_copies(pages: &Pages, roots: &BTreeMap<String, u32>) -> Vec<Spare> {
+    let mut copies = Vec::new();
+    if let Some(&root) = roots.get("spare") {
+        let _missing_ones_may_be_elsewhere =
+            walk(pages, root, false, false, |reached| match row(0, &reached.columns) {
+                Some(Row::Spare(copy)) => {
+                    copies.push(copy);
+                    true
+                }
+                _ => false,
+            });
+    }
+    copies
 }
 
 /// Rows in an image of a page, as its cells have them; where it is damaged, wherever a record has a good checksum.
@@ -93,7 +176,7 @@ fn rows_of_image(pages: &Pages, tables: &mut Tables, image: super::pages::Image)
         }
         let local = bytes.get(cell.from..cell.to).unwrap_or_default();
         // Packs are long and are nobody's business here.
-        if local.get(1..2) == Some(&[0]) && btree::record(local).is_some_and(|c| is_pack(&c)) {
+        if page.as_ref().is_some_and(|p| p.kind == PageKind::TableLeaf) && is_pack_cell(local) {
             continue;
         }
         if cell.overflow != 0 && cell.payload > bytes.len() {
@@ -119,9 +202,17 @@ fn loose_rows(bytes: &[u8], tables: &mut Tables) {
         if !(4..=60).contains(&header) {
             continue;
         }
-        let is_row = bytes.get(at + 1) == Some(&0) || header >= 23;
+        let kind = bytes.get(at + 1).copied().unwrap_or(u8::MAX);
+        let of_copies = (5..=9).contains(&header) && (1..=9).contains(&kind);
+        let is_row = kind == 0 || of_copies || header >= 23;
         let Some(columns) = is_row.then(|| btree::record(&bytes[at..])).flatten() else { continue };
         if ![4, 6, 7, 22].contains(&columns.len()) {
+            continue;
+        }
+        if of_copies {
+            if let Some(row @ Row::Spare(_)) = row(0, &columns) {
+                tables.take(row, false);
+            }
             continue;
         }
         // The number of the row is in front of its record: one to five bytes.
@@ -137,6 +228,32 @@ fn loose_rows(bytes: &[u8], tables: &mut Tables) {
 }
 
 impl Tables {
+    /// Compares the tables with what the store file's mark says of them, and the mark with the hot log's.
+    fn compare(&mut self, sums: &[TableSum; TABLES], newest: u64, is_marked: bool) {
+        let Some(mark) = &self.mark else {
+            if (is_marked || newest > 0) && self.doubt.is_none() {
+                self.doubt = Some("its mark is damaged".into());
+            }
+            return;
+        };
+        if mark.commit < newest && self.doubt.is_none() {
+            let behind = newest - mark.commit;
+            self.doubt = Some(format!("it is an older copy: the hot log knows of {behind} later commits"));
+        }
+        let differs = |i: &usize| mark.tables[*i] != sums[*i];
+        self.differing = (0..TABLES).filter(differs).map(|i| TABLE_NAMES[i]).collect();
+        for table in [Table::Bucket, Table::Series, Table::Tombstone] {
+            if differs(&(table as usize)) {
+                let missing = match table {
+                    Table::Bucket => &mut self.missing_buckets,
+                    Table::Series => &mut self.missing_series,
+                    _ => &mut self.missing_tombstones,
+                };
+                *missing = Missing::everything();
+            }
+        }
+    }
+
     fn take(&mut self, row: Row, reached: bool) {
         fn keep<K: Ord, T>(map: &mut BTreeMap<K, Known<T>>, key: K, row: T, reached: bool) {
             // The first is the newest.
@@ -158,6 +275,21 @@ impl Tables {
                 }
             }
             Row::Chunk(row) => keep(&mut self.chunks, row.id, row, reached),
+            Row::Spare(Spare::Bucket(bucket)) => {
+                let reached = reached && !self.missing_buckets.is_empty();
+                keep(&mut self.buckets, bucket.id, bucket, reached);
+            }
+            Row::Spare(Spare::Series(definition)) => {
+                let reached = reached && !self.missing_series.is_empty();
+                keep(&mut self.series, definition.series, definition, reached);
+            }
+            Row::Meta(mark) => {
+                if reached {
+                    self.mark = Some(mark);
+                }
+            }
+            // Only the ledger that can be reached is one.
+            Row::Ledger(..) => {}
             Row::PackUse(pack, chunks) => {
                 self.pack_uses.entry(pack).or_insert(chunks);
             }

@@ -1,7 +1,9 @@
 //! What is left of the hot log: every record that is as it was written, in the order of its numbers.
 
 use crate::error::Error;
-use crate::record::{self, Definition};
+use crate::halves::SHARED_LOG_ID;
+use crate::mark::Mark;
+use crate::record::{self, BucketDefinition, Definition, Tombstone};
 use crate::value::Value;
 use graylogic_durable::{Carved, Frame, carve_segment, segment_log_id};
 use graylogic_line::FieldType;
@@ -25,13 +27,35 @@ pub(super) struct LogRows {
     pub(super) segments: u64,
     /// Numbers that no record has though some before and behind have them: first, and how many.
     pub(super) gaps: Vec<(u64, u64)>,
+    /// Names of buckets, and deletions, as records tell of them; the newest last.
+    pub(super) buckets: Vec<BucketDefinition>,
+    pub(super) tombstones: Vec<Tombstone>,
+    /// The newest mark.
+    pub(super) mark: Option<Mark>,
+    /// The first number there may be a record of, and the number after the last.
+    pub(super) first: Option<u64>,
+    pub(super) end: u64,
+    /// Number of the newest segment; 0: there is none.
+    newest_segment: u64,
     /// What is damaged in segments, a sentence each.
     pub(super) damage: Vec<String>,
 }
 
-/// Reads the segments in a folder. `log_id`: identity of a log whose segments have lost their headers.
-pub(super) fn read(folder: &Path, log_id: u64) -> Result<LogRows, Error> {
-    let mut found = LogRows::default();
+/// A segment by its name and bytes.
+struct Segment {
+    name: String,
+    bytes: Vec<u8>,
+    log_id: Option<u64>,
+}
+
+/// The segments of a log, not read yet.
+pub(super) struct Segments {
+    all: Vec<Segment>,
+    damage: Vec<String>,
+}
+
+/// Finds the segments in a folder.
+pub(super) fn segments(folder: &Path) -> Result<Segments, Error> {
     let mut paths: Vec<PathBuf> = match std::fs::read_dir(folder) {
         Ok(entries) => entries.filter_map(Result::ok).map(|e| e.path()).collect(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -39,36 +63,63 @@ pub(super) fn read(folder: &Path, log_id: u64) -> Result<LogRows, Error> {
     };
     paths.retain(|p| p.extension().is_some_and(|e| e == "seg") && p.is_file());
     paths.sort();
-    let mut ids = vec![log_id];
-    let mut segments: Vec<Carved> = Vec::new();
-    let mut headless = Vec::new();
+    let mut found = Segments { all: Vec::new(), damage: Vec::new() };
     for path in &paths {
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                found.damage.push(format!("hot log: {} cannot be read: {error}", path.display()));
-                Vec::new()
-            }
-        };
-        found.segments += 1;
-        match segment_log_id(&bytes) {
-            Some(id) if !ids.contains(&id) => ids.push(id),
-            Some(_) => {}
-            None => headless.push(segments.len()),
-        }
-        segments.push(carve_segment(&bytes, &[]));
-        if segments.last().is_some_and(|s| s.log_id.is_none()) {
-            segments.pop();
-            segments.push(carve_segment(&bytes, &ids));
+        let name = path.file_name().unwrap_or_default().display().to_string();
+        match std::fs::read(path) {
+            Ok(bytes) => found.all.push(Segment { name, log_id: segment_log_id(&bytes), bytes }),
+            Err(error) => found.damage.push(format!("hot log: segment {name} cannot be read: {error}")),
         }
     }
-    found.damage.extend(paths.iter().zip(&segments).filter_map(|(path, segment)| {
-        let name = path.file_name().unwrap_or_default().display();
-        let header = if segment.log_id.is_none() { "its header and " } else { "" };
-        let bytes = segment.unread_bytes;
-        let damaged = segment.log_id.is_none() || (bytes > 0 && segment.damaged.is_empty());
-        damaged.then(|| format!("hot log: segment {name}: {header}{bytes} bytes are damaged"))
-    }));
+    Ok(found)
+}
+
+impl Segments {
+    pub(super) fn len(&self) -> usize {
+        self.all.len() + self.damage.len()
+    }
+
+    /// The identity that most segments carry.
+    pub(super) fn identity(&self) -> Option<u64> {
+        let mut votes: BTreeMap<u64, usize> = BTreeMap::new();
+        let own = self.all.iter().filter_map(|s| s.log_id).filter(|id| *id != SHARED_LOG_ID);
+        own.for_each(|id| *votes.entry(id).or_default() += 1);
+        votes.into_iter().max_by_key(|v| v.1).map(|v| v.0)
+    }
+
+    /// The number of the newest commit of the store file that a record knows of.
+    pub(super) fn newest_commit(&self, identity: Option<u64>) -> u64 {
+        let ours = self.all.iter().filter(|s| s.log_id == identity);
+        let frames = ours.flat_map(|s| carve_segment(&s.bytes, &[]).frames);
+        let marks = frames.filter_map(|f| record::decode_heading(&f.payload).ok()?.mark);
+        marks.map(|m| m.commit).max().unwrap_or(0)
+    }
+}
+
+/// Reads the segments that carry an identity, or the one that all stores of format version 1 had; those that have lost
+/// theirs are taken for one of these.
+pub(super) fn read(all: Segments, identity: Option<u64>) -> LogRows {
+    let mut found = LogRows { segments: all.len() as u64, damage: all.damage, ..LogRows::default() };
+    let ids: Vec<u64> = identity.into_iter().chain([SHARED_LOG_ID]).collect();
+    let mut segments: Vec<Carved> = Vec::new();
+    for segment in &all.all {
+        let Segment { name, bytes, log_id } = segment;
+        if let Some(id) = log_id.filter(|id| !ids.contains(id)) {
+            found.damage.push(format!(
+                "hot log: segment {name} belongs to another store ({id:016x}); it is left out"
+            ));
+            continue;
+        }
+        let carved = carve_segment(bytes, &ids);
+        let header = if log_id.is_none() { "its header and " } else { "" };
+        let unread = carved.unread_bytes;
+        if log_id.is_none() || (unread > 0 && carved.damaged.is_empty()) {
+            found.damage.push(format!("hot log: segment {name}: {header}{unread} bytes are damaged"));
+        }
+        segments.push(carved);
+        let number = name.strip_suffix(".seg").and_then(|n| u64::from_str_radix(n, 16).ok());
+        found.newest_segment = found.newest_segment.max(number.unwrap_or(0));
+    }
     let mut expected = None;
     for (i, segment) in segments.iter().enumerate() {
         let limit = segments[i + 1..].iter().filter_map(|s| s.first_sequence).min().unwrap_or(u64::MAX);
@@ -98,16 +149,38 @@ pub(super) fn read(folder: &Path, log_id: u64) -> Result<LogRows, Error> {
     if cut > end && expected.is_some() {
         found.gaps.push((end, cut - end));
     }
-    Ok(found)
+    found.end = end.max(cut);
+    found.first = segments.iter().filter_map(|s| s.first_sequence).min();
+    found
 }
 
 impl LogRows {
+    /// The newest segment that a mark of the store file says there was, when it is gone.
+    pub(super) fn missing_segment(&self, mark: Option<&Mark>) -> Option<u64> {
+        mark.map(|m| m.log.segment).filter(|segment| *segment > self.newest_segment)
+    }
+
+    /// Numbers that a mark of the store file says must be in the log and that no segment is left of: first, and how many.
+    pub(super) fn missing(&self, mark: Option<&Mark>) -> Vec<(u64, u64)> {
+        let Some(expected) = mark.map(|m| m.log).filter(|log| log.segment != 0) else { return Vec::new() };
+        let front = self.first.unwrap_or(expected.synced).min(expected.synced);
+        let end = self.end.max(expected.from).max(front);
+        let ranges = [expected.from..front, end..expected.synced];
+        ranges.into_iter().filter(|r| !r.is_empty()).map(|r| (r.start, r.end - r.start)).collect()
+    }
+
     fn take(&mut self, frame: &Frame) {
         let Ok(record) = record::decode(&frame.payload) else {
             self.gaps.push((frame.first_sequence, u64::from(frame.count)));
             return;
         };
         self.definitions.extend(record.definitions);
+        self.buckets.extend(record.heading.buckets);
+        self.tombstones.extend(record.heading.tombstones);
+        let newer = |m: &Mark| self.mark.as_ref().is_none_or(|known| m.commit >= known.commit);
+        if let Some(mark) = record.heading.mark.filter(newer) {
+            self.mark = Some(mark);
+        }
         for row in &record.rows {
             let value = match row.field_type {
                 FieldType::Float => Value::Float(f64::from_bits(row.bits)),

@@ -3,6 +3,8 @@
 use super::carve::{Carved, FrameAt};
 use super::catalog::Tables;
 use super::rows::ChunkRow;
+use crate::file::ListedChunk;
+use graylogic_line::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the bytes of a chunk are.
@@ -21,6 +23,8 @@ pub(super) struct Candidate {
     pub(super) level: u8,
     pub(super) row: Option<ChunkRow>,
     pub(super) bytes: Bytes,
+    /// How many readings it has, and about from when to when, as far as that is known.
+    pub(super) extent: Option<(u64, Timestamp, Timestamp)>,
     /// SQLite would show it, or nothing speaks against it. Otherwise it may be the remains of something that was compacted
     /// or deleted.
     pub(super) is_live: bool,
@@ -41,7 +45,9 @@ pub(super) fn plan(tables: &Tables, carved: &Carved) -> Plan {
     let mut plan = Plan::default();
     let store = store_of(carved);
     let known = live_rows_by_pack(tables);
-    let ids: BTreeSet<i64> = tables.chunks.keys().chain(carved.frames.keys()).copied().collect();
+    let listed = tables.ledger.iter().flat_map(BTreeMap::keys);
+    let ids: BTreeSet<i64> =
+        tables.chunks.keys().chain(carved.frames.keys()).chain(listed).copied().collect();
     for id in ids {
         let row = tables.chunks.get(&id);
         let frames = carved.frames.get(&id).map(Vec::as_slice).unwrap_or_default();
@@ -51,26 +57,38 @@ pub(super) fn plan(tables: &Tables, carved: &Carved) -> Plan {
             row.is_none_or(|r| r.row.series == f.frame.series && r.row.sequence == f.frame.sequence)
         };
         let frame = frames.iter().filter(ours).find(of_row).or_else(|| frames.iter().find(ours));
-        // A row that is gone from an intact table, or a frame that contradicts its row, is another one's.
+        // A frame that contradicts its row is another one's.
         let row = row.filter(|r| {
             frame.is_none_or(|f| r.row.series == f.frame.series && r.row.sequence == f.frame.sequence)
         });
-        let Some(is_live) = belief(tables, carved, row.map(|r| (r.row, r.reached)), frame, &known) else {
-            continue;
+        let listed = tables.ledger.as_ref().map(|ledger| ledger.get(&id));
+        let is_live = match listed {
+            Some(Some(_)) => Some(true),
+            Some(None) => None,
+            None => belief(tables, carved, row.map(|r| (r.row, r.reached)), frame, &known),
         };
-        let (series, sequence, level) = match (frame, row) {
-            (Some(f), _) => (f.frame.series, f.frame.sequence, f.frame.level),
-            (None, Some(r)) => (r.row.series, r.row.sequence, r.row.level),
-            (None, None) => continue,
+        let Some(is_live) = is_live else { continue };
+        let (series, sequence, level) = match (frame, row, listed.flatten()) {
+            (Some(f), ..) => (f.frame.series, f.frame.sequence, f.frame.level),
+            (None, Some(r), _) => (r.row.series, r.row.sequence, r.row.level),
+            (None, None, Some((series, _))) => (*series, 0, 0),
+            (None, None, None) => continue,
         };
         let bytes = frame.map_or(Bytes::Row, |f| Bytes::Frame(*f));
-        let candidate = Candidate { id, sequence, level, row: row.map(|r| r.row), bytes, is_live };
+        let row = row.map(|r| r.row);
+        let extent = extent(row.as_ref(), listed.flatten().map(|l| &l.1));
+        let candidate = Candidate { id, sequence, level, row, bytes, extent, is_live };
         plan.series.entry(series).or_default().push(candidate);
     }
     let named: BTreeSet<i64> = tables.chunks.values().map(|c| c.row.place.pack).collect();
     let unknown = carved.silent.iter().filter(|(pack, _)| !named.contains(pack));
     plan.unknown = unknown.map(|(pack, bytes)| (*pack, *bytes)).collect();
     plan
+}
+
+fn extent(row: Option<&ChunkRow>, listed: Option<&ListedChunk>) -> Option<(u64, Timestamp, Timestamp)> {
+    let of_row = |r: &ChunkRow| (r.readings, Timestamp::from_nanos(r.t0), Timestamp::from_nanos(r.t1));
+    row.map(of_row).or_else(|| listed.map(|l| (l.readings, l.about.0, l.about.1)))
 }
 
 /// Whether a chunk is live; `None`: it is known to be gone.

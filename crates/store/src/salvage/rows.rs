@@ -2,9 +2,10 @@
 //! It knows no pages.
 
 use crate::file::{
-    Place, SealedState, StoredBucket, Tombstone, bucket_crc, definition_crc, meta_crc, parse_tags,
-    sealed_crc, stored_value, tombstone_crc, use_crc,
+    ListedChunk, Place, SealedState, Spare, StoredBucket, Tombstone, bucket_crc, definition_crc, listed,
+    meta_crc, parse_tags, sealed_crc, spare, stored_value, tombstone_crc, use_crc,
 };
+use crate::mark::Mark;
 use crate::record::{Definition, type_of_code};
 use crate::total::Total;
 use crate::window::Summary;
@@ -26,7 +27,7 @@ pub(super) struct ChunkRow {
 }
 
 /// A row that is as it was written.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Row {
     Bucket(StoredBucket),
     /// Its number is right as far as anybody knows; its checksum is not.
@@ -37,6 +38,10 @@ pub(super) enum Row {
     Chunk(ChunkRow),
     /// A pack, and how many chunks have bytes in it.
     PackUse(i64, i64),
+    /// The chunks of a series in a week.
+    Ledger(u32, Vec<ListedChunk>),
+    Spare(Spare),
+    Meta(Mark),
 }
 
 impl Row {
@@ -49,6 +54,9 @@ impl Row {
             Self::Tombstone(_) => "tombstone",
             Self::Chunk(_) => "chunk",
             Self::PackUse(..) => "pack_use",
+            Self::Ledger(..) => "ledger",
+            Self::Spare(_) => "spare",
+            Self::Meta(_) => "meta",
         }
     }
 }
@@ -56,13 +64,25 @@ impl Row {
 /// What a row is; `None`: none of these, or damaged.
 pub(super) fn row(number: i64, columns: &[ValueRef<'_>]) -> Option<Row> {
     match columns.len() {
+        2 => Mark::decode(columns[1].as_blob().ok()?).ok().map(Row::Meta),
         3 => pack_use(number, columns),
-        4 => bucket(number, columns),
+        4 => of_bytes(columns).or_else(|| bucket(number, columns)),
         6 => tombstone(columns).or_else(|| sealed(number, columns)),
         7 => series(number, columns),
         22 => chunk(columns).map(Row::Chunk),
         _ => None,
     }
+}
+
+/// A row of the ledger, or a copy of a row of the catalog.
+fn of_bytes(columns: &[ValueRef<'_>]) -> Option<Row> {
+    let (first, second) = (integer(columns, 0)?, integer(columns, 1)?);
+    let (bytes, crc) = (columns.get(2)?.as_blob().ok()?, integer(columns, 3)?);
+    let of_ledger = || {
+        let series = u32::try_from(second).ok()?;
+        listed(first, series, bytes, crc).map(|chunks| Row::Ledger(series, chunks))
+    };
+    spare(first, second, bytes, crc).map(Row::Spare).or_else(of_ledger)
 }
 
 fn integer(columns: &[ValueRef<'_>], i: usize) -> Option<i64> {

@@ -15,7 +15,7 @@ use crate::rollup;
 use crate::scan::delete;
 use crate::value::{Value, Values};
 use crate::window::{Summary, TimeRange};
-use graylogic_line::{FieldType, Timestamp};
+use graylogic_line::FieldType;
 
 /// What a series comes to.
 #[derive(Debug, Default)]
@@ -175,26 +175,25 @@ impl Series<'_> {
             format!("{}{tags} {}", self.definition.measurement, self.definition.field)
         };
         for candidate in missing {
-            let Some(row) = candidate.row else {
+            let Some((readings, from, to)) = candidate.extent else {
                 losses.add(0, || format!("{}: chunk {}: its bytes are damaged", name(), candidate.id));
                 continue;
             };
-            let covers = |r: &&Read| {
+            let (t0, t1) = (from.as_nanos(), to.as_nanos());
+            let covers = |r: &Read| {
                 r.level > 0
-                    && r.sequence >= row.sequence
-                    && r.times[0] <= row.t0
-                    && row.t1 <= r.times[r.times.len() - 1]
+                    && r.sequence >= candidate.sequence
+                    && r.times[0] <= t0
+                    && t1 <= r.times[r.times.len() - 1]
             };
-            if !candidate.is_live && live.iter().any(|r| covers(&r)) {
+            if !candidate.is_live && live.iter().any(covers) {
                 continue;
             }
             // Its readings may be in the log still.
-            let there = |r: &Read| {
-                r.times.partition_point(|&t| t <= row.t1) - r.times.partition_point(|&t| t < row.t0)
-            };
+            let there =
+                |r: &Read| r.times.partition_point(|&t| t <= t1) - r.times.partition_point(|&t| t < t0);
             let found: usize = rest.iter().map(there).sum();
-            let lost = row.readings.saturating_sub(found as u64);
-            let (from, to) = (Timestamp::from_nanos(row.t0), Timestamp::from_nanos(row.t1));
+            let lost = readings.saturating_sub(found as u64);
             if lost > 0 {
                 losses.add(lost, || {
                     format!("{}: {lost} readings from {from} to {to}: their bytes are damaged", name())
