@@ -4,7 +4,7 @@ use crate::catalog::{Bucket, Series, SeriesInfo};
 use crate::compact::{DAY, PAGES_GIVEN_BACK};
 use crate::core::{Shared, lock};
 use crate::error::{Error, Kind};
-use crate::file::{Commit, Known, Removed, SealedState, Tombstone};
+use crate::file::{Commit, Removed, SealedState, Tombstone};
 use crate::record;
 use crate::rollup;
 use crate::selector::Selector;
@@ -19,6 +19,10 @@ const EXPIRED_PER_COMMIT: usize = 64;
 impl Shared {
     /// Creates a bucket and returns its number.
     pub(crate) fn create_bucket(&self, name: &str) -> Result<u32, Error> {
+        self.curing(|| self.create_bucket_once(name))
+    }
+
+    fn create_bucket_once(&self, name: &str) -> Result<u32, Error> {
         let _one = lock(&self.buckets);
         let id = {
             let core = self.open_core()?;
@@ -95,6 +99,10 @@ impl Shared {
 
     /// Removes a bucket, its series, its chunks, and what memory holds of them.
     pub(crate) fn remove_bucket(&self, name: &str) -> Result<(), Error> {
+        self.curing(|| self.remove_bucket_once(name))
+    }
+
+    fn remove_bucket_once(&self, name: &str) -> Result<(), Error> {
         // Nothing of it is on its way into the file meanwhile.
         let _one = lock(&self.sealer);
         let _other = lock(&self.buckets);
@@ -148,7 +156,11 @@ impl Shared {
                 })
             };
             for some in ids.chunks(EXPIRED_PER_COMMIT) {
-                removed += self.expire_some(some, cutoff)?;
+                // After a cure chunks have other numbers.
+                removed += match self.expire_some(some, cutoff) {
+                    Err(error) if error.is_corruption() => self.expire_some(some, cutoff)?,
+                    done => done?,
+                };
             }
             if let Some(bucket) = self.core().catalog.buckets.iter_mut().find(|b| b.id == bucket) {
                 bucket.expired_to = cutoff;
@@ -215,47 +227,16 @@ impl Shared {
         Ok(removed)
     }
 
-    /// Makes the store file say what memory knows; the sealer's lock is held.
-    pub(crate) fn write_catalog_anew(&self) -> Result<(), Error> {
-        let _other = lock(&self.buckets);
-        let known = {
-            let core = self.open_core()?;
-            let series = || core.catalog.series.iter().flatten();
-            Known {
-                buckets: core.catalog.buckets.iter().map(crate::catalog::Bucket::definition).collect(),
-                definitions: series().filter(|s| s.in_file).map(Series::owned_definition).collect(),
-                sealed: series().filter(|s| s.sealed > 0).map(Series::sealed_state).collect(),
-                tombstones: series().flat_map(|s| s.tombstones.iter().copied()).collect(),
-                removed: core.catalog.removed.iter().copied().collect(),
-            }
-        };
-        self.file.settle(&known)?;
-        let mut core = self.open_core()?;
-        core.totals = None;
-        self.mark_log(&mut core, true);
-        Ok(())
-    }
-
-    /// Commits what memory gives to the store file. A file that is too damaged to take it gets a new catalog first: a box
-    /// that runs unattended must go on.
-    pub(crate) fn commit(&self, commit: &Commit) -> Result<(), Error> {
-        match self.file.commit(commit) {
-            Err(error) if error.is_corruption() => {
-                tracing::error!(%error, "the store file is damaged; its catalog is made anew");
-                self.notes.add(&error.to_string(), 0).map_err(|e| Error::log("note the damage", e))?;
-                self.write_catalog_anew()?;
-                self.file.commit(commit)
-            }
-            done => done,
-        }
-    }
-
     /// Makes the store file say what is shown, and the notes say nothing.
     pub(crate) fn settle(&self) -> Result<u64, Error> {
         // What the log holds of damage goes with its segments.
         self.seal_everything()?;
         let _one = lock(&self.sealer);
-        self.write_catalog_anew()?;
+        match self.write_catalog_anew() {
+            // What the cure finds lost has not been seen yet: the notes stay.
+            Err(error) if error.is_corruption() && self.make_writable(&error)? => return Ok(0),
+            done => done?,
+        }
         self.notes.settle().map_err(|e| Error::log("settle the damage", e))
     }
 

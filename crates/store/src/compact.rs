@@ -9,6 +9,7 @@ use crate::file::{ChunkMeta, Commit, Removed, SealedState, Tombstone};
 use crate::recompress::{self, Compacted, Piece, present_pieces};
 use crate::scan::{Source, delete, runs_of};
 use crate::window::TimeRange;
+use std::time::{Duration, Instant};
 
 /// Length of a day in nanoseconds.
 pub(crate) const DAY: i64 = 86_400_000_000_000;
@@ -22,6 +23,8 @@ const LENGTH_MAX: i64 = 28 * DAY;
 pub(crate) const SERIES_PER_COMMIT: usize = 16;
 /// Pages given back to the file system after a round.
 pub(crate) const PAGES_GIVEN_BACK: u32 = 256;
+/// A series that could not be compacted because the store file is damaged is tried again after this time.
+const REST: Duration = Duration::from_secs(3600);
 /// So many readings are merged at a time: a bound on memory.
 const MERGED_MAX: u64 = 200_000;
 
@@ -36,25 +39,57 @@ impl Shared {
             };
             day_is_over || !liftable(&s.tombstones, s.oldest_in_memory()).is_empty()
         };
-        core.catalog.series.iter().flatten().filter(due).map(|s| s.info.id).collect()
+        let rests = |id: u32| core.passed_over.get(&id).is_some_and(|at| at.elapsed() < REST);
+        let due = core.catalog.series.iter().flatten().filter(due).map(|s| s.info.id);
+        due.filter(|&id| all || !rests(id)).collect()
     }
 
-    /// Compacts everything that is due; long series take several rounds.
+    /// Compacts everything that is due; long series take several rounds. Fails at the end when some could not be compacted
+    /// because the store file is damaged.
     pub(crate) fn compact_due(&self, all: bool) -> Result<(), Error> {
+        let mut failed = None;
         loop {
             let due = self.compaction_due(all);
             let mut written = 0;
             for some in due.chunks(SERIES_PER_COMMIT) {
-                written += self.compact_series(some, all)?;
+                written += self.compact_series(some, all, &mut failed)?;
             }
             if written == 0 {
-                return self.file.give_back(PAGES_GIVEN_BACK);
+                self.file.give_back(PAGES_GIVEN_BACK)?;
+                return failed.map_or(Ok(()), Err);
             }
         }
     }
 
+    /// Compacts series as far as one round goes; tells how many readings it wrote. Where the store file is damaged, the
+    /// series that cannot be compacted are passed over for a while, and `failed` says why.
+    pub(crate) fn compact_series(
+        &self,
+        ids: &[u32],
+        all: bool,
+        failed: &mut Option<Error>,
+    ) -> Result<u64, Error> {
+        // After the file was written anew its chunks have other numbers: the second time they are planned anew.
+        let tried = match self.compact_once(ids, all) {
+            Err(error) if error.is_corruption() => self.compact_once(ids, all),
+            done => done,
+        };
+        match (tried, ids) {
+            (Err(error), [id]) if error.is_corruption() => {
+                self.core().passed_over.insert(*id, Instant::now());
+                *failed = Some(error);
+                Ok(0)
+            }
+            (Err(error), _) if error.is_corruption() => {
+                let each = ids.chunks(1).map(|one| self.compact_series(one, all, failed));
+                each.sum()
+            }
+            (done, _) => done,
+        }
+    }
+
     /// Compacts series as far as one round goes, in one commit; tells how many readings it wrote.
-    pub(crate) fn compact_series(&self, ids: &[u32], all: bool) -> Result<u64, Error> {
+    fn compact_once(&self, ids: &[u32], all: bool) -> Result<u64, Error> {
         // No chunk comes or goes meanwhile but by this hand.
         let _one = lock(&self.sealer);
         let mut commit = Commit::default();

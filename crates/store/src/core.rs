@@ -9,11 +9,11 @@ use crate::tail::Tail;
 use crate::window::TimeRange;
 use graylogic_durable::{DamageNotes, Disk, DiskLock, Log};
 use graylogic_line::Timestamp;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The lock of a store, whatever a panic elsewhere did: what it guards is whole between statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) notes: DamageNotes,
     /// Held while the store is open, so that no other process opens it. There is none on a disk that takes no byte.
     pub(crate) folder: Mutex<Option<Box<dyn DiskLock>>>,
+    /// Before this moment the store file is not written anew again: the last try failed.
+    pub(crate) rebuild_after: Mutex<Option<Instant>>,
     /// Why the store takes no writes, when it was opened for questions only.
     pub(crate) read_only: Option<Trouble>,
 }
@@ -87,6 +89,8 @@ pub(crate) struct Core {
     pub(crate) marking: Marking,
     /// What the file holds: counted when first asked for, then kept up by every commit.
     pub(crate) totals: Option<Totals>,
+    /// Series that could not be compacted because the store file is damaged, and when.
+    pub(crate) passed_over: HashMap<u32, Instant>,
     pub(crate) written_total: u64,
     pub(crate) quarantined_total: u64,
     pub(crate) rejected_total: u64,
@@ -182,6 +186,7 @@ impl Core {
             records: 0,
             marking: Marking::default(),
             totals: None,
+            passed_over: HashMap::new(),
             written_total: 0,
             quarantined_total: 0,
             rejected_total: 0,

@@ -18,12 +18,14 @@ use rusqlite::{Connection, OpenFlags, Row, ToSql, params};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 mod catalog;
 mod damage;
 mod ledger;
 mod mend;
+pub(crate) mod replace;
 mod upgrade;
 mod verify;
 
@@ -143,7 +145,10 @@ pub(crate) struct StoreFile {
     path: PathBuf,
     /// `None` after close.
     writer: Mutex<Option<Connection>>,
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Readers>,
+    closed: AtomicBool,
+    /// The mark of a new file that is to take the place of this one and does not yet; there is no writer meanwhile.
+    pending: Mutex<Option<Mark>>,
     /// The weeks that have chunks, so that a question about all of time looks only where something is.
     periods: Mutex<BTreeSet<i64>>,
     /// What the store knows of itself as of the last commit; `None` while a file of version 1 is only read.
@@ -157,6 +162,14 @@ pub(crate) struct StoreFile {
     /// Whether the ledger as a whole was as it should be at a commit.
     ledger: Mutex<Option<(u64, bool)>>,
     access: Access,
+}
+
+/// Connections that nobody reads by at present.
+#[derive(Debug, Default)]
+struct Readers {
+    idle: Vec<Connection>,
+    /// Counts the files that took the place of this one: a connection reads the one it was opened for.
+    generation: u64,
 }
 
 /// What a connection may do.
@@ -328,7 +341,9 @@ impl StoreFile {
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(Some(writer)),
-            readers: Mutex::new(Vec::new()),
+            readers: Mutex::default(),
+            closed: AtomicBool::new(false),
+            pending: Mutex::default(),
             periods: Mutex::new(periods),
             log: Mutex::new(mark.as_ref().map_or_else(LogExpected::default, |m| m.log)),
             mark: Mutex::new(mark),
@@ -378,6 +393,7 @@ impl StoreFile {
         change: impl FnOnce(&rusqlite::Transaction<'_>, &mut Mark) -> Result<T, rusqlite::Error>,
     ) -> Result<T, Error> {
         let mut guard = lock(&self.writer);
+        self.finish_pending(&mut guard)?;
         let connection = guard.as_mut().ok_or_else(Error::closed)?;
         let mut mark = self.mark().unwrap_or_default();
         mark.commit += 1;
@@ -401,7 +417,8 @@ impl StoreFile {
         let connection = connect(&self.path, self.access)
             .map_err(|e| Error::sqlite("open the store file", &self.path, e))?;
         *lock(&self.writer) = Some(connection);
-        lock(&self.readers).clear();
+        lock(&self.readers).idle.clear();
+        self.closed.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -527,27 +544,38 @@ impl StoreFile {
     /// A view of the file as it is now, which later commits do not change.
     pub(crate) fn snapshot(&self) -> Result<Snapshot<'_>, Error> {
         let opening = |e| Error::sqlite("begin to read", &self.path, e);
-        let pooled = lock(&self.readers).pop();
-        let connection = match pooled {
-            Some(connection) => connection,
-            None if lock(&self.writer).is_none() => return Err(Error::closed()),
-            None => {
-                let access = if self.access == Access::Write { Access::Read } else { self.access };
-                connect(&self.path, access).map_err(opening)?
+        loop {
+            let (connection, generation) = self.reader()?;
+            connection.execute_batch("BEGIN").and_then(|()| first_read(&connection)).map_err(opening)?;
+            // Another file may have taken the place of this one in between, and commits gone into it.
+            if lock(&self.readers).generation == generation {
+                return Ok(Snapshot {
+                    file: self,
+                    generation,
+                    connection: Some(connection),
+                    pack: RefCell::default(),
+                    hours_pack: RefCell::default(),
+                });
             }
-        };
-        connection.execute_batch("BEGIN").map_err(opening)?;
-        // The first read fixes what is seen.
-        connection
-            .query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(()))
-            .or_else(no_row)
-            .map_err(opening)?;
-        Ok(Snapshot {
-            file: self,
-            connection: Some(connection),
-            pack: RefCell::default(),
-            hours_pack: RefCell::default(),
-        })
+        }
+    }
+
+    /// A connection to read by, and the file it reads.
+    fn reader(&self) -> Result<(Connection, u64), Error> {
+        let opening = |e| Error::sqlite("begin to read", &self.path, e);
+        // While it is held no other file takes the place of this one.
+        let mut readers = lock(&self.readers);
+        if let Some(connection) = readers.idle.pop() {
+            return Ok((connection, readers.generation));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::closed());
+        }
+        let access = if self.access == Access::Write { Access::Read } else { self.access };
+        let connection = connect(&self.path, access).map_err(opening)?;
+        // From the first read on it has all its files open.
+        first_read(&connection).map_err(opening)?;
+        Ok((connection, readers.generation))
     }
 
     /// Counts the chunks: reads all their rows, not their bytes.
@@ -581,7 +609,8 @@ impl StoreFile {
 
     /// Writes what SQLite's own log holds into the file and empties it; then no call works any more.
     pub(crate) fn close(&self) -> Result<(), Error> {
-        lock(&self.readers).clear();
+        self.closed.store(true, Ordering::Release);
+        lock(&self.readers).idle.clear();
         let Some(connection) = lock(&self.writer).take() else { return Ok(()) };
         let done = match self.access {
             Access::Write => connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"),
@@ -599,6 +628,7 @@ impl StoreFile {
 /// The file as it was at one moment.
 pub(crate) struct Snapshot<'a> {
     file: &'a StoreFile,
+    generation: u64,
     connection: Option<Connection>,
     /// The pack that was read last: neighbours are often in one.
     pack: RefCell<(i64, Vec<u8>)>,
@@ -841,8 +871,8 @@ impl Drop for Snapshot<'_> {
         // A connection that cannot end its transaction is not used again.
         if connection.execute_batch("COMMIT").is_ok() {
             let mut readers = lock(&self.file.readers);
-            if readers.len() < 4 {
-                readers.push(connection);
+            if readers.idle.len() < 4 && readers.generation == self.generation {
+                readers.idle.push(connection);
             }
         }
     }
@@ -1115,6 +1145,11 @@ fn tombstone_row(row: &Row<'_>) -> Result<Option<Tombstone>, rusqlite::Error> {
         sequence: row.get::<_, i64>(3)? as u64,
     };
     Ok((tombstone_crc(&tombstone) == row.get::<_, i64>(4)?).then_some(tombstone))
+}
+
+/// The first read fixes what a transaction sees.
+fn first_read(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(())).or_else(no_row)
 }
 
 fn no_row(error: rusqlite::Error) -> Result<(), rusqlite::Error> {

@@ -1,21 +1,18 @@
 //! The two halves of a store, the store file and the hot log: whether they belong together, and what is missing of either.
 //! Nothing that is found wrong is removed: it is set aside in `damaged/` and described.
 
+use crate::aside::{STORE_FILE, set_aside, with_suffix};
 use crate::catalog::{Bucket, Catalog};
 use crate::error::Error;
-use crate::file::{Loaded, StoreFile};
+use crate::file::{Loaded, StoreFile, replace};
 use crate::mark::{Mark, new_identity};
 use crate::record::{self, BucketDefinition, Heading, Tombstone};
 use graylogic_durable::{Disk, Log, Recovery as LogRecovery, segment_ids};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The identity in the segments of every store of format version 1: "store".
 pub(crate) const SHARED_LOG_ID: u64 = u64::from_le_bytes(*b"store\0\0\0");
-/// Name of the store file.
-pub(crate) const STORE_FILE: &str = "store.sqlite";
-/// Folder for what is set aside.
-pub(crate) const DAMAGED: &str = "damaged";
 
 /// Something that opening found wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +46,8 @@ pub(crate) struct OpenedFile {
 /// Opens the store file of a folder, or makes one that belongs to the segments of the log.
 pub(crate) fn open_file(disk: &dyn Disk, directory: &Path) -> Result<OpenedFile, Error> {
     let path = directory.join(STORE_FILE);
+    replace::finish(&path)?;
+    replace::remove_unfinished(&path)?;
     let ids = ids_of(disk, directory)?;
     let new = Mark {
         shared_log_id: ids.iter().any(|s| s.1 == Some(SHARED_LOG_ID)),
@@ -98,7 +97,8 @@ pub(crate) fn open_file(disk: &dyn Disk, directory: &Path) -> Result<OpenedFile,
     }
     if file.mark_lost() {
         findings.push(Finding::new("store.sqlite: its mark (table meta) is damaged", 0));
-        file.raise(&Mark { identity: new.identity, ..Mark::default() });
+        let (identity, shared_log_id) = (new.identity, new.shared_log_id);
+        file.raise(&Mark { identity, shared_log_id, ..Mark::default() });
     }
     Ok(OpenedFile { file, lost, findings })
 }
@@ -131,31 +131,6 @@ pub(crate) fn foreign(ids: &[(String, Option<u64>)], mark: &Mark) -> Vec<(String
         Some((name.clone(), Finding::new(text, 0)))
     };
     ids.iter().filter_map(of).collect()
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Moves a file into `damaged/` under a name that is free.
-fn set_aside(directory: &Path, path: &Path) -> Result<PathBuf, Error> {
-    let moving = |e| Error::io(format_args!("set {} aside", path.display()), e);
-    let folder = directory.join(DAMAGED);
-    std::fs::create_dir_all(&folder).map_err(moving)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut to = folder.join(&name);
-    let mut n = 0u32;
-    while to.exists() {
-        n += 1;
-        to = folder.join(format!("{name}.{n}"));
-    }
-    std::fs::rename(path, &to).map_err(moving)?;
-    for folder in [folder.as_path(), directory] {
-        std::fs::File::open(folder).and_then(|f| f.sync_all()).map_err(moving)?;
-    }
-    Ok(to)
 }
 
 /// What the hot log says of the store besides readings.

@@ -62,6 +62,9 @@
 //! [`Store::verify`] until [`Store::settle`] accepts the damage. The store goes on meanwhile; no number of a series or bucket is
 //! given twice.
 //!
+//! A store file that is damaged inside and takes no more commits is written anew from every chunk whose bytes are good, while
+//! the store runs and if the disk has room for the copy; the damaged one is kept in `damaged/`.
+//!
 //! # Not supported
 //! - a folder that is mounted read-only here while somebody writes to it elsewhere;
 //! - backup while the store is open: copy the folder after [`Store::close`];
@@ -70,6 +73,7 @@
 
 mod admin;
 mod arrival;
+mod aside;
 mod bytes;
 mod catalog;
 mod chunk;
@@ -87,6 +91,7 @@ mod mark;
 mod marking;
 mod open;
 mod quarantine;
+mod rebuild;
 mod recompress;
 mod record;
 mod repeats;

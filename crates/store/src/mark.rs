@@ -148,6 +148,10 @@ impl Mark {
 
     /// Numbers that this mark or another one has seen given are not given again.
     pub(crate) fn raise(&mut self, other: &Self) {
+        if self.identity == 0 {
+            // It was lost.
+            (self.identity, self.shared_log_id) = (other.identity, other.shared_log_id);
+        }
         self.commit = self.commit.max(other.commit);
         self.next_series = self.next_series.max(other.next_series);
         self.next_bucket = self.next_bucket.max(other.next_bucket);

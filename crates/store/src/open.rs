@@ -2,10 +2,11 @@
 //! and kept in the damage notes; nothing is removed.
 
 use crate::arrival::Arrivals;
+use crate::aside::STORE_FILE;
 use crate::catalog::{Bucket, Catalog, Newest};
 use crate::core::{Core, Shared, Source, Trouble, lock, process_written};
 use crate::error::{Error, Kind};
-use crate::file::{Loaded, SeriesCopy, StoreFile, StoredSeries};
+use crate::file::{Loaded, SeriesCopy, StoreFile, StoredSeries, replace};
 use crate::halves::{self, Finding, LogMarks, Lost, OpenedFile, Restored, SHARED_LOG_ID};
 use crate::mark::Mark;
 use crate::marking::Marking;
@@ -47,7 +48,7 @@ pub(crate) type Opened = (Arc<Shared>, Option<Workers>, Recovery);
 impl NotOpened {
     /// Opens the store for questions, if all that is wrong is that its disk takes no byte.
     pub(crate) fn without_writing(self, directory: &Path, options: &StoreOptions) -> Result<Opened, Error> {
-        let file = directory.join("store.sqlite");
+        let file = replace::readable(&directory.join(STORE_FILE));
         if !(self.error.is_no_space() || self.error.is_read_only_disk()) || !file.is_file() {
             return Err(self.error);
         }
@@ -147,6 +148,7 @@ fn read_in(
         disk: options.disk.clone(),
         notes,
         folder: Mutex::new(folder),
+        rebuild_after: Mutex::default(),
         read_only,
     });
     let settled = shared.keep(&read.findings, &read.restored, is_writable);
@@ -339,12 +341,15 @@ impl Shared {
             return Ok(());
         }
         match self.keep_in_file(findings, restored) {
-            // What cannot be written is damaged, and described.
-            Err(error) if error.is_corruption() => self
-                .notes
-                .add(&error.to_string(), 0)
-                .map(drop)
-                .or_else(|e| if e.is_no_space() { Ok(()) } else { Err(noting(e)) }),
+            // What cannot be written is damaged, and described. What was taken from the log is in memory, from which the
+            // catalog is made.
+            Err(error) if error.is_corruption() => {
+                let _one = lock(&self.sealer);
+                match self.make_writable(&error) {
+                    Err(error) if error.is_corruption() || error.is_no_space() => Ok(()),
+                    done => done.map(drop),
+                }
+            }
             kept => kept,
         }
     }

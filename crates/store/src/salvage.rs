@@ -9,6 +9,7 @@ mod losses;
 mod pages;
 mod payload;
 mod plan;
+mod rebuild;
 mod rows;
 mod series;
 mod tree;
@@ -23,6 +24,7 @@ use log::LogRows;
 use losses::Losses;
 use pages::Pages;
 use plan::Plan;
+pub(crate) use rebuild::{KnownSeries, Rebuilt, rebuild};
 use series::{Saved, Series};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -130,16 +132,15 @@ struct Rescue {
 impl Rescue {
     /// Names store files that opening has set aside: they are stores of their own to salvage.
     fn name_set_aside(&mut self, from: &Path) {
-        let folder = from.join(crate::halves::DAMAGED);
+        let folder = from.join(crate::aside::DAMAGED);
         let names = std::fs::read_dir(&folder).into_iter().flatten().filter_map(Result::ok);
-        for entry in names.filter(|e| e.file_name().to_string_lossy().starts_with(crate::halves::STORE_FILE))
-        {
+        for entry in names.filter(|e| e.file_name().to_string_lossy().starts_with(crate::aside::STORE_FILE)) {
             self.losses.add(0, || {
                 let name = entry.file_name();
                 format!(
                     "{} was set aside when the store was opened; what it holds is saved by salvage of a folder that has it as {}: of {}, for instance",
                     Path::new(&name).display(),
-                    crate::halves::STORE_FILE,
+                    crate::aside::STORE_FILE,
                     folder.display()
                 )
             });

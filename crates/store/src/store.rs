@@ -376,7 +376,15 @@ impl Store {
     fn change_bucket(
         &self,
         name: &str,
-        change: impl FnOnce(&mut crate::file::StoredBucket),
+        change: impl Fn(&mut crate::file::StoredBucket),
+    ) -> Result<BucketInfo, Error> {
+        self.writable()?.curing(|| self.change_bucket_once(name, &change))
+    }
+
+    fn change_bucket_once(
+        &self,
+        name: &str,
+        change: impl Fn(&mut crate::file::StoredBucket),
     ) -> Result<BucketInfo, Error> {
         let shared = self.writable()?;
         let _one = lock(&shared.buckets);
@@ -497,11 +505,12 @@ impl Store {
     }
 
     /// Says that the damage reported so far has been seen: the store goes on with what it shows, and reports it no more.
-    /// Returns how many notes were settled. What was set aside stays in `damaged/`.
+    /// Returns how many notes were settled: none when the store file is so damaged that it had to be written anew first,
+    /// because what that lost has been seen by nobody yet. What was set aside stays in `damaged/`.
     ///
     /// # Errors
-    /// A failure of the disk, or [`Error::is_corruption`] when the store file is too damaged to be written; then nothing is
-    /// settled.
+    /// A failure of the disk, or [`Error::is_corruption`] when the store file is too damaged to be written and cannot be
+    /// written anew; then nothing is settled.
     pub fn settle(&self) -> Result<u64, Error> {
         self.writable()?.settle()
     }

@@ -115,18 +115,26 @@ fn compact_loop(shared: &Shared) {
             }
         }
         let began = Instant::now();
-        let mut outcome = shared.expire();
+        let mut failed = None;
+        let mut outcome = match shared.expire() {
+            // A file that is damaged where something expires takes other changes.
+            Err(error) if error.is_corruption() => {
+                failed = Some(error);
+                Ok(0)
+            }
+            done => done,
+        };
         let due = shared.compaction_due(false);
         let some = &due[..due.len().min(SERIES_PER_COMMIT)];
         if outcome.is_ok() && !some.is_empty() {
-            outcome = shared.compact_series(some, false);
+            outcome = shared.compact_series(some, false, &mut failed);
         }
         let more = due.len() > some.len();
         if outcome.is_ok() && !more {
             outcome = shared.tidy(&mut wal_bytes).map(|()| 0);
         }
         shared.note_trouble(Source::Compact, None);
-        if let Err(error) = &outcome {
+        if let Some(error) = outcome.as_ref().err().or(failed.as_ref()) {
             tracing::warn!(%error, "compaction waits; nothing is lost by that");
         }
         // A quarter of one core at most.

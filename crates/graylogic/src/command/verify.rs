@@ -11,12 +11,13 @@ use std::process::ExitCode;
 pub(crate) fn run(options: &Verify, json: bool) -> Result<ExitCode, Failure> {
     let (store, _) = open_store(&options.place, "verify")?;
     let report = store.verify()?;
-    let left = if options.settle {
+    let unseen = if options.settle {
         store.settle()?;
-        store.verify()?.damage.len()
+        store.verify()?.damage
     } else {
-        report.damage.len()
+        Vec::new()
     };
+    let left = if options.settle { unseen.len() } else { report.damage.len() };
     store.close()?;
     if json {
         answer_json(&json!({
@@ -25,6 +26,7 @@ pub(crate) fn run(options: &Verify, json: bool) -> Result<ExitCode, Failure> {
             "records": report.records,
             "damage": report.damage,
             "settled": options.settle && left == 0,
+            "unsettled": unseen,
         }));
     } else {
         for damage in &report.damage {
@@ -44,6 +46,12 @@ pub(crate) fn run(options: &Verify, json: bool) -> Result<ExitCode, Failure> {
     }
     if options.settle && left == 0 && !json {
         answer("the damage is settled; what was set aside stays in the folders named damaged");
+    }
+    if !unseen.is_empty() && !json {
+        answer(
+            "not settled, because settling had to write the store file anew; look at this and settle it with one more run:",
+        );
+        unseen.iter().for_each(answer);
     }
     Ok(if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

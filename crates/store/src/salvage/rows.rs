@@ -24,6 +24,8 @@ pub(super) struct ChunkRow {
     pub(super) level: u8,
     pub(super) readings: u64,
     pub(super) place: Place,
+    /// What is known of its hours is in the file too.
+    pub(super) has_hours: bool,
 }
 
 /// A row that is as it was written.
@@ -182,6 +184,17 @@ fn chunk(columns: &[ValueRef<'_>]) -> Option<ChunkRow> {
         };
         meta_crc(series, id, (t0, t1), sequence, level, &summary, bytes, hours) == known
     };
-    let row = ChunkRow { key, series, id, t0, t1, sequence, level, readings, place: bytes };
+    let row = ChunkRow {
+        key,
+        series,
+        id,
+        t0,
+        t1,
+        sequence,
+        level,
+        readings,
+        place: bytes,
+        has_hours: hours.is_some(),
+    };
     (types.into_iter().any(good) && t0 <= t1 && readings > 0).then_some(row)
 }

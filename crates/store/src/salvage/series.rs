@@ -95,27 +95,8 @@ impl Series<'_> {
     }
 
     fn read(&self, candidate: &Candidate) -> Option<Read> {
-        let field_type = self.definition.field_type;
-        let whole = |bytes: &[u8]| {
-            let (times, values) = chunk::decode_as(bytes, field_type).ok()?;
-            let agrees = candidate.row.is_none_or(|r| {
-                times.len() as u64 == r.readings
-                    && times.first() == Some(&r.t0)
-                    && times.last() == Some(&r.t1)
-            });
-            agrees.then_some(Read { sequence: candidate.sequence, level: candidate.level, times, values })
-        };
-        if let Bytes::Frame(at) = &candidate.bytes {
-            return whole(&body(self.pages, at)?);
-        }
-        let row = candidate.row?;
-        let (from, length) =
-            (usize::try_from(row.place.offset).ok()?, usize::try_from(row.place.length).ok()?);
-        pack_bytes(self.pages, self.carved, row.place.pack).find_map(|pack| {
-            let bytes = pack.get(from..from.checked_add(length)?)?;
-            let good = data_crc(row.id, bytes) == row.place.crc;
-            good.then(|| chunk_frame::body_of(bytes, row.id, row.series)).flatten().and_then(whole)
-        })
+        let (_, times, values) = bytes_of(self.pages, self.carved, candidate, self.definition.field_type)?;
+        Some(Read { sequence: candidate.sequence, level: candidate.level, times, values })
     }
 
     /// Keeps the readings at some times.
@@ -170,10 +151,7 @@ impl Series<'_> {
 
     /// Names the chunks that are known and could not be read, unless something newer stands in their place.
     fn name_missing(&self, missing: &[Candidate], live: &[Read], rest: &[Read], losses: &mut Losses) {
-        let name = || {
-            let tags: String = self.definition.tags.iter().map(|(k, v)| format!(",{k}={v}")).collect();
-            format!("{}{tags} {}", self.definition.measurement, self.definition.field)
-        };
+        let name = || name_of(self.definition);
         for candidate in missing {
             let Some((readings, from, to)) = candidate.extent else {
                 losses.add(0, || format!("{}: chunk {}: its bytes are damaged", name(), candidate.id));
@@ -234,6 +212,38 @@ impl Read {
     fn has(&self, time: i64) -> bool {
         self.times.binary_search(&time).is_ok()
     }
+}
+
+/// A chunk as it was written, and the readings in it; `None` when its bytes are damaged.
+pub(super) fn bytes_of(
+    pages: &Pages,
+    carved: &Carved,
+    candidate: &Candidate,
+    field_type: FieldType,
+) -> Option<(Vec<u8>, Vec<i64>, Values)> {
+    let whole = |bytes: &[u8]| {
+        let (times, values) = chunk::decode_as(bytes, field_type).ok()?;
+        let agrees = candidate.row.is_none_or(|r| {
+            times.len() as u64 == r.readings && times.first() == Some(&r.t0) && times.last() == Some(&r.t1)
+        });
+        agrees.then(|| (bytes.to_vec(), times, values))
+    };
+    if let Bytes::Frame(at) = &candidate.bytes {
+        return whole(&body(pages, at)?);
+    }
+    let row = candidate.row?;
+    let (from, length) = (usize::try_from(row.place.offset).ok()?, usize::try_from(row.place.length).ok()?);
+    pack_bytes(pages, carved, row.place.pack).find_map(|pack| {
+        let bytes = pack.get(from..from.checked_add(length)?)?;
+        let good = data_crc(row.id, bytes) == row.place.crc;
+        good.then(|| chunk_frame::body_of(bytes, row.id, row.series)).flatten().and_then(whole)
+    })
+}
+
+/// What a series is called in a sentence.
+pub(super) fn name_of(definition: &Definition) -> String {
+    let tags: String = definition.tags.iter().map(|(k, v)| format!(",{k}={v}")).collect();
+    format!("{}{tags} {}", definition.measurement, definition.field)
 }
 
 fn column<'a>(field_type: FieldType, values: impl Iterator<Item = &'a Value>) -> Values {

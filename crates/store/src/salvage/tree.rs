@@ -136,10 +136,14 @@ impl<F: FnMut(&Reached<'_>) -> bool> Walk<'_, F> {
 
 fn key_of(columns: &[ValueRef<'_>]) -> Option<Key> {
     let mut key = [0; 4];
+    let mut numbers = 0;
+    // Behind two numbers rows of the ledger and copies have bytes, which are not part of their keys.
     for (part, column) in key.iter_mut().zip(columns) {
-        *part = column.as_i64().ok()?;
+        let Ok(number) = column.as_i64() else { break };
+        *part = number;
+        numbers += 1;
     }
-    Some(key)
+    (numbers >= 2).then_some(key)
 }
 
 /// The roots of the tables by their names, and whether the list of tables was damaged: then they are found by what their
