@@ -98,7 +98,10 @@ impl Error {
             Some(C::SystemIoFailure) if is_shm_size(&error) => Kind::NoSpace,
             Some(C::ReadOnly | C::PermissionDenied | C::CannotOpen) => Kind::ReadOnly,
             Some(C::DatabaseCorrupt | C::NotADatabase) => Kind::Corrupt,
+            // No row is written twice: where SQLite finds one in the way, it is an old one that is back.
+            Some(C::ConstraintViolation) => Kind::Corrupt,
             Some(C::DatabaseBusy | C::DatabaseLocked) => Kind::Locked,
+            _ if crate::file::is_damage(&error) => Kind::Corrupt,
             _ => Kind::Io,
         };
         let why = if is_shm_size(&error) { " (no room on the disk)" } else { "" };

@@ -30,6 +30,7 @@ mod upgrade;
 mod verify;
 
 pub(crate) use catalog::{Copy as SeriesCopy, Loaded, Spare, StoredSeries, spare};
+pub(crate) use damage::is_damage;
 pub(crate) use ledger::{ListedChunk, listed, row_id as ledger_row_id};
 pub(crate) use mend::Known;
 

@@ -7,7 +7,7 @@
 
 mod truth;
 
-use graylogic_store::{Store, StoreOptions};
+use graylogic_store::{Store, StoreOptions, WriteOptions};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -216,6 +216,32 @@ fn wrong(truth: &Truth, seen: &Seen, named: bool, context: &str) {
     });
 }
 
+/// A box that runs unattended goes on with what is left: what comes goes into chunks and stays, and no loss grows unnamed.
+fn goes_on(truth: &Truth, folder: &Path, lost: usize, context: &str) {
+    let Ok(store) = open(folder) else { return };
+    let gone_on = || -> Result<(), graylogic_store::Error> {
+        store.ensure_bucket("later")?;
+        store.write_lines("later", b"later v=1 1", &WriteOptions::now().any_time())?;
+        store.compact()
+    };
+    let done = gone_on();
+    must(done.is_ok(), Broken::Lost, || format!("{context}: it does not go on: {done:?}"));
+    drop(store);
+    let Some((seen, told, verified)) = opened(folder, context) else {
+        must(false, Broken::RefusedToOpen, || format!("{context}: it does not open after it went on"));
+        return;
+    };
+    wrong(truth, &seen, told || verified, context);
+    let now = truth.missing(&seen);
+    must(now <= lost || verified, Broken::Lost, || {
+        format!("{context}: {now} readings are lost after it went on, and nothing is said; {lost} before")
+    });
+    let later = seen.values.keys().filter(|k| !truth.knows(&k.0)).count();
+    must(later > 0 || verified, Broken::Lost, || {
+        format!("{context}: the reading written afterwards is lost, and nothing is said")
+    });
+}
+
 #[test]
 fn k1_damage_makes_no_wrong_value_and_no_unnamed_loss() {
     let seed = std::env::var("GRAYLOGIC_TORTURE_SEED").map_or(1, |n| n.parse().unwrap());
@@ -242,6 +268,7 @@ fn k1_damage_makes_no_wrong_value_and_no_unnamed_loss() {
         let named = told || verified;
         wrong(&truth, &seen, named, &context);
         let lost = truth.missing(&seen);
+        goes_on(&truth, &folder, lost, &context);
         if lost > 0 {
             lossy += 1;
             must(named, Broken::Lost, || format!("{context}: {lost} readings are lost, and nothing is said"));
