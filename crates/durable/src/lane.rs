@@ -11,7 +11,7 @@ use crate::filling::Filling;
 use crate::guard::caught;
 use crate::lane_notes::LaneNotes;
 use crate::log::{Damage, Follow, Frame, Log, LogOptions, Recovery, SegmentInfo, Step, machine_clock};
-use crate::pending::{Former, Pending, monotonic, newest_of};
+use crate::pending::{Former, Pending, line_time, monotonic, newest_of};
 use crate::settling::Said;
 use std::fmt;
 use std::io;
@@ -835,14 +835,28 @@ impl Lane {
         }
     }
 
-    /// The oldest pending line is pending at least so long.
+    /// The oldest pending line is pending at least so long, as far as clocks and timestamps can be believed.
+    ///
+    /// Nothing notes when a line of a previous run was appended. Its timestamp says about when, and its segment says that it
+    /// was no earlier.
     pub(crate) fn oldest_age_at_least(&self) -> Duration {
-        let (state, now) = (self.state(), (self.options.monotonic)());
-        let number = state.acknowledged;
-        if number < state.former.end {
-            return state.former.age_at_least(number, now);
-        }
-        state.pending.since(number).map_or(Duration::ZERO, |since| now.saturating_sub(since))
+        let now = (self.options.monotonic)();
+        let (number, known, segment) = {
+            let state = self.state();
+            let number = state.acknowledged;
+            if number >= state.former.end {
+                let since = state.pending.since(number);
+                return since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+            }
+            (number, state.former.age_at_least(number, now), state.former.age(number, now))
+        };
+        let first = match self.reader(number).next(1, LINE_BYTES_MAX) {
+            Ok(Next::Lines(batch)) if !batch.is_empty() => line_time(batch.line(0)),
+            _ => None,
+        };
+        let by_line = first.map(|time| u64::try_from(self.now().saturating_sub(time)).unwrap_or(0));
+        let by_line = by_line.map(Duration::from_nanos).zip(segment).map(|(line, segment)| line.min(segment));
+        known.max(by_line.unwrap_or_default())
     }
 
     fn now(&self) -> i64 {

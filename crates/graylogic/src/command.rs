@@ -4,6 +4,7 @@ use crate::app;
 use crate::cli::{Cli, Command, Place};
 use crate::failure::Failure;
 use crate::output::remark;
+use crate::text;
 use graylogic_influxdb::{Config, Target};
 use graylogic_store::{Store, StoreOptions};
 use std::process::ExitCode;
@@ -87,6 +88,24 @@ pub(crate) fn other_buckets(store: &Store, place: &Place, bucket: &str) -> Optio
         format!("nothing found in bucket {bucket:?}; name another with --bucket: {}", names.join(", "))
     })
 }
+
+/// How many values of a bucket are in quarantine.
+fn quarantined_values(store: &Store, bucket: &str) -> Result<u64, Failure> {
+    Ok(store.quarantine()?.into_iter().filter(|q| q.bucket == bucket).map(|q| q.values).sum())
+}
+
+/// Says why readings were quarantined and what to do about it, beside a summary that counts them.
+fn remark_quarantined(lines: u64) {
+    if lines > 0 {
+        let are = if lines == 1 { "1 line is".to_owned() } else { format!("{} are", text::lines(lines)) };
+        remark(format_args!(
+            "{are} quarantined: the timestamps are before 2000 or more than an hour ahead of the clock of this machine; \
+             graylogic query --quarantine shows them, graylogic quarantine releases or drops them, and --any-time stores \
+             history and forecasts"
+        ));
+    }
+}
+
 /// Prints the damage of a store that is not settled, so that no command passes over it.
 fn remark_damage(store: &Store) {
     let damage = &store.recovery().damage;

@@ -1,5 +1,6 @@
 //! Warnings and errors of the libraries, one line each on standard error.
 
+use crate::cli::Command;
 use crate::output::remark;
 use crate::text;
 use std::fmt::{self, Write as _};
@@ -7,17 +8,25 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Sends warnings and errors to standard error from here on.
-pub(crate) fn to_stderr() {
+/// Where the store says that readings went into quarantine.
+const QUARANTINE: &str = "graylogic_store::quarantine";
+
+/// Sends warnings and errors to standard error from here on. What the command reports itself is not reported twice.
+pub(crate) fn to_stderr(command: &Command) {
+    let counts_quarantined = matches!(command, Command::Write(_) | Command::Import(_));
     // Fails only when there is a subscriber already, which is as good.
-    let _there_is_one = tracing::subscriber::set_global_default(Stderr);
+    let _there_is_one = tracing::subscriber::set_global_default(Stderr { counts_quarantined });
 }
 
-struct Stderr;
+struct Stderr {
+    /// The command counts the readings that go into quarantine.
+    counts_quarantined: bool,
+}
 
 impl Subscriber for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= Level::WARN
+        let is_reported = self.counts_quarantined && metadata.target() == QUARANTINE;
+        *metadata.level() <= Level::WARN && !is_reported
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {

@@ -21,7 +21,7 @@ static ALLOCATOR: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::I
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    log::to_stderr();
+    log::to_stderr(&cli.command);
     let done = command::run(&cli);
     // An answer that could not be written is no answer, whatever else went well.
     let printed = output::finish();

@@ -40,10 +40,7 @@ pub(crate) fn bytes(n: u64) -> String {
 pub(crate) fn quarantined(lines: u64) -> String {
     match lines {
         0 => String::new(),
-        n => format!(
-            ", {} quarantined (timestamp before 2000 or more than an hour ahead: see graylogic quarantine, or --any-time)",
-            count(n)
-        ),
+        n => format!(", {} quarantined", count(n)),
     }
 }
 

@@ -52,6 +52,11 @@ fn said(output: &Output) -> (i32, &str, &str) {
     (output.status.code().unwrap(), out, err)
 }
 
+/// Lines of one measurement, a nanosecond apart.
+fn lines(values: std::ops::RangeInclusive<u32>) -> String {
+    values.map(|i| format!("m f={i} {}\n", 1_700_000_000_000_000_000 + u64::from(i))).collect()
+}
+
 fn shown(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -114,18 +119,18 @@ fn lines_of_an_open_pipe_are_stored_and_a_signal_stores_the_last() {
         let data = folder.path().join(signal);
         let mut write = Open::start(graylogic(&["write", "--ack", "--data", shown(&data)]));
         let mut out = BufReader::new(write.child.stdout.take().unwrap());
-        write.give("m f=1 1\nm f=2 2\nm f=3 3\nm f=4 4\nm f=5 5\n");
+        write.give(&lines(1..=5));
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
         assert_eq!(line, "acknowledged 5 lines\n", "while the input is open");
         // The last line may lack digits.
-        write.give("m f=6 6\nm f=7 7");
+        write.give(&format!("{}m f=7 17", lines(6..=6)));
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
         assert_eq!(line, "acknowledged 6 lines\n");
         let (ended, err) = write.end(signal);
         assert_eq!(ended, code, "{err}");
-        assert!(err.contains("The last line was incomplete (7 bytes) and was left out"), "{err}");
+        assert!(err.contains("The last line was incomplete (8 bytes) and was left out"), "{err}");
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut out, &mut rest).unwrap();
         assert_eq!(rest, "6 points stored, 0 lines rejected\n");
@@ -262,7 +267,10 @@ fn what_is_not_delivered_or_not_stored_is_not_done() {
     assert!(out.contains("2 lines not delivered yet: pending in the spool"), "{out}");
     // Those that are rejected are counted, whether they are named or not.
     let data = folder.path().join("store");
-    let output = run(&["write", "--ack", "--data", shown(&data)], b"m f=1 1\nbad\nm f=2 2\nworse\n");
+    let output = run(
+        &["write", "--ack", "--data", shown(&data)],
+        b"m f=1 1700000000000000001\nbad\nm f=2 1700000000000000002\nworse\n",
+    );
     let expected = "acknowledged 2 lines, 2 rejected\n2 points stored, 2 lines rejected\n";
     assert_eq!((said(&output).0, said(&output).1), (3, expected));
     let bad = "bad\n".repeat(1004);
@@ -280,7 +288,7 @@ fn what_is_not_delivered_or_not_stored_is_not_done() {
 fn one_bad_line_costs_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let good = |from: usize, to: usize| -> String {
-        (from..to).map(|i| format!("m,t=a s=\"x y\",f={i} {i}\n")).collect()
+        (from..to).map(|i| format!("m,t=a s=\"x y\",f={i} {}\n", 1_700_000_000_000_000_000 + i)).collect()
     };
     let long = "x".repeat(17 << 20);
     for (name, bad, stored, line) in [
@@ -293,7 +301,8 @@ fn one_bad_line_costs_no_other() {
         ("long", format!("m s=\"{long}\" 1"), 12_000, "the line has 17825801 bytes; at most 8 MiB are read"),
         ("cut", "m f=1 1\\".to_owned(), 12_000, "line 11: unable to parse 'm f=1 1\\\\': bad timestamp"),
     ] {
-        let lines = format!("{}{bad}\n{}m s=\"two\nlines\" 1\n", good(0, 10), good(10, 12_000));
+        let lines =
+            format!("{}{bad}\n{}m s=\"two\nlines\" 1700000000000000000\n", good(0, 10), good(10, 12_000));
         let file = folder.path().join("lines.gz");
         let mut zip =
             flate2::write::GzEncoder::new(File::create(&file).unwrap(), flate2::Compression::fast());
@@ -325,12 +334,12 @@ fn csv_has_its_bounds() {
         std::fs::write(&file, csv).unwrap();
         run(&["import", "--data", shown(&data), "-m", "m", "--precision", "s", shown(&file)], b"")
     };
-    let rows: String = (0..6000).map(|i| format!("{i},\"a {i}\",{i}\n")).collect();
-    let output = import(&format!("time,note,v\n1000000,\"open,1\n{rows}7000,\"two\nlines\",1\n"));
+    let rows: String = (0..6000).map(|i| format!("{},\"a {i}\",{i}\n", 1_700_000_000 + i)).collect();
+    let output = import(&format!("time,note,v\n1000000,\"open,1\n{rows}1700007000,\"two\nlines\",1\n"));
     let (code, out, err) = said(&output);
     assert!(code == 3 && out.contains("6,001 points stored, 1 lines rejected"), "{out}{err}");
     assert_eq!(err, "line 2: a quote in this row is not closed\n");
-    let output = import(&format!("time,v\n1,{}\n2,2\n", "1".repeat(9 << 20)));
+    let output = import(&format!("time,v\n1700000001,{}\n1700000002,2\n", "1".repeat(9 << 20)));
     let (code, out, err) = said(&output);
     assert!(
         code == 3 && out.contains("1 points stored, 1 lines rejected") && err.contains("line 2"),
@@ -345,7 +354,7 @@ fn csv_has_its_bounds() {
     assert!(code == 1 && err.contains("it has 400,001 columns; at most 4096 are read"), "{err}");
     let head: String = (0..3000).map(|i| format!(",_c{i}")).collect();
     let cells = ",1".repeat(3000);
-    let output = import(&format!("time{head}\n1{cells}\n2{cells}\n"));
+    let output = import(&format!("time{head}\n1700000001{cells}\n1700000002{cells}\n"));
     assert!(said(&output).1.contains("2 points stored, 0 lines rejected"), "{:?}", said(&output));
     let output = import("");
     assert!(
@@ -364,7 +373,7 @@ fn a_configuration_that_is_switched_off_stops_the_program() {
         .unwrap();
     let lines = folder.path().join("lines");
     std::fs::write(&lines, "m f=1 1\n").unwrap();
-    let acting: [&[&str]; 9] = [
+    let acting: [&[&str]; 11] = [
         &["write"],
         &["write", shown(&lines)],
         &["import", shown(&lines)],
@@ -372,6 +381,8 @@ fn a_configuration_that_is_switched_off_stops_the_program() {
         &["bucket", "create", "b"],
         &["bucket", "remove", "b", "--yes"],
         &["compact"],
+        &["quarantine", "release"],
+        &["quarantine", "drop"],
         &["serve", "--port", "0"],
         &["task", "list"],
     ];
@@ -384,7 +395,7 @@ fn a_configuration_that_is_switched_off_stops_the_program() {
     }
     let doctor = run(&["doctor", "--config", shown(&config)], b"");
     assert!(said(&doctor).0 == 1 && said(&doctor).1.starts_with("disabled: influxdb.enabled is false"));
-    run(&["write", "--data", shown(&data)], b"m f=1 1\n");
+    run(&["write", "--data", shown(&data)], b"m f=1 1700000000000000000\n");
     let status = run(&["status", "--config", shown(&config)], b"");
     assert!(said(&status).0 == 0 && said(&status).1.contains("disabled"), "{:?}", said(&status));
     let status = run(&["status", "--json", "--config", shown(&config)], b"");
@@ -396,8 +407,9 @@ fn a_configuration_that_is_switched_off_stops_the_program() {
 fn an_answer_that_cannot_be_written_is_no_success() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("store");
-    let lines: String = (0..3000).map(|i| format!("m f={i} {i}\n")).collect();
-    run(&["write", "--data", shown(&data)], lines.as_bytes());
+    let lines: String = (0..3000).map(|i| format!("m f={i} {}\n", 1_700_000_000 + i)).collect();
+    let written = run(&["write", "--data", shown(&data), "--precision", "s"], lines.as_bytes());
+    assert_eq!(said(&written), (0, "3000 points stored, 0 lines rejected\n", ""));
     let commands: [&[&str]; 8] = [
         &["query"],
         &["query", "--csv"],
@@ -428,7 +440,10 @@ fn buckets_are_made_and_removed_as_they_were_meant() {
     assert!(said(&output).0 == 1 && said(&output).2.contains("at least an hour"), "{:?}", said(&output));
     let output = bucket(&["create", "house"]);
     assert!(said(&output).0 == 0 && said(&output).1.contains("house"), "{:?}", said(&output));
-    run(&["write", "--bucket", "house", "--data", shown(&data)], b"m,t=a f=1 1\nm,t=b f=1 1\n");
+    run(
+        &["write", "--bucket", "house", "--data", shown(&data)],
+        b"m,t=a f=1 1700000000000000000\nm,t=b f=1 1700000000000000000\n",
+    );
     let output = bucket(&["remove", "house"]);
     let says =
         "graylogic: this would remove bucket \"house\" with 2 series for good; to do that, add --yes\n";
@@ -445,7 +460,7 @@ fn data_do_not_control_a_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("store");
     let hostile = "a\u{1b}[2J\u{7}\u{9b}1m\u{202e}b";
-    let lines = format!("m,t=\u{202e}x s=\"{hostile}\r\" 1\nbad {hostile}\n");
+    let lines = format!("m,t=\u{202e}x s=\"{hostile}\r\" 1700000000000000000\nbad {hostile}\n");
     let written = run(&["write", "--data", shown(&data)], lines.as_bytes());
     let shown_to_people = |output: &Output| {
         let (_, out, err) = said(output);
@@ -480,7 +495,8 @@ fn times_in_another_unit_are_pointed_out() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("store");
     let write = |unit: &str, lines: &str| {
-        let output = run(&["write", "--data", shown(&data), "--precision", unit], lines.as_bytes());
+        let output =
+            run(&["write", "--any-time", "--data", shown(&data), "--precision", unit], lines.as_bytes());
         said(&output).2.to_owned()
     };
     let err = write("s", "m f=1 1700000000000000000\n");
@@ -495,4 +511,129 @@ fn times_in_another_unit_are_pointed_out() {
     );
     assert_eq!(write("s", "m f=1 1700000000\nm f=1 5\n"), "");
     assert_eq!(write("ns", "m f=3\n"), "");
+    // Quarantined lines are where a wrong unit shows.
+    let file = folder.path().join("lines");
+    std::fs::write(&file, "m f=1 1700000000\nm f=2 1700000001\n").unwrap();
+    for arguments in
+        [["write", "--data", shown(&data), shown(&file)], ["import", "--data", shown(&data), shown(&file)]]
+    {
+        let output = run(&arguments, b"");
+        let (code, out, err) = said(&output);
+        assert!(code == 0 && out.contains("0 points stored, 2 quarantined, 0 lines rejected"), "{out}");
+        let says = "the time of 'm f=2 1700000001' looks like --precision s, and is read as --precision ns\n2 lines are quarantined: ";
+        assert!(err.starts_with(says) && err.lines().count() == 2, "{err}");
+    }
+}
+
+/// What a wrong clock sends, from the command line: counted once, out of the way, shown, released and dropped.
+#[test]
+fn readings_of_a_wrong_clock_are_quarantined_shown_released_and_dropped() {
+    const WHY: &str = "2 lines are quarantined: the timestamps are before 2000 or more than an hour ahead of the clock of \
+                       this machine; graylogic query --quarantine shows them, graylogic quarantine releases or drops \
+                       them, and --any-time stores history and forecasts\n";
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("store");
+    let at = |arguments: &[&str]| run(&[arguments, &["--data", shown(&data)]].concat(), b"");
+    let json = |arguments: &[&str]| -> Value {
+        let output = at(&[arguments, &["--json"]].concat());
+        assert_eq!(said(&output).0, 0, "{arguments:?}: {}", said(&output).2);
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let found = |arguments: &[&str]| -> Vec<Value> {
+        let rows = json(&[&["query"], arguments].concat());
+        rows["rows"].as_array().unwrap().iter().map(|row| row["value"].clone()).collect()
+    };
+    // 1970, 2023, and a time that stays ahead of every clock this runs on.
+    let lines: &[u8] = b"m f=1 1\nm f=2 1700000000000000000\nm f=3 9000000000000000000\n";
+    let write = |more: &[&str]| run(&[&["write", "--data", shown(&data)], more].concat(), lines);
+    let summary = "acknowledged 3 lines\n1 points stored, 2 quarantined, 0 lines rejected\n";
+    assert_eq!(said(&write(&["--ack"])), (0, summary, WHY), "all are safe, and reported once");
+
+    assert_eq!(found(&["--latest"]), [2.0]);
+    assert_eq!(found(&[]), [2.0]);
+    assert_eq!(found(&["--quarantine"]), [1.0, 3.0]);
+    assert_eq!(found(&["--quarantine", "--latest"]), [3.0]);
+    let listed = json(&["quarantine", "ls"]);
+    let expected = (&Value::from("metrics"), &Value::from(2), &Value::from(1));
+    let first = &listed["quarantine"][0];
+    assert_eq!((&first["bucket"], &first["values"], &first["series"]), expected, "{listed}");
+    let listed = at(&["quarantine", "ls"]);
+    let (code, out, err) = said(&listed);
+    assert!(
+        code == 0 && out.contains("1970-01-01") && out.contains("2255-03-14") && err.is_empty(),
+        "{out}{err}"
+    );
+    assert!(said(&at(&["status"])).1.contains("2 values: see graylogic quarantine"));
+
+    let output = at(&["quarantine", "release"]);
+    assert_eq!(said(&output), (0, "released 2 values into bucket \"metrics\"\n", ""));
+    assert_eq!(found(&[]), [1.0, 2.0, 3.0]);
+    assert_eq!(found(&["--latest"]), [2.0], "what lies ahead is not the latest");
+    assert_eq!(said(&at(&["quarantine", "ls"])).1, "nothing is in quarantine\n");
+    assert_eq!(found(&["--quarantine"]), [0.0; 0]);
+
+    let output = write(&["--json"]);
+    let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&counts["points"], &counts["quarantined"]), (&1.into(), &2.into()));
+    assert_eq!(said(&output).2, "");
+    let output = at(&["quarantine", "drop"]);
+    assert_eq!(said(&output), (0, "dropped 2 quarantined values of bucket \"metrics\"\n", ""));
+    assert_eq!(said(&at(&["quarantine", "ls"])).1, "nothing is in quarantine\n");
+    assert_eq!(found(&[]), [1.0, 2.0, 3.0], "those that were released stay");
+    assert_eq!(said(&write(&["--any-time"])), (0, "3 points stored, 0 lines rejected\n", ""));
+
+    let file = folder.path().join("lines");
+    std::fs::write(&file, lines).unwrap();
+    let imported = json(&["import", shown(&file)]);
+    assert_eq!((&imported["points"], &imported["quarantined"]), (&1.into(), &2.into()), "{imported}");
+    let output = at(&["import", shown(&file)]);
+    let (_, out, err) = said(&output);
+    assert!(out.contains(": 1 points stored, 2 quarantined, 0 lines rejected\n") && err == WHY, "{out}{err}");
+    // Nothing else is in this bucket: a query of it says where its readings are, and its removal what goes with it.
+    assert_eq!(said(&write(&["--bucket", "odd"])).0, 0);
+    let output = at(&["query", "--bucket", "odd", "-m", "other"]);
+    let says = "nothing found in bucket \"odd\", which has quarantined values (2): --quarantine shows them\n";
+    assert_eq!(said(&output).2, says);
+    let output = at(&["bucket", "remove", "odd", "--dry-run"]);
+    assert_eq!(said(&output).1, "would remove bucket \"odd\" with 1 series and its quarantined values (2)\n");
+    // A bucket without any has no quarantine to show; one that does not exist is named as it was given.
+    assert_eq!(said(&at(&["bucket", "create", "empty"])).0, 0);
+    assert_eq!(found(&["--quarantine", "--bucket", "empty"]), [0.0; 0]);
+    let output = at(&["query", "--quarantine", "--bucket", "nowhere"]);
+    let (code, _, err) = said(&output);
+    assert!(code == 1 && err.contains("bucket \"nowhere\" does not exist"), "{err}");
+}
+
+#[test]
+fn a_write_that_follows_rules_counts_what_is_quarantined() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("site.yaml");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let yaml = format!(
+        "influxdb:\n  url: embedded:{}\n  spool: {}\n  routes:\n    - class: energy\n      to: [main]\n",
+        path("main"),
+        path("spool")
+    );
+    std::fs::write(&config, yaml).unwrap();
+    let write = |more: &[&str]| {
+        let arguments = [&["write", "--config", shown(&config)], more].concat();
+        run(&arguments, b"m f=1 1\nm f=2 1700000000000000000\n")
+    };
+    let output = write(&[]);
+    let (code, out, err) = said(&output);
+    assert_eq!((code, out), (0, "2 lines delivered, 1 of them quarantined, 0 rejected\n"), "{err}");
+    assert!(err.starts_with("1 line is quarantined: ") && err.lines().count() == 1, "{err}");
+    let counts: Value = serde_json::from_slice(&write(&["--json"]).stdout).unwrap();
+    assert_eq!((&counts["delivered"], &counts["quarantined"]), (&2.into(), &1.into()), "{counts}");
+    assert_eq!(said(&write(&["--any-time"])), (0, "2 lines delivered, 0 rejected\n", ""));
+}
+
+#[test]
+fn an_acknowledgment_counts_the_lines_that_later_ones_replace() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("store");
+    let lines = b"m f=1 1700000000000000000\nm f=2 1700000000000000000\n";
+    let output = run(&["write", "--ack", "--data", shown(&data)], lines);
+    let replaced = "1 points stored, 1 overwritten by later lines with the same series and timestamp, 0 lines rejected\n";
+    assert_eq!(said(&output), (0, format!("acknowledged 2 lines\n{replaced}").as_str(), ""));
 }

@@ -418,7 +418,7 @@ impl Client {
     ///
     /// ```no_run
     /// # fn main() -> Result<(), graylogic_influxdb::Error> {
-    /// # let client = graylogic_influxdb::Client::open("data/telemetry")?;
+    /// # let client = graylogic_influxdb::Client::connect(&graylogic_influxdb::Config::embedded("data"))?;
     /// # let points: Vec<graylogic_influxdb::Point> = Vec::new();
     /// for point in points {
     ///     client.write_point_timeout(&point, std::time::Duration::from_secs(60))?;

@@ -43,7 +43,7 @@ const RESERVED_KEYS: [&str; 7] = ["time", "_time", "_measurement", "_field", "_v
 ///
 /// let folder = tempfile::tempdir()?;
 /// let client = Client::connect(&Config::embedded(folder.path()))?;
-/// let minute = |n: i64| Timestamp::from_nanos(n * 60_000_000_000);
+/// let minute = |n: i64| Timestamp::from_nanos((1_700_000_100 + n * 60) * 1_000_000_000);
 /// for (n, watts) in [(0, 100.0), (1, 300.0), (10, 50.0)] {
 ///     client.write_energy_metric_at("hvac-main", watts, None, minute(n))?;
 /// }

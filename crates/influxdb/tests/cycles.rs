@@ -79,9 +79,10 @@ fn cycle(kind: &Kind<'_>, number: usize) {
     let client = Client::connect(&config).unwrap();
     let other = client.bucket("other").unwrap();
     let held = client.clone();
-    // It holds the client that holds it, as a callback that closes does.
+    // It holds the client that holds it, as a callback that closes does. It may be called before anything is written: a
+    // client that connects reports that the server is not there.
     let keeps = number.is_multiple_of(2);
-    client.set_on_error(move |_| assert!(!keeps || held.stats().accepted > 0));
+    client.set_on_error(move |_| assert!(!keeps || held.stats().accepted <= 20));
     for i in 0..10 {
         client.write_device_metric("d", "m", f64::from(i)).unwrap();
         other.write_point(&Point::new("m").tag("d", "a").field("f", i64::from(i))).unwrap();

@@ -1466,7 +1466,7 @@ fn databases_are_made_with_what_they_keep() {
 #[test]
 fn the_embedded_store_is_managed() {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config::embedded(folder.path());
+    let config = Config::embedded(folder.path()).with_any_time(true);
     let client = Client::connect(&config).unwrap();
     let m = client.manage();
     let made = m.create_bucket(&NewBucket::new("hours").retention(DAY)).unwrap();

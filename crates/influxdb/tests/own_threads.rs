@@ -173,7 +173,7 @@ fn a_sender_of_an_embedded_store_that_panics_starts_again() {
     let _one = begin();
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), StoreOptions::default().disk(Arc::new(PanickingDisk))).unwrap();
-    let client = Client::connect_store(&Config::embedded(folder.path()), store).unwrap();
+    let client = Client::connect_store(&Config::embedded(folder.path()).with_any_time(true), store).unwrap();
     let news = listens(&client);
     write(&client, 0..10);
     client.flush(Level::Durable, SOON).unwrap();

@@ -23,8 +23,9 @@ use std::time::Duration;
 const SEGMENT_BYTES: u64 = 4 << 20;
 /// One batch is one record; its row form is at most about twice its text.
 const RECORD_BYTES_MAX: u32 = 128 << 20;
-/// So much of the log is kept in memory while a sync hangs, in case that it fails. Beyond it, a write waits for the sync.
-const UNSYNCED_BYTES_MAX: usize = 16 << 20;
+/// So much of the log is kept in memory until it is synced, in case that a sync fails. What is beyond it is read back from the
+/// file then: no write waits for a sync.
+const UNSYNCED_BYTES_MAX: usize = 2 << 20;
 /// Changes that reading the log of a disk that takes no byte may need: a torn tail is in one segment, and whatever the
 /// record after it needs.
 const OVERLAY_BYTES_MAX: u64 = 256 << 20;

@@ -2,7 +2,7 @@
 
 use crate::app;
 use crate::cli::{Bucket, BucketCommand};
-use crate::command::{consent, open_store, remark_damage, server};
+use crate::command::{consent, open_store, quarantined_values, remark_damage, server};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json};
 use crate::text;
@@ -128,7 +128,11 @@ fn change(store: &Store, command: &BucketCommand, json: bool) -> Result<bool, Fa
                 store.buckets().iter().find(|bucket| bucket.name == *name).map(|bucket| bucket.series);
             // A bucket that is not there is the store's to name.
             if let Some(series) = series {
-                let what = format!("bucket {name:?} with {} series", text::count(series as u64));
+                let quarantined = match quarantined_values(store, name)? {
+                    0 => String::new(),
+                    values => format!(" and its quarantined values ({})", text::count(values)),
+                };
+                let what = format!("bucket {name:?} with {} series{quarantined}", text::count(series as u64));
                 if !consent::is_given(*consent, &what, json)? {
                     return Ok(false);
                 }

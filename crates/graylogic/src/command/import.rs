@@ -56,10 +56,12 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
     let mut files = Vec::new();
     let mut refused = 0;
     let mut points = 0;
+    let mut quarantined = 0;
     for file in &options.files {
         let done = one(options, &store, folder, config.bucket(), any_time, file, json)?;
         points += done.points;
         refused += done.refused;
+        quarantined += done.quarantined;
         files.push(json!({
             "file": file.display().to_string(),
             "points": done.points,
@@ -90,9 +92,10 @@ pub(crate) fn run(options: &Import, json: bool) -> Result<ExitCode, Failure> {
     let rate = points as f64 / seconds.max(1e-9);
     if json {
         answer_json(
-            &json!({ "files": files, "points": points, "refused": refused, "seconds": seconds, "points_per_s": rate }),
+            &json!({ "files": files, "points": points, "quarantined": quarantined, "refused": refused, "seconds": seconds, "points_per_s": rate }),
         );
     } else {
+        super::remark_quarantined(quarantined);
         answer(format_args!(
             "{} points in {seconds:.2} s, {} a second",
             text::count(points),
@@ -201,11 +204,11 @@ impl Sink for Imported<'_> {
             return Ok(());
         }
         match read {
-            Some(read) => self.store(&read.lines, |line| read.rows.get(line - 1).copied().unwrap_or(line))?,
+            Some(read) => {
+                self.store(&read.lines, |line| read.rows.get(line - 1).copied().unwrap_or(line))?;
+            }
             None => {
-                let points = self.points;
-                self.store(batch, |line| before + line)?;
-                if self.points > points {
+                if self.store(batch, |line| before + line)? > 0 {
                     self.units.look(last_line(batch));
                 }
             }
@@ -231,14 +234,14 @@ impl Sink for Imported<'_> {
 }
 
 impl Imported<'_> {
-    /// Stores lines; `line_of` says which line of the file each of them is.
-    fn store(&mut self, body: &[u8], line_of: impl Fn(usize) -> usize) -> Result<(), Failure> {
+    /// Stores lines and returns how many were taken; `line_of` says which line of the file each of them is.
+    fn store(&mut self, body: &[u8], line_of: impl Fn(usize) -> usize) -> Result<u64, Failure> {
         let report = self.store.write_lines(self.bucket, body, &self.options)?;
         self.points += report.points;
         self.overwritten += report.overwritten;
         self.quarantined += report.quarantined;
         self.rejections.add_stored(&report, &self.units, line_of);
-        Ok(())
+        Ok(report.points + report.overwritten + report.quarantined)
     }
 }
 

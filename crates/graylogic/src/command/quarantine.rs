@@ -1,6 +1,7 @@
 //! `graylogic quarantine`: lists, releases and drops the readings of the embedded store whose timestamps a wrong clock
 //! must have made.
 
+use crate::app;
 use crate::cli::{Quarantine, QuarantineCommand};
 use crate::command::open_store;
 use crate::failure::{Failure, SOME_REFUSED};
@@ -11,6 +12,9 @@ use serde_json::json;
 use std::process::ExitCode;
 
 pub(crate) fn run(options: &Quarantine, json: bool) -> Result<ExitCode, Failure> {
+    if !matches!(options.command, QuarantineCommand::Ls) {
+        app::acting_config(&options.place, "quarantine")?;
+    }
     let (store, config) = open_store(&options.place, "quarantine")?;
     let bucket = config.bucket();
     let code = match options.command {

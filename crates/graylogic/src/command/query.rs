@@ -3,7 +3,7 @@
 
 use crate::app::{self, CLOSE_DEADLINE};
 use crate::cli::{Aggregate, Query, Which};
-use crate::command::{flux, open_store, other_buckets, remark_damage};
+use crate::command::{flux, open_store, other_buckets, quarantined_values, remark_damage};
 use crate::failure::Failure;
 use crate::output::{answer, answer_json, json_value, remark};
 use crate::text;
@@ -51,29 +51,7 @@ pub(crate) fn run(options: &Query, json: bool) -> Result<ExitCode, Failure> {
     let range = range(options.what.start.as_deref(), options.what.stop.as_deref())?;
     let config = app::config(&options.what.place)?;
     let rows = match config.target() {
-        Target::Embedded(_) => {
-            let (store, config) = open_store(&options.what.place, "query")?;
-            let selector = selector(&options.what, config.bucket())?;
-            let elsewhere = other_buckets(&store, &options.what.place, config.bucket());
-            let is_there = store.buckets().iter().any(|bucket| bucket.name == config.bucket());
-            if let (Some(elsewhere), false) = (&elsewhere, is_there) {
-                return Err(Failure::new(elsewhere));
-            }
-            let selector = if options.quarantine { selector.quarantined() } else { selector };
-            let rows = rows(&store, &selector, range, options)?;
-            remark_damage(&store);
-            let left_out = store.damaged_total();
-            store.close()?;
-            if left_out > 0 {
-                remark(format_args!(
-                    "damage: {left_out} damaged places were left out of this answer; graylogic verify names them"
-                ));
-            }
-            if let Some(elsewhere) = elsewhere.filter(|_| rows.is_empty()) {
-                remark(format_args!("{elsewhere}"));
-            }
-            rows
-        }
+        Target::Embedded(_) => rows_of_store(range, options)?,
         _ if options.quarantine => {
             return Err(Failure::new(
                 "query --quarantine: only the embedded store has a quarantine; name its folder with --data",
@@ -172,6 +150,47 @@ fn rows(store: &Store, selector: &Selector, range: TimeRange, options: &Query) -
                 rows.push(Row { series: series.clone(), time, value: block.values.get(i) });
             }
         }
+    }
+    Ok(rows)
+}
+
+/// The rows of an embedded store, one more than shown when there are more.
+fn rows_of_store(range: TimeRange, options: &Query) -> Result<Vec<Row>, Failure> {
+    let (store, config) = open_store(&options.what.place, "query")?;
+    let bucket = config.bucket();
+    let selector = selector(&options.what, bucket)?;
+    let elsewhere = other_buckets(&store, &options.what.place, bucket);
+    let is_there = store.buckets().iter().any(|b| b.name == bucket);
+    if let (Some(elsewhere), false) = (&elsewhere, is_there) {
+        return Err(Failure::new(elsewhere));
+    }
+    let rows = match options.quarantine && quarantined_values(&store, bucket)? > 0 {
+        true => rows(&store, &selector.quarantined(), range, options)?,
+        false if options.quarantine => {
+            // Nothing is in quarantine, unless the bucket does not exist.
+            store.series(&selector)?;
+            Vec::new()
+        }
+        false => rows(&store, &selector, range, options)?,
+    };
+    let is_empty = rows.is_empty() && !options.quarantine;
+    let in_quarantine = if is_empty { quarantined_values(&store, bucket)? } else { 0 };
+    remark_damage(&store);
+    let left_out = store.damaged_total();
+    store.close()?;
+    if left_out > 0 {
+        remark(format_args!(
+            "damage: {left_out} damaged places were left out of this answer; graylogic verify names them"
+        ));
+    }
+    if let Some(elsewhere) = elsewhere.filter(|_| is_empty) {
+        remark(elsewhere);
+    }
+    if in_quarantine > 0 {
+        remark(format_args!(
+            "nothing found in bucket {bucket:?}, which has quarantined values ({}): --quarantine shows them",
+            text::count(in_quarantine)
+        ));
     }
     Ok(rows)
 }

@@ -3,6 +3,7 @@
 
 use super::batches::{Sink, hand_on};
 use super::rejections::{Rejections, Units, last_line, shown, skipped};
+use super::remark_quarantined;
 use super::write::{acknowledge, cutting, exit_code};
 use crate::app::CLOSE_DEADLINE;
 use crate::cli::Write;
@@ -15,7 +16,7 @@ use graylogic_line::{Line, ParseOptions, Parser, Precision, Timestamp};
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,10 @@ const SYNC_DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) fn run(options: &Write, config: &Config, input: &Input, json: bool) -> Result<ExitCode, Failure> {
     let (cutter, every) = cutting(options, config);
+    let any_time = options.any_time || config.takes_any_time();
     // What earlier calls left for other buckets goes at once as well, however little it is.
-    let config = &config.clone().with_batches(config.batch_size(), Duration::from_secs(1));
+    let config =
+        &config.clone().with_batches(config.batch_size(), Duration::from_secs(1)).with_any_time(any_time);
     let client = Client::connect(config)?;
     let recovered = client.stats().recovered;
     if recovered > 0 {
@@ -37,7 +40,8 @@ pub(crate) fn run(options: &Write, config: &Config, input: &Input, json: bool) -
         ));
     }
     let rejections = Arc::new(Mutex::new(Rejections::new(json)));
-    listen(&client, &rejections);
+    let quarantined = Arc::new(AtomicU64::new(0));
+    listen(&client, &rejections, &quarantined);
     // What rules say has no effect on a bucket that is given.
     let writer = match &options.place.bucket {
         Some(bucket) => client.bucket(bucket)?,
@@ -60,7 +64,7 @@ pub(crate) fn run(options: &Write, config: &Config, input: &Input, json: bool) -
     deliver(&client, config, &input.stopped());
     let report = client.close(Duration::ZERO)?;
     let rejections = lock(&rejections);
-    tell(config, &report, &rejections, not_taken, json);
+    tell(config, &report, &rejections, quarantined.load(Ordering::Relaxed), not_taken, json);
     let otherwise = if rejections.count + report.dropped + not_taken > 0 {
         SOME_REFUSED
     } else if report.spooled > 0 {
@@ -75,12 +79,17 @@ fn lock(rejections: &Mutex<Rejections>) -> MutexGuard<'_, Rejections> {
     rejections.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts what the server rejects, and reports all else that happens.
-fn listen(client: &Client, rejections: &Arc<Mutex<Rejections>>) {
-    let heard = rejections.clone();
+/// Counts what the server rejects and what an embedded store quarantines, and reports all else that happens.
+fn listen(client: &Client, rejections: &Arc<Mutex<Rejections>>, quarantined: &Arc<AtomicU64>) {
+    let (heard, quarantined) = (rejections.clone(), quarantined.clone());
     client.set_on_error(move |news| {
-        if news.kind != WriteErrorKind::Rejected {
-            return remark(news);
+        match news.kind {
+            WriteErrorKind::Rejected => {}
+            WriteErrorKind::Quarantined => {
+                quarantined.fetch_add(news.lines, Ordering::Relaxed);
+                return;
+            }
+            _ => return remark(news),
         }
         let mut rejections = lock(&heard);
         for line in &news.first {
@@ -134,11 +143,19 @@ fn wait_for_earlier(client: &Client, stopped: &AtomicBool) {
 }
 
 /// The summary.
-fn tell(config: &Config, report: &CloseReport, rejections: &Rejections, not_taken: u64, json: bool) {
+fn tell(
+    config: &Config,
+    report: &CloseReport,
+    rejections: &Rejections,
+    quarantined: u64,
+    not_taken: u64,
+    json: bool,
+) {
     let delivered = report.delivered + report.settling;
     if json {
         return answer_json(&json!({
             "delivered": delivered,
+            "quarantined": quarantined,
             "settling": report.settling,
             "waiting": report.spooled,
             "dropped": report.dropped + not_taken,
@@ -147,7 +164,12 @@ fn tell(config: &Config, report: &CloseReport, rejections: &Rejections, not_take
         }));
     }
     rejections.finish();
-    answer(format_args!("{} delivered, {} rejected", text::lines(delivered), rejections.count));
+    remark_quarantined(quarantined);
+    let of_them = match quarantined {
+        0 => String::new(),
+        n => format!(", {} of them quarantined", text::count(n)),
+    };
+    answer(format_args!("{} delivered{of_them}, {} rejected", text::lines(delivered), rejections.count));
     if report.settling > 0 {
         answer(format_args!(
             "{} of them stay in the spool until VictoriaMetrics has them on its disk: the next write looks whether it was \

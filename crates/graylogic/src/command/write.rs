@@ -3,7 +3,7 @@
 
 use super::batches::{Cutter, Ended, Records, Sink, hand_on};
 use super::rejections::{Rejections, Units, last_line, skipped};
-use super::remark_damage;
+use super::{remark_damage, remark_quarantined};
 use crate::app;
 use crate::cli::Write;
 use crate::failure::{Failure, SOME_REFUSED};
@@ -76,7 +76,8 @@ fn store(options: &Write, config: &Config, input: &Input, json: bool) -> Result<
     });
     let ended = ended.inspect_err(|_| {
         remark(format_args!(
-            "{points} points stored, {} rejected before this failed",
+            "{points} points stored{}, {} rejected before this failed",
+            text::quarantined(quarantined),
             text::lines(rejections.count)
         ));
     })?;
@@ -90,6 +91,7 @@ fn store(options: &Write, config: &Config, input: &Input, json: bool) -> Result<
         }));
     } else {
         rejections.finish();
+        remark_quarantined(quarantined);
         let (overwritten, quarantined) = (text::overwritten(overwritten), text::quarantined(quarantined));
         answer(format_args!(
             "{points} points stored{overwritten}{quarantined}, {} lines rejected",
@@ -127,7 +129,8 @@ struct Stored<'a> {
 impl Sink for Stored<'_> {
     fn take(&mut self, batch: &[u8], lines: usize) -> Result<(), Failure> {
         let report = self.store.write_lines(self.bucket, batch, &self.options)?;
-        if report.points > 0 {
+        let taken = report.points + report.overwritten + report.quarantined;
+        if taken > 0 {
             self.units.look(last_line(batch));
         }
         self.points += report.points;
@@ -137,7 +140,7 @@ impl Sink for Stored<'_> {
         self.lines_before += lines;
         if self.ack {
             self.store.sync()?;
-            acknowledge(self.points, self.rejections.count)?;
+            acknowledge(self.points + self.overwritten + self.quarantined, self.rejections.count)?;
         }
         Ok(())
     }

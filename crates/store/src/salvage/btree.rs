@@ -1,4 +1,4 @@
-//! The cells of SQLite's b-tree pages and the records in them (https://sqlite.org/fileformat2.html), read from bytes
+//! The cells of SQLite's b-tree pages and the records in them (<https://sqlite.org/fileformat2.html>), read from bytes
 //! that may be damaged anywhere. It knows no table.
 
 use rusqlite::types::ValueRef;
