@@ -4,7 +4,7 @@
 //! Of readings of one field for one time, the last written counts. A line may therefore overtake the backlog only if its
 //! timestamp is newer than that of every pending line. The limit is fixed when the first line overtakes: the other lines
 //! behind that place keep their order, and go out when the backlog has reached them. Whether a line went first can be
-//! told from its timestamp alone.
+//! recognized by its timestamp alone.
 
 use crate::pending::line_time;
 use crate::settling::Numbers;

@@ -101,7 +101,7 @@ impl DamageNotes {
     /// is not settled is not kept twice.
     ///
     /// # Errors
-    /// When the disk refuses; the note is then kept in memory only.
+    /// If the disk cannot be written; the note is then kept in memory only.
     pub fn add(&self, text: &str, lost: u64) -> Result<bool, Error> {
         let mut state = self.state();
         let note = Note { found_at: machine_clock(), lost, text: one_line(text) };
@@ -139,10 +139,10 @@ impl DamageNotes {
         state.notes.iter().fold(state.more.1, |sum, n| sum.saturating_add(n.lost))
     }
 
-    /// Says that the damage noted so far has been seen and needs no more reporting; returns how many notes that were.
+    /// Settles the damage noted so far, so that it is not reported again; returns the number of notes.
     ///
     /// # Errors
-    /// When the disk refuses; then nothing is settled.
+    /// If the disk cannot be written; then nothing is settled.
     pub fn settle(&self) -> Result<u64, Error> {
         let mut state = self.state();
         let count = state.notes.len() as u64 + state.more.0;

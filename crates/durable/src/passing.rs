@@ -81,7 +81,7 @@ impl Lane {
         Some(state.pending.newest().max(former))
     }
 
-    /// Looks at lines of previous runs; tells whether all were looked at.
+    /// Looks at lines of previous runs; returns whether all were looked at.
     fn scan_former(&self, reader: &mut LaneReader, end: u64) -> bool {
         let (mut newest, mut bytes) = (i64::MIN, 0);
         while reader.position() < end && bytes < SCAN_BYTES {

@@ -28,11 +28,11 @@ enum Holds {
 }
 
 impl Log {
-    /// From now on somebody calls [`Log::sync`] again and again: it makes the next segment ahead, so that no append waits for
-    /// a sync, however long one takes. Until a segment is made the present one goes on.
+    /// From now on the caller calls [`Log::sync`] repeatedly: it makes the next segment ahead, so that no append waits
+    /// for a sync, however long one takes. Until a segment is made the present one goes on.
     ///
     /// # Errors
-    /// When the disk refuses the first one; it is tried again with each sync.
+    /// If the first one cannot be written; each sync tries again.
     pub fn make_segments_ahead(&self) -> Result<(), Error> {
         self.is_ahead.store(true, Ordering::Release);
         self.prepare()
@@ -51,7 +51,7 @@ impl Log {
     /// Makes the next segment, so that no append has to. Durable when it returns, but for its name.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// If the disk cannot be written.
     pub(crate) fn prepare(&self) -> Result<(), Error> {
         let mut made = self.preparing.lock().unwrap_or_else(PoisonError::into_inner);
         let first_sequence = {
@@ -246,7 +246,7 @@ impl Log {
     /// for it.
     ///
     /// # Errors
-    /// When the disk refuses; what was not removed is tried again by the next call.
+    /// If the disk cannot be written; the next call tries again to remove what is left.
     pub fn trim(&self, before: u64) -> Result<Trimmed, Error> {
         let _one = self.trimming.lock().unwrap_or_else(PoisonError::into_inner);
         let mut trimmed = Trimmed::default();

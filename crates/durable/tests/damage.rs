@@ -83,7 +83,7 @@ fn segments(spool: &Path) -> Vec<PathBuf> {
     of_lane.into_iter().filter(is_segment).collect()
 }
 
-/// Every line that waits, by its number, settled as a sender does that reads them all.
+/// Every pending line, by its number, settled as a sender does that reads them all.
 fn drain(lane: &Lane) -> BTreeMap<u64, String> {
     let mut reader = lane.reader(lane.acknowledged());
     let mut found = BTreeMap::new();

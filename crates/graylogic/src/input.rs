@@ -101,7 +101,7 @@ pub(crate) fn is_stopped(stopped: &AtomicBool) -> bool {
     stopped.load(Ordering::Relaxed)
 }
 
-/// Sends all that can be read, until nobody listens any more.
+/// Sends all that can be read, until the receiver is gone.
 fn send(mut source: impl Read + Send + 'static, events: &SyncSender<Event>) {
     let mut first = [0; GZIP.len()];
     let read = match read_full(&mut source, &mut first) {

@@ -1,5 +1,5 @@
 //! What becomes of input: of a pipe that stays open, of lines that are wrong or endless, of other programs' lines, and of a
-//! program that is told to end. And that no command says that it has done what it has not.
+//! program that is stopped by a signal. And that no command reports success without it.
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 #[allow(dead_code, reason = "another package uses the rest of it")]

@@ -1,5 +1,5 @@
 //! The timestamps that this process assigns to readings without one: the system's clock, with ties broken. It knows
-//! neither lanes nor who is told of a step.
+//! neither lanes nor who receives the report of a step.
 
 use graylogic_line::Timestamp;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -1,4 +1,4 @@
-//! Makes durable what the embedded store has, when somebody waits for that: on a thread of its own, so that no line waits for
+//! Syncs the embedded store when a caller waits for durability: on a thread of its own, so that no line waits for
 //! a sync on its way to the store. It takes no lines there.
 
 use crate::lane::Lane;
@@ -39,7 +39,7 @@ impl TargetSync<'_> {
         }
     }
 
-    /// However long it takes; tells whether it was done before the lane was abandoned.
+    /// However long it takes; returns whether it was done before the lane was abandoned.
     fn sync(&self) -> bool {
         let (mut pause, mut failed) = (PAUSE_FIRST, false);
         while let Err(error) = self.store.sync() {

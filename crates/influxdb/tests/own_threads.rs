@@ -1,4 +1,5 @@
-//! What a program sees when a thread of the client panics: nothing accepted is lost, and nobody is told that all is well.
+//! What a program sees when a thread of the client panics: nothing accepted is lost, and nothing reports that all is
+//! well.
 //!
 //! The panics come from what a program hands in: its logging, its error callback, a disk, a clock. Logging is one for the whole
 //! process, so the tests here run one after the other.
@@ -117,7 +118,7 @@ fn heard(news: &News, kind: WriteErrorKind, part: &str) -> bool {
     news.lock().unwrap().iter().any(|n| n.kind == kind && n.reason.contains(part))
 }
 
-/// Not one of the ways in which a program can ask says that all is well.
+/// None of the calls that report health reports that all is well.
 fn is_seen(client: &Client) -> bool {
     let asked = client.health_check(SOON);
     let health = client.stats().health != Health::Ok;

@@ -25,7 +25,7 @@ pub(crate) struct Marking {
     pub(crate) whole_at: u64,
     /// The sequence after the last record.
     pub(crate) log_end: u64,
-    /// When the store file was last told of the log.
+    /// When the state of the log was last written to the store file.
     noted: Instant,
 }
 
@@ -160,7 +160,7 @@ impl Shared {
         }
     }
 
-    /// Tells the store file of the log before the store is closed, if there is anything new.
+    /// Writes the state of the log to the store file before the store is closed, if there is anything new.
     pub(crate) fn note_log_at_close(&self) {
         let expected = self.log_expected(&self.core());
         let known = self.file.mark();

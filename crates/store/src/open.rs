@@ -47,7 +47,7 @@ impl From<Error> for NotOpened {
 pub(crate) type Opened = (Arc<Shared>, Option<Workers>, Recovery);
 
 impl NotOpened {
-    /// Opens the store for questions, if all that is wrong is that its disk takes no byte.
+    /// Opens the store for queries, if its only fault is a disk that cannot be written.
     pub(crate) fn without_writing(self, directory: &Path, options: &StoreOptions) -> Result<Opened, Error> {
         let file = replace::readable(&directory.join(STORE_FILE));
         if !(self.error.is_no_space() || self.error.is_read_only_disk()) || !file.is_file() {

@@ -1,5 +1,5 @@
 //! The quarantine: readings whose timestamps a clock that is wrong must have made. They are stored, in a bucket of their
-//! own beside each bucket, and shown apart, until somebody releases or drops them. It decides what is implausible; it
+//! own beside each bucket, and shown apart, until they are released or dropped. It decides what is implausible; it
 //! knows no line protocol.
 
 use crate::catalog::SeriesInfo;
@@ -19,7 +19,7 @@ const PREFIX: &str = "_quarantine/";
 const OLDEST: i64 = 946_684_800_000_000_000;
 /// A timestamp may be so far ahead of the store's clock.
 const AHEAD_MAX: i64 = 3_600_000_000_000;
-/// 2024-01-01T00:00:00Z: a clock that stands before it was never set and cannot tell what lies in the future.
+/// 2024-01-01T00:00:00Z: a clock before it was never set, so it cannot show what lies in the future.
 const CLOCK_IS_SET: i64 = 1_704_067_200_000_000_000;
 /// So many rows are released together.
 const ROWS_RELEASED: usize = 10_000;
@@ -88,7 +88,7 @@ impl Shared {
         }
     }
 
-    /// Says that readings went into quarantine: seldom, because a device with a wrong clock goes on sending.
+    /// Logs that readings went into quarantine: seldom, because a device with a wrong clock goes on sending.
     pub(crate) fn note_quarantined(&self, bucket: &str, lines: u64, total: u64) {
         // The first ones, and whenever their number has another digit.
         if total.saturating_sub(lines).checked_ilog10() != total.checked_ilog10() {

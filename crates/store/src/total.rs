@@ -54,7 +54,7 @@ impl Total {
         }
     }
 
-    /// Whether only the readings can tell the sum.
+    /// Whether the sum can be computed from the readings only.
     pub(crate) fn is_unknown(self) -> bool {
         match self {
             Self::Ambiguous(..) => true,

@@ -1,5 +1,5 @@
-//! A disk that does not come back from a sync, and a store file that somebody else has locked: neither stands between an
-//! accepted line and the operating system.
+//! A disk that does not come back from a sync, and a store file that another process has locked: neither stands between
+//! an accepted line and the operating system.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use graylogic_durable::{DirEntry, Disk, DiskFile, DiskLock, OpenMode, RealDisk, Space};

@@ -1,5 +1,5 @@
 //! Every kind of damage done to every file of a store, against known truth: no wrong value, no loss that is not named,
-//! also the second time somebody looks, and salvage saves whatever bytes are left. Prints the rows `K1` and `K2` of
+//! also on the second look, and salvage saves whatever bytes are left. Prints the rows `K1` and `K2` of
 //! `cargo xtask torture`. `GRAYLOGIC_TORTURE` multiplies the number of damages: 1 is the figure of continuous
 //! integration, 20 the long run. `GRAYLOGIC_TORTURE_SEED` and `GRAYLOGIC_TORTURE_FROM` (a case) bring one back, and with
 //! `GRAYLOGIC_TORTURE_ALL` a campaign goes on behind a broken promise.
@@ -180,7 +180,7 @@ fn damage(dice: &mut Dice, folder: &Path, truth: &Truth) -> String {
     what
 }
 
-/// What a folder shows, and whether anything is said of damage. `None`: it does not open, and says why.
+/// What a folder shows, and whether damage is reported. `None`: it does not open, and reports why.
 fn opened(folder: &Path, context: &str) -> Option<(Seen, bool, bool)> {
     let store = match open(folder) {
         Ok(store) => store,
@@ -197,7 +197,7 @@ fn opened(folder: &Path, context: &str) -> Option<(Seen, bool, bool)> {
     Some((seen, told, verified))
 }
 
-/// Fails when something shows a value that nobody wrote, or an old one while nothing is said of damage.
+/// Fails if an answer contains a value that was never written, or an old one without a report of damage.
 fn wrong(truth: &Truth, seen: &Seen, named: bool, context: &str) {
     let is = |(key, value): &(&truth::Key, &graylogic_store::Value)| match truth.judge(key, value) {
         truth::Is::Current => false,

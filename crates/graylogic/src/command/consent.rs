@@ -12,7 +12,7 @@ const ANSWER_BYTES_MAX: u64 = 64;
 /// Whether to remove `what`, as in `bucket "x" with 28 series`; `false` after a dry run.
 ///
 /// # Errors
-/// When nobody agreed to it.
+/// If the user did not agree to it.
 pub(super) fn is_given(consent: Consent, what: &str, json: bool) -> Result<bool, Failure> {
     if consent.dry_run {
         match json {

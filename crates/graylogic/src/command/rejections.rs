@@ -60,7 +60,7 @@ impl Rejections {
         self.add_unnamed(report.rejected_count - report.rejected.len() as u64);
     }
 
-    /// Says how many more there are than were named.
+    /// Reports how many more there are than were listed.
     pub(super) fn finish(&self) {
         let more = self.count.saturating_sub(self.named.len() as u64);
         if more > 0 && !self.json {
@@ -108,7 +108,7 @@ pub(super) fn skipped(rejections: &mut Rejections, line: usize, beginning: &[u8]
     rejections.add(Some(line), &text, &reason, &says);
 }
 
-/// Says once that times are probably in another unit than `--precision` says.
+/// Reports once that times are probably in another unit than `--precision`.
 pub(super) struct Units {
     given: Precision,
     is_said: bool,

@@ -23,7 +23,7 @@ pub(super) struct Rows<'a> {
     head: Option<Head>,
 }
 
-/// What the first row says of the others.
+/// What the first row declares about the others.
 struct Head {
     names: Vec<String>,
     time: usize,

@@ -1,5 +1,5 @@
-//! Puts a query to a server to learn whether it answers any: about a measurement that nobody has. Must not know who wants to
-//! know.
+//! Puts a query to a server to learn whether it answers any: about a measurement that does not exist. Must not know who
+//! wants to know.
 
 use super::Query;
 use crate::error::Error;

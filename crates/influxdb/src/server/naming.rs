@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Everything that VictoriaMetrics tells two series apart by.
+    /// Everything that distinguishes two series in VictoriaMetrics.
     fn series(
         bucket: &str,
         measurement: &str,

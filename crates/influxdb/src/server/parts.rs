@@ -4,7 +4,7 @@
 /// After so many faults of the server on the same lines, parts of them are tried.
 pub(crate) const SEARCH_AFTER: u32 = 5;
 
-/// Somebody stopped it: nobody knows of the lines that were on their way.
+/// It was stopped: the fate of the lines in flight is unknown.
 #[derive(Debug)]
 pub(crate) struct Stopped;
 

@@ -23,7 +23,7 @@ pub(crate) struct Said {
     title: String,
 }
 
-/// What a page of nginx calls itself when TLS is the trouble, which it tells only after the handshake; the setting that
+/// The title of nginx's page for a TLS problem, which nginx reports only after the handshake; the setting that
 /// mends it, and how.
 const TLS_PAGES: [(&str, &str, &str); 3] = [
     (
@@ -89,7 +89,7 @@ impl Said {
     }
 }
 
-/// What a page in place of an answer to a question says, with the remedy when it is known.
+/// What a page in place of an answer to a query says, with the remedy when it is known.
 pub(crate) fn page_words(status: u16, page: &str) -> String {
     let said = Said { is_page: true, title: title(page), ..Said::default() };
     match said.page_means() {

@@ -1,5 +1,5 @@
 //! When what a server acknowledged has settled: VictoriaMetrics acknowledges from memory and loses some seconds of that when
-//! it is killed. Says whether it was started anew since. Must not know the lane that keeps the lines.
+//! it is killed. Reports whether it has been restarted since. Must not know the lane that keeps the lines.
 
 use crate::server::exchange::NoAnswer;
 use crate::server::http::Http;

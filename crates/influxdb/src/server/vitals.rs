@@ -1,5 +1,5 @@
 //! What a VictoriaMetrics shows of itself on its page `/metrics`: which run of the program it is, what it takes, and what it
-//! ignored without a word. Pure: somebody else asks.
+//! ignored without an error. Pure: the caller sends the request.
 //!
 //! Sources: the programs 1.79 and, for names that it does not have, those of 1.150.
 

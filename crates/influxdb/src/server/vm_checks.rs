@@ -1,5 +1,5 @@
-//! What `doctor` says of a VictoriaMetrics that takes writes: what it keeps, what it drops without a word, and what settings of
-//! it make wrong. Pure. Must not know how it is asked, nor the other checks.
+//! What `doctor` says of a VictoriaMetrics that takes writes: what it keeps, what it drops without an error, and what
+//! settings of it make wrong. Pure. Must not know how it is asked, nor the other checks.
 
 use crate::server::preflight::Verdict;
 use crate::server::vitals::{Vitals, reason_in_words};

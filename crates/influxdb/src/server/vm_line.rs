@@ -20,7 +20,7 @@ pub(crate) struct Takes {
     pub(crate) now: Timestamp,
 }
 
-/// Appends the line; appends nothing when it is refused.
+/// Appends the line; appends nothing when it is rejected.
 pub(super) fn put(encoder: &Encoder, text: &[u8], takes: &Takes, out: &mut Vec<u8>) -> Line {
     match plain(text) {
         Some(plain) => match takes.beyond(plain.time, plain.longest_metric(), plain.tags()) {

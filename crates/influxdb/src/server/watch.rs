@@ -137,7 +137,7 @@ impl Watch {
     }
 }
 
-/// Says what a reading means to the server that comes twice: sent again, or corrected.
+/// Reports how the server treats a reading that arrives twice: sent again, or corrected.
 fn warn_once(server: &str, vitals: Option<&Vitals>) {
     match vitals.map(Vitals::deduplicates) {
         None => tracing::warn!(

@@ -194,7 +194,7 @@ fn rows_of_image(pages: &Pages, tables: &mut Tables, image: super::pages::Image)
     }
 }
 
-/// Records whose cells are not found: their own header says how they go on, and their checksum that it is they.
+/// Records whose cells are not found: their own header gives their layout, and their checksum confirms it.
 fn loose_rows(bytes: &[u8], tables: &mut Tables) {
     for at in 2..bytes.len() {
         // Headers of bucket, series, tombstone, chunk, with the number of bytes that the kinds of their columns take.

@@ -27,7 +27,7 @@ pub(super) struct LogRows {
     pub(super) segments: u64,
     /// Numbers that no record has though some before and behind have them: first, and how many.
     pub(super) gaps: Vec<(u64, u64)>,
-    /// Names of buckets, and deletions, as records tell of them; the newest last.
+    /// Names of buckets, and deletions, from the records; the newest last.
     pub(super) buckets: Vec<BucketDefinition>,
     pub(super) tombstones: Vec<Tombstone>,
     /// The newest mark.

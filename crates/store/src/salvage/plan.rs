@@ -36,11 +36,11 @@ pub(super) struct Plan {
     pub(super) series: BTreeMap<u32, Vec<Candidate>>,
     /// Frames that another store wrote.
     pub(super) foreign: u64,
-    /// Packs that are there and hold chunks which neither a frame nor a row tells of, and their bytes.
+    /// Packs that are there and hold chunks which neither a frame nor a row describes, and their bytes.
     pub(super) unknown: Vec<(i64, usize)>,
 }
 
-/// Decides for every chunk that a row or a frame tells of.
+/// Decides for every chunk that a row or a frame describes.
 pub(super) fn plan(tables: &Tables, carved: &Carved) -> Plan {
     let mut plan = Plan::default();
     let store = store_of(carved);

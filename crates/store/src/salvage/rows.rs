@@ -1,4 +1,4 @@
-//! Rows of the store file, told by their columns and checksums alone: a row is what it says wherever it is found.
+//! Rows of the store file, recognized by their columns and checksums alone: a row is what it says wherever it is found.
 //! It knows no pages.
 
 use crate::file::{

@@ -1,5 +1,5 @@
 //! The b-trees of a store file, walked as far as they can be: which rows SQLite would reach, and which keys it may miss.
-//! It knows of tables only what tells their roots apart.
+//! It knows of tables only what distinguishes their roots.
 
 use super::btree::{self, BtreePage, Cell, PageKind, u32_at};
 use super::pages::{Image, Pages};
@@ -118,7 +118,7 @@ impl<F: FnMut(&Reached<'_>) -> bool> Walk<'_, F> {
         }
     }
 
-    /// The key of a cell; the row in it is told.
+    /// The key of a cell; the row in it is recognized.
     fn cell(&mut self, kind: PageKind, image: Image, bytes: &[u8], cell: &Cell) -> Option<Key> {
         let number = [cell.row, 0, 0, 0];
         if kind == PageKind::TableInterior {

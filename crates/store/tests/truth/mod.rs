@@ -45,7 +45,7 @@ pub(crate) enum Is {
     Old,
     /// Another store has it.
     Others,
-    /// Nobody wrote it.
+    /// It was never written.
     Never,
 }
 

@@ -1,5 +1,5 @@
-//! Whether a folder takes files. Permissions do not tell: a file system may be read-only, or make no files for anybody. So one
-//! is put there and taken out again. Must not know what the folder is for.
+//! Whether a folder takes files. Permissions do not show it: a file system may be read-only, or accept no files at all.
+//! So one is put there and taken out again. Must not know what the folder is for.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
