@@ -6,7 +6,7 @@ use crate::output::answer;
 use crate::page;
 use graylogic_influxdb::{Client, Config, Target};
 use graylogic_store::WriteOptions;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -67,7 +67,7 @@ pub(crate) fn serve(client: &Client, address: &Address, json: bool) -> Result<()
         .build()
         .map_err(|e| Failure::because("start the server", e))?;
     let at = SocketAddr::new(address.bind, address.port);
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|e| Failure::because("listen for Ctrl-C", e))?;
     let stop_signals = signals.handle();
     let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -111,7 +111,7 @@ pub(crate) fn serve(client: &Client, address: &Address, json: bool) -> Result<()
 /// Two seconds after a signal to end.
 async fn after_signal() {
     let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         if signal_hook::flag::register(signal, ended.clone()).is_err() {
             return std::future::pending().await;
         }

@@ -3,7 +3,7 @@
 
 use crate::failure::Failure;
 use flate2::read::MultiGzDecoder;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -61,16 +61,17 @@ impl Input {
         Ok(Self { events, sender, stopped: Arc::default() })
     }
 
-    /// From here on SIGINT and SIGTERM end the input, and a second one ends the program.
+    /// From here on SIGINT, SIGTERM and SIGHUP (a closed terminal) end the input, and a second one ends the program.
     pub(crate) fn stop_on_signals(&self) -> Result<(), Failure> {
         let listening = |e: io::Error| Failure::because("listen for signals", e);
-        for signal in [SIGINT, SIGTERM] {
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
             let at_once =
                 signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, self.stopped.clone());
             at_once.map_err(listening)?;
             signal_hook::flag::register(signal, self.stopped.clone()).map_err(listening)?;
         }
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).map_err(listening)?;
+        let mut signals =
+            signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(listening)?;
         let events = self.sender.clone();
         let watch = std::thread::Builder::new().name("signals".into()).spawn(move || {
             if let Some(signal) = signals.forever().next() {

@@ -88,6 +88,36 @@ fn what_another_program_answers_is_neither_a_success_nor_a_verdict() {
 }
 
 #[test]
+fn another_program_that_takes_the_place_of_a_known_server_is_not_believed() {
+    let shown = "X-Influxdb-Version: v2.8.0\r\n";
+    let invalid = r#"{"code":"invalid","message":"no"}"#;
+    for (status, body) in [(204, ""), (400, invalid), (422, invalid), (413, invalid)] {
+        let other = Arc::new(AtomicBool::new(false));
+        let is_other = other.clone();
+        let server = Scripted::new(move |_| {
+            if is_other.load(Relaxed) { Answer::of(status, body) } else { Answer::of(204, "").with(shown) }
+        });
+        let client = Client::connect(&config(&server.url())).unwrap();
+        write(&client);
+        client.flush(Level::Delivered, SOON).unwrap();
+        other.store(true, Relaxed);
+        write(&client);
+        assert!(
+            wait_until(|| matches!(client.stats().health, Health::Held(_))),
+            "{status}: {:?}",
+            client.stats()
+        );
+        let stats = client.stats();
+        assert_eq!((stats.delivered, stats.rejected, stats.waiting), (3, 0, 3), "{status}: {stats:?}");
+        // The server is back.
+        other.store(false, Relaxed);
+        client.flush(Level::Delivered, SOON).unwrap();
+        assert_eq!(client.stats().delivered, 6, "{status}");
+        client.close(SOON).unwrap();
+    }
+}
+
+#[test]
 fn a_server_that_is_known_is_believed_in_its_own_words_only() {
     for (kind, status, body, says) in [
         (ServerKind::InfluxDb2, 200, "", "InfluxDB 2 answers 204"),

@@ -593,6 +593,15 @@ impl StoreFile {
         Ok(counted.unwrap_or(Totals { chunks: mark.chunks, readings: mark.readings, bytes: 0 }))
     }
 
+    /// What the file takes once SQLite's own log is in it: the same whether the store is open or closed.
+    pub(crate) fn bytes_when_closed(&self) -> Result<u64, Error> {
+        let snapshot = self.snapshot()?;
+        let query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+        let counted = snapshot.connection().query_row(query, [], |r| r.get::<_, i64>(0));
+        let counted = damage::tolerate(counted).map_err(|e| Error::sqlite("count pages", &self.path, e))?;
+        Ok(counted.map_or_else(|| self.bytes(), |n| n as u64))
+    }
+
     /// Bytes of SQLite's own log.
     pub(crate) fn wal_bytes(&self) -> u64 {
         wal_bytes(&self.path)

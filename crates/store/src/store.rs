@@ -194,7 +194,7 @@ pub struct Stats {
     pub buckets: usize,
     /// Sealed chunks.
     pub chunks: u64,
-    /// Bytes of all files of the store.
+    /// Bytes of the store file and the hot log. What SQLite's own log holds counts as what it becomes in the file.
     pub bytes_on_disk: u64,
     /// Bytes of the sealed chunks alone.
     pub chunk_bytes: u64,
@@ -774,12 +774,7 @@ impl Shared {
             self.core().totals = Some(counted);
         }
         let log_bytes: u64 = self.log.segments().iter().map(|s| s.bytes).sum();
-        let file = self.file.path();
-        let bytes_of = |suffix: &str| {
-            let mut name = file.as_os_str().to_owned();
-            name.push(suffix);
-            std::fs::metadata(name).map_or(0, |m| m.len())
-        };
+        let file_bytes = self.file.bytes_when_closed()?;
         let core = self.open_core()?;
         let totals = core.totals.unwrap_or_default();
         Ok(Stats {
@@ -787,7 +782,7 @@ impl Shared {
             series: core.catalog.series.iter().flatten().filter(|s| s.has_readings()).count(),
             buckets: core.catalog.buckets.iter().filter(|b| quarantined(&b.name).is_none()).count(),
             chunks: totals.chunks,
-            bytes_on_disk: log_bytes + bytes_of("") + bytes_of("-wal"),
+            bytes_on_disk: log_bytes + file_bytes,
             chunk_bytes: totals.bytes,
             chunk_values: totals.readings,
             log_bytes,

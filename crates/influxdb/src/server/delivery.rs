@@ -8,7 +8,7 @@ use crate::secret::Secret;
 use crate::server::dialect::{Place, has_older_way};
 use crate::server::exchange::{Answer, NoAnswer};
 use crate::server::http::{Http, Rested};
-use crate::server::kind::{Recognised, ServerKind, speaks_against};
+use crate::server::kind::{Recognised, ServerKind, shown_by_write, speaks_against};
 use crate::server::outcome::{self, Outcome};
 use crate::server::parts::{Parts, Piece, SEARCH_AFTER, Step, Stopped};
 use crate::server::poison::Suspects;
@@ -338,7 +338,7 @@ impl Delivery {
         if self.last_kind.replace(kind).is_some_and(|last| last != kind) {
             (self.gzip, self.bytes_max) = (!self.http.is_local(), usize::MAX);
             (self.location, self.older_way) = (None, false);
-            self.standing.is_proven = false;
+            (self.standing.is_proven, self.standing.shows_itself) = (false, false);
         }
         self.kind = Some(kind);
         kind
@@ -372,7 +372,7 @@ impl Delivery {
     /// What was learnt may be of another server than answers at this address next time.
     fn forget(&mut self) {
         (self.kind, self.location, self.older_way) = (None, None, false);
-        self.standing.is_proven = false;
+        (self.standing.is_proven, self.standing.shows_itself) = (false, false);
         self.http.set_recognised(None);
     }
 
@@ -394,6 +394,10 @@ impl Delivery {
         events: &mut Events<'_>,
     ) -> Step {
         let now = Timestamp::now().as_nanos() / 1_000_000_000;
+        if answer.status >= 400 && self.standing.hides_in(answer) {
+            // Its words about lines count once it has taken an empty write.
+            (self.standing.is_proven, self.standing.shows_itself) = (false, false);
+        }
         let outcome = outcome::read(answer, sent.batch, &piece.places, self.gzip, self.standing, now);
         if outcome.proves_the_place() {
             self.standing.is_proven = true;
@@ -403,6 +407,7 @@ impl Delivery {
         }
         match outcome {
             Outcome::Delivered => {
+                self.standing.shows_itself |= shown_by_write(answer).is_some();
                 // A limit may be gone again: it is tried now and then, one time in forty or so.
                 if sent.length > self.bytes_max / 2 {
                     self.bytes_max = self.bytes_max.saturating_add(self.bytes_max / 64 + 1);
@@ -443,7 +448,12 @@ impl Delivery {
                 self.older_way = true;
                 Step::Again(piece)
             }
-            Outcome::Held { reason, setting } => self.hold(reason, setting, piece, events),
+            Outcome::Held { reason, setting } => {
+                if self.standing.hides_in(answer) {
+                    self.forget();
+                }
+                self.hold(reason, setting, piece, events)
+            }
             Outcome::Redirect(location) => self.redirected(&location, piece, events),
             Outcome::Retry { reason, after, server_fault: false } => {
                 piece.faults = 0;

@@ -355,10 +355,18 @@ mod tests {
     fn check_of(kind: ServerKind, status: u16, body: &str, lines: &[&str]) -> Outcome {
         let answer = Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() };
         let places: Vec<usize> = (0..lines.len()).collect();
-        read(&answer, &batch(lines), &places, false, Standing { kind: Some(kind), is_proven: true }, 0)
+        read(
+            &answer,
+            &batch(lines),
+            &places,
+            false,
+            Standing { kind: Some(kind), is_proven: true, shows_itself: false },
+            0,
+        )
     }
 
-    const PROVEN: Standing = Standing { kind: Some(ServerKind::InfluxDb2), is_proven: true };
+    const PROVEN: Standing =
+        Standing { kind: Some(ServerKind::InfluxDb2), is_proven: true, shows_itself: false };
 
     fn places(outcome: &Outcome) -> Vec<usize> {
         match outcome {

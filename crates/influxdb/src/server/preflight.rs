@@ -413,7 +413,7 @@ fn ask(config: &Config, http: &Http) -> Preflight {
     http.set_recognised(found);
     look_at_clock(&mut preflight, &ping, Timestamp::now().as_nanos() / 1_000_000_000);
     let place = Place { org: config.org().to_owned(), bucket: config.bucket().to_owned() };
-    let standing = Standing { kind: shown, is_proven: false };
+    let standing = Standing { kind: shown, ..Standing::default() };
     match probe::empty_write(http, &place, kind, patience) {
         Ok(answer) => {
             let mut preflight = verdict::judge(preflight, &answer, kind, standing, &place, http);

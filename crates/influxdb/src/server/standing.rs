@@ -15,6 +15,8 @@ pub(crate) struct Standing {
     pub(crate) kind: Option<ServerKind>,
     /// Whether a write to this place has succeeded, or the server has named lines of ours.
     pub(crate) is_proven: bool,
+    /// Whether an answer that said so showed which server it was from.
+    pub(crate) shows_itself: bool,
 }
 
 impl Standing {
@@ -23,10 +25,16 @@ impl Standing {
         Self { kind: self.kind.or_else(|| shown_by_write(answer)), ..self }
     }
 
+    /// Whether the server showed itself in its answers until now and does not in this one: another program may answer at its
+    /// address by now.
+    pub(crate) fn hides_in(self, answer: &Answer) -> bool {
+        self.shows_itself && shown_by_write(answer).is_none()
+    }
+
     /// Whether this is the answer of a server that has stored all lines of a request.
     pub(crate) fn has_stored(self, answer: &Answer) -> bool {
         // All of them document it.
-        self.kind.is_some() && answer.status == 204
+        self.kind.is_some() && answer.status == 204 && !self.hides_in(answer)
     }
 
     /// Whether this is the answer of a server that takes writes, to an empty write.
@@ -51,6 +59,13 @@ impl Standing {
     pub(crate) fn disbelief(self, answer: &Answer) -> (&'static str, String) {
         let status = answer.status;
         match self.kind {
+            Some(kind) if status == 204 => (
+                "url",
+                format!(
+                    "the answer does not show that it comes from {kind}, as those before it did: another program may answer at \
+                     this address by now, and nothing counts as delivered"
+                ),
+            ),
             Some(kind) => (
                 "url",
                 format!(
@@ -104,7 +119,7 @@ mod tests {
     #[test]
     fn only_the_documented_success_of_a_kind_is_one() {
         for kind in ALL {
-            let standing = Standing { kind, is_proven: true };
+            let standing = Standing { kind, is_proven: true, shows_itself: false };
             for (status, body) in
                 [(200, ""), (200, "ok"), (200, "{}"), (201, ""), (202, ""), (206, ""), (299, "")]
             {
@@ -138,6 +153,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_showed_itself_is_believed_only_while_it_does() {
+        let standing = Standing { kind: Some(ServerKind::InfluxDb2), is_proven: true, shows_itself: true };
+        let shown = Answer { version: Some("v2.8.0".to_owned()), ..answer(204, "") };
+        assert!(standing.has_stored(&shown) && !standing.hides_in(&shown));
+        let hidden = answer(204, "");
+        assert!(!standing.has_stored(&hidden) && standing.hides_in(&hidden));
+        assert_eq!(standing.disbelief(&hidden).0, "url");
+        // One that never did is known by its ping or the configuration.
+        assert!(Standing { shows_itself: false, ..standing }.has_stored(&hidden));
+    }
+
+    #[test]
     fn lines_are_rejected_in_the_words_of_the_kind_only() {
         let code = r#"{"code":"invalid","message":"no"}"#;
         let error = r#"{"error":"no"}"#;
@@ -150,7 +177,7 @@ mod tests {
         };
         for kind in ALL {
             for body in others.iter().copied().chain([code, error, "no"]) {
-                let standing = Standing { kind, is_proven: true };
+                let standing = Standing { kind, is_proven: true, shows_itself: false };
                 let rejects = standing.rejects_in(&Said::of(&answer(400, body)));
                 assert_eq!(rejects, expected(kind, body), "{kind:?} {body}");
             }
@@ -161,7 +188,7 @@ mod tests {
     fn influxdb_3_names_an_empty_write() {
         let empty = answer(400, "incoming write was empty");
         for kind in ALL {
-            let takes = Standing { kind, is_proven: false }.takes_writes(&empty);
+            let takes = Standing { kind, ..Standing::default() }.takes_writes(&empty);
             assert_eq!(takes, kind == Some(ServerKind::InfluxDb3), "{kind:?}");
         }
     }

@@ -120,7 +120,10 @@ pub(super) fn read(all: Segments, identity: Option<u64>) -> LogRows {
         let number = name.strip_suffix(".seg").and_then(|n| u64::from_str_radix(n, 16).ok());
         found.newest_segment = found.newest_segment.max(number.unwrap_or(0));
     }
-    let mut expected = None;
+    // In the order of their numbers: a file that was copied or renamed may have any name.
+    segments.sort_by_cached_key(|s| s.first_sequence.or_else(|| s.frames.first().map(|f| f.first_sequence)));
+    // What the front of the first segment lacks is known by its header.
+    let mut expected = segments.first().and_then(|s| s.first_sequence);
     for (i, segment) in segments.iter().enumerate() {
         let limit = segments[i + 1..].iter().filter_map(|s| s.first_sequence).min().unwrap_or(u64::MAX);
         for frame in &segment.frames {
