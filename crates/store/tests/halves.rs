@@ -476,3 +476,45 @@ fn an_ordinary_life_reports_nothing() {
     }
     assert!(!folder.path().join("damaged").exists() && !folder.path().join("damage").exists());
 }
+
+/// A folder as a process that was killed leaves it: three records in the log, none of them in a chunk.
+fn killed(folder: &Path) {
+    let living = tempfile::tempdir().unwrap();
+    let store = open(living.path());
+    for record in ["m,d=a v=1 1", "m,d=b v=2 2", "m,d=c v=3 3"] {
+        write(&store, record);
+    }
+    copy(living.path(), folder);
+}
+
+#[test]
+fn salvage_names_what_the_front_of_the_log_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    killed(folder.path());
+    let segment = segments(folder.path()).pop().unwrap();
+    let whole = std::fs::read(&segment).unwrap();
+    // From behind the header up to the second reading: the first record, whatever lies before it.
+    let second = whole.windows(4).position(|w| w == b"\x01d\x01b").unwrap();
+    let mut hurt = whole;
+    hurt[64..second].fill(0);
+    std::fs::write(&segment, hurt).unwrap();
+    let saved = Store::salvage(folder.path(), folder.path().join("saved")).unwrap();
+    assert!(saved.readings < 3 && saved.lost_count > 0 && !saved.lost.is_empty(), "{saved:?}");
+}
+
+#[test]
+fn salvage_is_not_misled_by_a_copy_of_a_segment_under_another_name() {
+    let folder = tempfile::tempdir().unwrap();
+    killed(folder.path());
+    // What a second process that was killed has appended is in a segment of its own.
+    let second = tempfile::tempdir().unwrap();
+    copy(folder.path(), second.path());
+    let store = open(second.path());
+    write(&store, "m,d=d v=4 4");
+    let third = tempfile::tempdir().unwrap();
+    copy(second.path(), third.path());
+    let newest = segments(third.path()).pop().unwrap();
+    std::fs::copy(&newest, newest.with_file_name("0000000000000000.seg")).unwrap();
+    let saved = Store::salvage(third.path(), third.path().join("saved")).unwrap();
+    assert_eq!(saved.readings, 4, "{saved:?}");
+}
