@@ -493,10 +493,10 @@ fn salvage_names_what_the_front_of_the_log_lacks() {
     killed(folder.path());
     let segment = segments(folder.path()).pop().unwrap();
     let whole = std::fs::read(&segment).unwrap();
-    // From behind the header up to the second reading: the first record, whatever lies before it.
-    let second = whole.windows(4).position(|w| w == b"\x01d\x01b").unwrap();
+    // A byte of the first record, whose header says how many numbers it had.
+    let first = whole.windows(4).position(|w| w == b"\x01d\x01a").unwrap();
     let mut hurt = whole;
-    hurt[64..second].fill(0);
+    hurt[first + 3] ^= 1;
     std::fs::write(&segment, hurt).unwrap();
     let saved = Store::salvage(folder.path(), folder.path().join("saved")).unwrap();
     assert!(saved.readings < 3 && saved.lost_count > 0 && !saved.lost.is_empty(), "{saved:?}");
