@@ -6,7 +6,7 @@ use crate::lane::{Lane, LaneReader, Next};
 use std::ops::Range;
 
 /// So many bytes of lines of previous runs are looked at in one call.
-const SCAN_BYTES: usize = 32 << 20;
+const SCAN_BYTES: usize = 256 << 20;
 const SCAN_PIECE: usize = 1 << 20;
 
 /// What a call settled.
@@ -66,9 +66,14 @@ impl Lane {
         Passed { from, lines: to - from - went_first, went_first }
     }
 
-    /// No pending line has a newer timestamp than this; `None` while lines of previous runs were not all looked at, which
+    /// No pending line of this run has a newer timestamp than this at present.
+    pub(crate) fn newest_of_this_run(&self) -> i64 {
+        self.state().pending.newest()
+    }
+
+    /// No pending line of previous runs has a newer timestamp than this; `None` while they were not all looked at, which
     /// goes on with the next call.
-    pub(crate) fn newest_pending(&self) -> Option<i64> {
+    pub(crate) fn newest_of_previous_runs(&self) -> Option<i64> {
         let (from, end) = {
             let state = self.state();
             (state.former.scanned.max(state.acknowledged), state.former.end)
@@ -77,8 +82,7 @@ impl Lane {
             return None;
         }
         let state = self.state();
-        let former = if state.acknowledged < end { state.former.newest } else { i64::MIN };
-        Some(state.pending.newest().max(former))
+        Some(if state.acknowledged < end { state.former.newest } else { i64::MIN })
     }
 
     /// Looks at lines of previous runs; returns whether all were looked at.

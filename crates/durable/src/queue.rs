@@ -802,7 +802,10 @@ impl Queue {
         if lane.oldest_age_at_least() < self.shared.options.backlog_age {
             return;
         }
-        let Some(newest) = lane.newest_pending() else { return };
+        // Before the others are looked at, which takes a while: what arrives meanwhile may go first as well.
+        let newest = lane.newest_of_this_run();
+        let Some(of_previous_runs) = lane.newest_of_previous_runs() else { return };
+        let newest = newest.max(of_previous_runs);
         lane.begin_ahead(start);
         let reader = lane.reader(start);
         outbox.live = Some(Live { reader, start, newest, settled: start, since: None });

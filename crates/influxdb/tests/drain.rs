@@ -113,7 +113,12 @@ fn drain(toll: &mut Toll, backlog: u64, life: Life) {
     up.store(true, Ordering::Relaxed);
     // The first answer ends the outage. What was read before it belongs to the backlog.
     wait_for(&client, |stats| stats.delivered > 0);
-    std::thread::sleep(Duration::from_millis(50));
+    // So does what is read while the next client looks at the backlog, whose timestamps it does not know.
+    let looks = match life {
+        Life::Same => Duration::from_millis(50),
+        Life::Next => Duration::from_secs(2),
+    };
+    std::thread::sleep(looks);
     let began = Instant::now();
     let done = AtomicBool::new(false);
     let mut written = Vec::new();
