@@ -16,7 +16,8 @@ type Done = Result<(), Box<dyn Error>>;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
-const SOON: Duration = Duration::from_secs(30);
+/// Longer than VictoriaMetrics takes to put lines on its disk: they count as delivered only then.
+const SOON: Duration = Duration::from_secs(90);
 /// Times that every server still has: it is given a retention of for ever, or a long one.
 const START_SECONDS: i64 = 1_700_000_000;
 
